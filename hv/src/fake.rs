@@ -1,0 +1,1 @@
+//! A machine whose memory is ordinary memory, for host tests.

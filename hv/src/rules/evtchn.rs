@@ -1,0 +1,4 @@
+//! Rules of the room `evtchn`.
+
+crate::rules! {
+}

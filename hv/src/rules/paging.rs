@@ -1,0 +1,4 @@
+//! Rules of the room `paging`.
+
+crate::rules! {
+}

@@ -1,0 +1,4 @@
+//! Rules of the room `physdev`.
+
+crate::rules! {
+}
