@@ -1,1 +1,19 @@
+//! The service domain: the store, the toolstack, the console and the back ends that guests live on.
+//!
+//! This library is what the service domain means; it runs on the host under `cargo test`. The binary beside it is what
+//! it runs on: threads, hypercalls, mapped pages and virtio devices of the first domain.
+//!
+//! - [`xenstore`]: the tree through which domains find each other;
+//! - [`toolstack`]: guest descriptions, kernels, building and watching domains;
+//! - [`console`]: one terminal, several guests.
+//!
+//! Nothing here needs more of a hypervisor than Xen 4.17 offers.
 #![no_std]
+#![forbid(unsafe_code)]
+
+extern crate alloc;
+#[cfg(test)]
+extern crate std;
+
+pub mod ids;
+pub mod xenstore;
