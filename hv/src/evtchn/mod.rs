@@ -13,7 +13,7 @@ use crate::domain::Vcpu;
 ///
 /// # Errors
 /// `ENOSYS` for an operation that is not implemented.
-pub fn event_channel_op<M: Machine>(_call: \&mut Call<'_, M>, _args: [u64; 5]) -> Result<u64, Refusal> {
+pub fn event_channel_op<M: Machine>(_call: &mut Call<'_, M>, _args: [u64; 5]) -> Result<u64, Refusal> {
     Err(Refusal::errno(Errno::NoSys, rules::core::UNKNOWN_OPERATION))
 }
 /// A domain's event channels.

@@ -10,7 +10,7 @@ use crate::rules;
 ///
 /// # Errors
 /// `ENOSYS` for an operation that is not implemented.
-pub fn grant_table_op<M: Machine>(_call: \&mut Call<'_, M>, _args: [u64; 5]) -> Result<u64, Refusal> {
+pub fn grant_table_op<M: Machine>(_call: &mut Call<'_, M>, _args: [u64; 5]) -> Result<u64, Refusal> {
     Err(Refusal::errno(Errno::NoSys, rules::core::UNKNOWN_OPERATION))
 }
 /// A domain's grant table and what it has mapped of others'.

@@ -14,28 +14,28 @@ use crate::registers::Registers;
 ///
 /// # Errors
 /// `ENOSYS` for an operation that is not implemented.
-pub fn sched_op<M: Machine>(_call: \&mut Call<'_, M>, _args: [u64; 5]) -> Result<u64, Refusal> {
+pub fn sched_op<M: Machine>(_call: &mut Call<'_, M>, _args: [u64; 5]) -> Result<u64, Refusal> {
     Err(Refusal::errno(Errno::NoSys, rules::core::UNKNOWN_OPERATION))
 }
 /// `sched_op_compat`.
 ///
 /// # Errors
 /// `ENOSYS` for an operation that is not implemented.
-pub fn sched_op_compat<M: Machine>(_call: \&mut Call<'_, M>, _args: [u64; 5]) -> Result<u64, Refusal> {
+pub fn sched_op_compat<M: Machine>(_call: &mut Call<'_, M>, _args: [u64; 5]) -> Result<u64, Refusal> {
     Err(Refusal::errno(Errno::NoSys, rules::core::UNKNOWN_OPERATION))
 }
 /// `set_timer_op`.
 ///
 /// # Errors
 /// `ENOSYS` for an operation that is not implemented.
-pub fn set_timer_op<M: Machine>(_call: \&mut Call<'_, M>, _args: [u64; 5]) -> Result<u64, Refusal> {
+pub fn set_timer_op<M: Machine>(_call: &mut Call<'_, M>, _args: [u64; 5]) -> Result<u64, Refusal> {
     Err(Refusal::errno(Errno::NoSys, rules::core::UNKNOWN_OPERATION))
 }
 /// `vcpu_op`.
 ///
 /// # Errors
 /// `ENOSYS` for an operation that is not implemented.
-pub fn vcpu_op<M: Machine>(_call: \&mut Call<'_, M>, _args: [u64; 5]) -> Result<u64, Refusal> {
+pub fn vcpu_op<M: Machine>(_call: &mut Call<'_, M>, _args: [u64; 5]) -> Result<u64, Refusal> {
     Err(Refusal::errno(Errno::NoSys, rules::core::UNKNOWN_OPERATION))
 }
 /// Run queues.

@@ -1,1 +1,0 @@
-//! A machine whose memory is ordinary memory, for host tests.
