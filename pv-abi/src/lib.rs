@@ -1,1 +1,19 @@
+#![doc = include_str!("../README.md")]
 #![no_std]
+#![cfg_attr(not(feature = "hypercall"), forbid(unsafe_code))]
+
+pub mod arch;
+pub mod callback;
+pub mod elfnote;
+pub mod errno;
+pub mod event_channel;
+pub mod features;
+pub mod grant_table;
+pub mod layout;
+mod newtypes;
+pub mod sched;
+pub mod vcpu;
+pub mod version;
+pub mod xen;
+
+pub use newtypes::{DomId, GrantRef, MachineAddr, Mfn, PAGE_SHIFT, PAGE_SIZE, Pfn, Port, VcpuId};
