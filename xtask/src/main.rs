@@ -1,1 +1,65 @@
-fn main() {}
+//! The one door for people and CI: `cargo xtask COMMAND`.
+//!
+//! Every command builds what it needs, gets the tools it lacks, shows progress on anything that takes long, and fails
+//! with one line that names the cure.
+
+mod artifacts;
+mod commands;
+mod console;
+mod image;
+mod qemu;
+mod tools;
+mod xen;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+#[derive(Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask", about = "Build, run, test and measure Xenolith", version)]
+struct Cli {
+    /// Install missing tools without being root (through sudo) or being asked
+    #[arg(long, global = true)]
+    yes: bool,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Boot hv, dom0 and a guest in QEMU; the guest's shell is on your terminal (Ctrl-a x ends QEMU)
+    Run(commands::run::Options),
+    /// Run every test: on the host, against the C headers, in guests on hv and on Xen, whole systems
+    Test(commands::test::Options),
+    /// Count instructions per operation on hv and on Xen
+    Bench(commands::bench::Options),
+    /// Check formatting, lints and the size of things
+    Lint,
+    /// What CI runs: lint and test
+    Ci,
+    /// Print the size of the trusted base
+    Size(commands::size::Options),
+    /// Say what this machine lacks and how to get it
+    Doctor,
+}
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    tools::allow_installing(cli.yes);
+    let result = match cli.command {
+        Command::Run(options) => commands::run::run(&options),
+        Command::Test(options) => commands::test::run(&options),
+        Command::Bench(options) => commands::bench::run(&options),
+        Command::Lint => commands::lint::run(),
+        Command::Ci => commands::ci::run(),
+        Command::Size(options) => commands::size::run(&options),
+        Command::Doctor => commands::doctor::run(),
+    };
+    match result {
+        Ok(code) => ExitCode::from(code),
+        Err(error) => {
+            eprintln!("xtask: {error:#}");
+            ExitCode::from(1)
+        }
+    }
+}

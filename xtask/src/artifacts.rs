@@ -1,0 +1,69 @@
+//! The kernels: hv, dom0, the guests.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, Result, bail};
+
+use crate::tools;
+
+/// The target of everything without an operating system.
+const TARGET: &str = "x86_64-unknown-none";
+
+/// The built kernels.
+pub(crate) struct Artifacts {
+    folder: PathBuf,
+}
+
+/// The root of the workspace.
+pub(crate) fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("xtask lies in the workspace")
+}
+
+/// Where files that are no build products of cargo's go.
+pub(crate) fn work_folder() -> Result<PathBuf> {
+    let folder = target_folder().join("xtask");
+    std::fs::create_dir_all(&folder).with_context(|| format!("{} cannot be made", folder.display()))?;
+    Ok(folder)
+}
+
+fn target_folder() -> PathBuf {
+    std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), PathBuf::from)
+}
+
+impl Artifacts {
+    /// Builds all kernels; says so on the terminal only where there is something to do.
+    pub(crate) fn build() -> Result<Self> {
+        tools::ensure_target()?;
+        let status = Command::new(env!("CARGO"))
+            .current_dir(root())
+            .args(["build", "--release", "--target", TARGET])
+            .args(["-p", "hv", "-p", "pv-guest-kernel", "-p", "dom0", "-p", "guest-tests"])
+            .args(["--features", "hv/bare-metal,pv-guest-kernel/bare-metal,dom0/bare-metal,guest-tests/bare-metal"])
+            .status()
+            .context("cargo cannot be started")?;
+        if !status.success() {
+            bail!("the kernels do not build; cargo's message is above");
+        }
+        Ok(Self { folder: target_folder().join(TARGET).join("release") })
+    }
+
+    /// The file of one kernel.
+    pub(crate) fn kernel(&self, name: &str) -> PathBuf {
+        self.folder.join(name)
+    }
+
+    /// The kernels of the crate `guest-tests`, in order of their names.
+    pub(crate) fn guest_tests(&self) -> Result<Vec<String>> {
+        let folder = root().join("guest-tests/src/bin");
+        let mut names = Vec::new();
+        for entry in std::fs::read_dir(&folder).with_context(|| format!("{} cannot be read", folder.display()))? {
+            let path = entry?.path();
+            if let Some(name) = path.file_stem().and_then(|stem| stem.to_str()) {
+                names.push(name.to_owned());
+            }
+        }
+        names.sort();
+        Ok(names)
+    }
+}

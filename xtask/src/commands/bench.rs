@@ -1,0 +1,123 @@
+//! `cargo xtask bench`: counted instructions per operation, on hv and on Xen.
+//!
+//! The guest kernel `bench` runs as the first domain. Under `-icount shift=5` each instruction lasts 32 ns of virtual
+//! time and `rdtsc` counts nanoseconds, so a difference of two readings over 32 is a number of instructions.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use clap::Args;
+use serde::Serialize;
+use tabled::builder::Builder;
+use tabled::settings::Style;
+
+use super::run::spinner;
+use crate::artifacts::Artifacts;
+use crate::console::{Console, Event};
+use crate::qemu::Machine;
+use crate::{tools, xen};
+
+#[derive(Args, Default)]
+pub(crate) struct Options {
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+/// The operations, in the order of the table.
+const OPERATIONS: [&str; 11] = [
+    "xen_version",
+    "evtchn_send",
+    "evtchn_alloc_close",
+    "multicall_32",
+    "update_va_mapping_same",
+    "update_va_mapping_ro_rw",
+    "update_va_mapping_unmap_map",
+    "ud_bounce_iret",
+    "cpuid_forced",
+    "cr0_read",
+    "yield",
+];
+
+/// One operation's figures.
+#[derive(Serialize)]
+struct Row {
+    operation: &'static str,
+    hv: Option<u64>,
+    xen: Option<u64>,
+}
+
+/// Measures and prints; status 2 where an operation could not be measured on hv.
+pub(crate) fn run(options: &Options) -> Result<u8> {
+    tools::QEMU.ensure()?;
+    let artifacts = Artifacts::build()?;
+    let hv = measure(&artifacts, artifacts.kernel("hv"), "measuring hv")?;
+    let xen = match xen::image() {
+        Ok(image) => measure(&artifacts, image, "measuring Xen 4.17")?,
+        Err(error) => {
+            eprintln!("xtask: no figures of Xen: {error:#}");
+            BTreeMap::new()
+        }
+    };
+    let rows: Vec<Row> = OPERATIONS
+        .iter()
+        .map(|&operation| Row { operation, hv: hv.get(operation).copied(), xen: xen.get(operation).copied() })
+        .collect();
+    if options.json {
+        println!("{}", serde_json::json!({ "rows": rows }));
+    } else {
+        print_table(&rows);
+    }
+    Ok(if rows.iter().all(|row| row.hv.is_some()) { 0 } else { 2 })
+}
+
+fn print_table(rows: &[Row]) {
+    let mut table = Builder::default();
+    table.push_record(["operation", "hv", "Xen 4.17", "hv / Xen"]);
+    let number = |value: Option<u64>| value.map_or_else(|| "-".to_owned(), |value| value.to_string());
+    for row in rows {
+        let ratio = match (row.hv, row.xen) {
+            (Some(hv), Some(xen)) => format!("{:.2}", hv as f64 / xen as f64),
+            _ => "-".to_owned(),
+        };
+        table.push_record([row.operation.to_owned(), number(row.hv), number(row.xen), ratio]);
+    }
+    println!("Instructions, from the guest and back:");
+    println!("{}", table.build().with(Style::rounded()));
+}
+
+fn measure(artifacts: &Artifacts, kernel: PathBuf, message: &'static str) -> Result<BTreeMap<String, u64>> {
+    let machine = Machine {
+        kernel,
+        command_line: "console=com1 com1=115200,8n1 dom0_mem=64M noreboot".to_owned(),
+        modules: vec![(artifacts.kernel("bench"), String::new())],
+        memory_mib: 256,
+        cpus: 1,
+        deterministic: true,
+        ..Machine::default()
+    };
+    let progress = spinner(message);
+    let mut console = Console::start(machine.piped(), Duration::from_secs(120))?;
+    let figures = read_figures(&mut console).context(message);
+    progress.finish_and_clear();
+    figures
+}
+
+fn read_figures(console: &mut Console) -> Result<BTreeMap<String, u64>> {
+    let mut figures = BTreeMap::new();
+    loop {
+        let Event::Line(line) = console.next()? else {
+            bail!("the bench guest ended early; the console's end:\n{}", console.tail());
+        };
+        let mut words = line.split_whitespace().skip_while(|word| *word != "bench:").skip(1);
+        match (words.next(), words.next()) {
+            (Some("done"), _) => return Ok(figures),
+            (Some(operation), Some(instructions)) => {
+                figures.insert(operation.to_owned(), instructions.parse()?);
+            }
+            _ => {}
+        }
+    }
+}

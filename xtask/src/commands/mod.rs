@@ -1,0 +1,9 @@
+//! The commands, a file each.
+
+pub(crate) mod bench;
+pub(crate) mod ci;
+pub(crate) mod doctor;
+pub(crate) mod lint;
+pub(crate) mod run;
+pub(crate) mod size;
+pub(crate) mod test;

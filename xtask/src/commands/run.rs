@@ -1,0 +1,274 @@
+//! `cargo xtask run`: hypervisor, service domain, guest, disk and network in one QEMU.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use clap::{Args, ValueEnum};
+use indicatif::{ProgressBar, ProgressStyle};
+
+use crate::artifacts::{self, Artifacts};
+use crate::console::{Console, Event};
+use crate::qemu::Machine;
+use crate::{image, tools, xen};
+
+#[derive(Args)]
+pub(crate) struct Options {
+    /// The guest: `demo`, or a kernel's file
+    #[arg(long, default_value = "demo")]
+    guest: String,
+    /// What the guest runs on
+    #[arg(long, value_enum, default_value = "hv")]
+    on: Hypervisor,
+    /// How the guest's kernel runs: paravirtualized, or alone on the machine
+    #[arg(long, value_enum, default_value = "pv")]
+    mode: Mode,
+    /// A guest's description (TOML with the keys of xl.cfg) instead of the usual one
+    #[arg(long)]
+    config: Option<PathBuf>,
+    /// Run these shell commands in the guest, print their output alone, and exit with their status
+    #[arg(long)]
+    exec: Option<String>,
+    /// The disk image; made, with hello.txt on it, where it does not exist
+    #[arg(long)]
+    disk: Option<PathBuf>,
+    /// RAM of the machine in MiB
+    #[arg(long, default_value_t = 512)]
+    memory: u32,
+    /// CPUs of the machine
+    #[arg(long, default_value_t = 1)]
+    cpus: u32,
+    /// Count time in instructions, so that two runs are equal
+    #[arg(long)]
+    deterministic: bool,
+    /// Seconds after which a run with --exec is given up
+    #[arg(long, default_value_t = 120)]
+    timeout: u64,
+    /// Options for the hypervisor's command line, as Xen has them
+    #[arg(long, default_value = "")]
+    hv_options: String,
+}
+
+/// What a guest runs on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Hypervisor {
+    /// This project's.
+    Hv,
+    /// Xen 4.17 from Debian's package.
+    Xen,
+}
+
+/// How a kernel runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Mode {
+    /// As a paravirtualized guest.
+    Pv,
+    /// As the kernel of the machine.
+    Native,
+}
+
+/// RAM of dom0 in MiB.
+const DOM0_MEMORY_MIB: u32 = 128;
+/// RAM of the demo guest in MiB.
+const GUEST_MEMORY_MIB: u32 = 64;
+/// What the default disk holds.
+const HELLO: &str = "Hello from a disk behind a shared ring.\n";
+/// A kernel's command line, with its end (Xen: MAX_GUEST_CMDLINE).
+const MAX_COMMAND_LINE: usize = 1023;
+
+/// Boots; gives the guest's status with `--exec`.
+pub(crate) fn run(options: &Options) -> Result<u8> {
+    tools::QEMU.ensure()?;
+    let artifacts = Artifacts::build()?;
+    let system = System::prepare(&artifacts, options)?;
+    if options.exec.is_some() {
+        let outcome = system.execute(Duration::from_secs(options.timeout))?;
+        print!("{}", outcome.output);
+        return Ok(outcome.status);
+    }
+    let status = system.machine.interactive().status().context("qemu-system-x86_64 cannot be started")?;
+    Ok(u8::from(!status.success() && status.code() != Some(POWERED_OFF)))
+}
+
+/// The status of a QEMU that a guest ended through `isa-debug-exit` with value 0.
+const POWERED_OFF: i32 = 1;
+
+/// A machine ready to start, with the files that it needs.
+pub(crate) struct System {
+    pub(crate) machine: Machine,
+    _folder: tempfile::TempDir,
+}
+
+/// What commands in the guest printed and returned.
+pub(crate) struct Outcome {
+    pub(crate) output: String,
+    pub(crate) status: u8,
+    pub(crate) transcript: String,
+}
+
+impl System {
+    fn prepare(artifacts: &Artifacts, options: &Options) -> Result<Self> {
+        let disk = match &options.disk {
+            Some(disk) => disk.clone(),
+            None => artifacts::work_folder()?.join("disk.img"),
+        };
+        if !disk.exists() {
+            image::make_disk(&disk, &[("hello.txt", HELLO.as_bytes())])?;
+        }
+        let mut system = match options.mode {
+            Mode::Pv => Self::paravirtual(artifacts, options)?,
+            Mode::Native => Self::native(artifacts, options)?,
+        };
+        system.machine.disk = Some(disk);
+        system.machine.network = true;
+        system.machine.deterministic = options.deterministic;
+        Ok(system)
+    }
+
+    fn native(artifacts: &Artifacts, options: &Options) -> Result<Self> {
+        let machine = Machine {
+            kernel: guest_kernel(artifacts, &options.guest)?,
+            command_line: kernel_arguments(options.exec.as_deref())?,
+            memory_mib: options.memory,
+            cpus: options.cpus,
+            ..Machine::default()
+        };
+        Ok(Self { machine, _folder: tempfile::tempdir()? })
+    }
+
+    fn paravirtual(artifacts: &Artifacts, options: &Options) -> Result<Self> {
+        let folder = tempfile::tempdir()?;
+        let kernel = guest_kernel(artifacts, &options.guest)?;
+        let description = match &options.config {
+            Some(file) => std::fs::read_to_string(file).with_context(|| format!("{} cannot be read", file.display()))?,
+            None => describe_guest(options.exec.as_deref())?,
+        };
+        let read = |path: &Path| std::fs::read(path).with_context(|| format!("{} cannot be read", path.display()));
+        let ramdisk = image::make_ramdisk(&[
+            ("guests/demo.toml".to_owned(), description.into_bytes()),
+            ("boot/demo".to_owned(), read(&kernel)?),
+        ])?;
+        let ramdisk_file = folder.path().join("ramdisk");
+        std::fs::write(&ramdisk_file, ramdisk)?;
+        let quiet = options.exec.is_some();
+        let dom0_arguments = if quiet { "quiet" } else { "" };
+        let machine = Machine {
+            kernel: match options.on {
+                Hypervisor::Hv => artifacts.kernel("hv"),
+                Hypervisor::Xen => xen::image()?,
+            },
+            command_line: hypervisor_options(options, quiet),
+            modules: vec![(artifacts.kernel("dom0"), dom0_arguments.to_owned()), (ramdisk_file, String::new())],
+            memory_mib: options.memory,
+            cpus: options.cpus,
+            ..Machine::default()
+        };
+        Ok(Self { machine, _folder: folder })
+    }
+
+    /// Starts it and reads what the guest's commands print, until the machine ends.
+    pub(crate) fn execute(&self, limit: Duration) -> Result<Outcome> {
+        let progress = spinner("booting");
+        let mut console = Console::start(self.machine.piped(), limit)?;
+        let outcome = read_execution(&mut console, &progress);
+        progress.finish_and_clear();
+        console.finish(Duration::from_secs(if outcome.is_ok() { 3 } else { 0 }));
+        outcome
+    }
+}
+
+fn read_execution(console: &mut Console, progress: &ProgressBar) -> Result<Outcome> {
+    let mut output: Option<String> = None;
+    loop {
+        let line = match console.next()? {
+            Event::Line(line) => line,
+            Event::Ended => {
+                let complaint = console.complaint();
+                bail!("the machine ended before the guest's commands did; its console's end:\n{}\n{complaint}", console.tail());
+            }
+        };
+        if line.ends_with("\x1eexec-begin") {
+            progress.set_message("running the guest's commands");
+            output = Some(String::new());
+        } else if let Some((last, status)) = line.split_once("\x1eexec-end ") {
+            let mut output = output.context("the guest's commands ended before they began")?;
+            output.push_str(last);
+            let status = status.trim().parse().with_context(|| format!("\"{status}\" is no exit status"))?;
+            return Ok(Outcome { output, status, transcript: console.transcript.clone() });
+        } else if let Some(output) = &mut output {
+            output.push_str(&line);
+            output.push('\n');
+        }
+    }
+}
+
+/// A spinner with the time since it began, on a terminal only.
+pub(crate) fn spinner(message: &'static str) -> ProgressBar {
+    let bar = ProgressBar::new_spinner().with_message(message);
+    if let Ok(style) = ProgressStyle::with_template("{spinner} {msg} {elapsed}") {
+        bar.set_style(style);
+    }
+    bar.enable_steady_tick(Duration::from_millis(120));
+    bar
+}
+
+fn guest_kernel(artifacts: &Artifacts, name: &str) -> Result<PathBuf> {
+    if name == "demo" {
+        return Ok(artifacts.kernel("demo"));
+    }
+    let path = PathBuf::from(name);
+    if !path.is_file() {
+        bail!("there is no guest and no file \"{name}\"; give --guest demo or the path of a kernel");
+    }
+    Ok(path)
+}
+
+fn hypervisor_options(options: &Options, quiet: bool) -> String {
+    let mut words = vec!["console=com1".to_owned(), format!("dom0_mem={DOM0_MEMORY_MIB}M"), "noreboot".to_owned()];
+    if options.on == Hypervisor::Xen {
+        words.push("com1=115200,8n1".to_owned());
+    }
+    if quiet {
+        words.push("loglvl=none guest_loglvl=none".to_owned());
+    }
+    words.push(options.hv_options.clone());
+    words.join(" ").trim_end().to_owned()
+}
+
+fn kernel_arguments(exec: Option<&str>) -> Result<String> {
+    let Some(exec) = exec else { return Ok(String::new()) };
+    if exec.contains('"') {
+        bail!("--exec cannot hold a double quote; the guest's shell has single quotes");
+    }
+    let arguments = format!("exec=\"{exec}\"");
+    if arguments.len() > MAX_COMMAND_LINE {
+        bail!("--exec is {} bytes too long for a kernel's command line; run it in parts", arguments.len() - MAX_COMMAND_LINE);
+    }
+    Ok(arguments)
+}
+
+fn describe_guest(exec: Option<&str>) -> Result<String> {
+    let extra = serde_json::to_string(&kernel_arguments(exec)?)?;
+    Ok(format!(
+        "name = \"demo\"\nkernel = \"/boot/demo\"\nextra = {extra}\nmemory = {GUEST_MEMORY_MIB}\nvcpus = 1\n\
+         disk = [\"phy:/dev/vda,xvda,w\"]\nvif = [\"mac=00:16:3e:00:00:01,bridge=xenbr0\"]\n"
+    ))
+}
+
+/// What a test runs: the demo guest with these commands on this hypervisor and disk.
+pub(crate) fn execute(artifacts: &Artifacts, on: Hypervisor, mode: Mode, disk: &Path, exec: &str) -> Result<Outcome> {
+    let options = Options {
+        guest: "demo".to_owned(),
+        on,
+        mode,
+        config: None,
+        exec: Some(exec.to_owned()),
+        disk: Some(disk.to_owned()),
+        memory: 512,
+        cpus: 1,
+        deterministic: false,
+        timeout: 120,
+        hv_options: String::new(),
+    };
+    System::prepare(artifacts, &options)?.execute(Duration::from_secs(options.timeout))
+}

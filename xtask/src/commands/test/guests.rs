@@ -1,0 +1,83 @@
+//! Guest tests: small kernels that say what a hypervisor must do, each as the first domain on hv and on real Xen.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+
+use super::Tally;
+use crate::artifacts::Artifacts;
+use crate::console::{Console, Event};
+use crate::qemu::Machine;
+use crate::xen;
+
+/// Kernels in the folder that are no tests.
+const NO_TESTS: [&str; 1] = ["bench"];
+
+/// Runs each on each hypervisor that can be had.
+pub(super) fn run(tally: &mut Tally, artifacts: &Artifacts) -> Result<()> {
+    let xen = match xen::image() {
+        Ok(image) => Some(image),
+        Err(error) => {
+            println!("guest tests run on hv alone: {error:#}");
+            None
+        }
+    };
+    for name in artifacts.guest_tests()?.iter().filter(|name| !NO_TESTS.contains(&name.as_str())) {
+        one(tally, artifacts, name, "hv", artifacts.kernel("hv"));
+        if let Some(xen) = &xen {
+            one(tally, artifacts, name, "Xen", xen.clone());
+        }
+    }
+    Ok(())
+}
+
+/// A guest test prints `guest-test: NAME: ok` or `…: FAILED why` a check, and `guest-test: done` at the end. Each check
+/// counts as a test.
+fn one(tally: &mut Tally, artifacts: &Artifacts, name: &str, on: &str, kernel: PathBuf) {
+    let mut checks = Vec::new();
+    let title = format!("{name} on {on}");
+    tally.test(&title, || {
+        let machine = Machine {
+            kernel,
+            command_line: "console=com1 com1=115200,8n1 dom0_mem=64M noreboot".to_owned(),
+            modules: vec![(artifacts.kernel(name), String::new())],
+            memory_mib: 256,
+            cpus: 1,
+            ..Machine::default()
+        };
+        let mut console = Console::start(machine.piped(), Duration::from_secs(60))?;
+        checks = read_checks(&mut console)?;
+        if checks.is_empty() {
+            bail!("it checked nothing; the console's end:\n{}", console.tail());
+        }
+        Ok(())
+    });
+    for (check, verdict) in checks {
+        tally.test(&format!("{name} on {on}: {check}"), || match verdict {
+            None => Ok(()),
+            Some(why) => bail!("{why}"),
+        });
+    }
+}
+
+/// A check's name, and why it failed.
+type Check = (String, Option<String>);
+
+fn read_checks(console: &mut Console) -> Result<Vec<Check>> {
+    let mut checks = Vec::new();
+    loop {
+        let Event::Line(line) = console.next()? else {
+            bail!("it ended before it was done; the console's end:\n{}", console.tail());
+        };
+        let Some((_, report)) = line.split_once("guest-test: ") else { continue };
+        if report.trim() == "done" {
+            return Ok(checks);
+        }
+        let (check, verdict) = report.rsplit_once(": ").context("a line of a guest test without a verdict")?;
+        match verdict.trim() {
+            "ok" => checks.push((check.to_owned(), None)),
+            why => checks.push((check.to_owned(), Some(why.trim_start_matches("FAILED ").to_owned()))),
+        }
+    }
+}

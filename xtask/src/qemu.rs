@@ -1,0 +1,101 @@
+//! A QEMU machine: what is on its board, what it boots.
+
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+
+/// A machine to start.
+#[derive(Clone, Default)]
+pub(crate) struct Machine {
+    /// The multiboot or PVH image that QEMU loads.
+    pub(crate) kernel: PathBuf,
+    /// Its command line.
+    pub(crate) command_line: String,
+    /// Multiboot modules: file and arguments.
+    pub(crate) modules: Vec<(PathBuf, String)>,
+    /// RAM in MiB.
+    pub(crate) memory_mib: u32,
+    /// How many CPUs.
+    pub(crate) cpus: u32,
+    /// A raw disk image behind virtio-blk.
+    pub(crate) disk: Option<PathBuf>,
+    /// A user-mode network behind virtio-net.
+    pub(crate) network: bool,
+    /// Count time in instructions, 32 ns each, so that two runs are equal.
+    pub(crate) deterministic: bool,
+}
+
+impl Machine {
+    /// The command that starts it, its serial port on standard input and output.
+    pub(crate) fn command(&self) -> Command {
+        let mut command = Command::new("qemu-system-x86_64");
+        command
+            .args(["-accel", "tcg", "-cpu", "max,-smap", "-nodefaults", "-display", "none", "-no-reboot"])
+            .args(["-m", &self.memory_mib.to_string(), "-smp", &self.cpus.max(1).to_string()])
+            .args(["-device", "isa-debug-exit,iobase=0xf4,iosize=0x04"])
+            .arg("-kernel")
+            .arg(&self.kernel);
+        if !self.command_line.is_empty() {
+            command.args(["-append", &self.command_line]);
+        }
+        if !self.modules.is_empty() {
+            command.args(["-initrd", &self.module_list()]);
+        }
+        if let Some(disk) = &self.disk {
+            let file = disk.display().to_string().replace(',', ",,");
+            command.args(["-drive", &format!("file={file},if=none,id=disk0,format=raw,discard=unmap")]);
+            command.args(["-device", "virtio-blk-pci,drive=disk0"]);
+        }
+        if self.network {
+            command.args(["-netdev", "user,id=net0", "-device", "virtio-net-pci,netdev=net0,romfile="]);
+        }
+        if self.deterministic {
+            command.args(["-icount", "shift=5,sleep=off", "-rtc", "clock=vm"]);
+        }
+        command
+    }
+
+    /// The command with a serial port that a program reads.
+    pub(crate) fn piped(&self) -> Command {
+        let mut command = self.command();
+        command
+            .args(["-serial", "stdio", "-monitor", "none"])
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
+        command
+    }
+
+    /// The command with a serial port that a person reads and types on.
+    pub(crate) fn interactive(&self) -> Command {
+        let mut command = self.command();
+        command.args(["-serial", "mon:stdio"]);
+        command
+    }
+
+    /// QEMU separates modules by commas; one that belongs to an argument is doubled.
+    fn module_list(&self) -> String {
+        let modules: Vec<String> = self
+            .modules
+            .iter()
+            .map(|(file, arguments)| {
+                let whole = format!("{} {arguments}", file.display());
+                whole.trim_end().replace(',', ",,")
+            })
+            .collect();
+        modules.join(",")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_comma_in_an_argument_does_not_end_the_module() {
+        let machine = Machine {
+            modules: vec![(PathBuf::from("/a"), "x=1,2".to_owned()), (PathBuf::from("/b"), String::new())],
+            ..Machine::default()
+        };
+        assert_eq!(machine.module_list(), "/a x=1,,2,/b");
+    }
+}
