@@ -109,7 +109,7 @@ impl<M: Machine> Call<'_, M> {
     /// `ESRCH` where there is none, `EPERM` where the caller may not.
     pub fn target(&self, named: DomId) -> Result<alloc::sync::Arc<Domain>, Refusal> {
         let own = &self.running.vcpu.domain;
-        if named == pv_abi::xen::DOMID_SELF || named == own.id {
+        if named.0 == pv_abi::xen::DOMID_SELF || named == own.id {
             return Ok(own.clone());
         }
         self.privileged()?;

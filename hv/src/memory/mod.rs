@@ -10,6 +10,6 @@ use crate::rules;
 ///
 /// # Errors
 /// `ENOSYS` for an operation that is not implemented.
-pub fn memory_op<M: Machine>(_call: \&mut Call<'_, M>, _args: [u64; 5]) -> Result<u64, Refusal> {
+pub fn memory_op<M: Machine>(_call: &mut Call<'_, M>, _args: [u64; 5]) -> Result<u64, Refusal> {
     Err(Refusal::errno(Errno::NoSys, rules::core::UNKNOWN_OPERATION))
 }

@@ -4,7 +4,7 @@
 //! makes it a rule. The rows of one room stand in one file here; [`tables`] is all of them, and `docs/abi.md` is made
 //! from it. An id is never used again for something else.
 
-use core::fmt;
+use ::core::fmt;
 
 /// A numbered rule.
 #[derive(Clone, Copy)]

@@ -26,91 +26,91 @@ pub enum SystemCall {
 ///
 /// # Errors
 /// `ENOSYS` for an operation that is not implemented.
-pub fn set_trap_table<M: Machine>(_call: \&mut Call<'_, M>, _args: [u64; 5]) -> Result<u64, Refusal> {
+pub fn set_trap_table<M: Machine>(_call: &mut Call<'_, M>, _args: [u64; 5]) -> Result<u64, Refusal> {
     Err(Refusal::errno(Errno::NoSys, rules::core::UNKNOWN_OPERATION))
 }
 /// `set_gdt`.
 ///
 /// # Errors
 /// `ENOSYS` for an operation that is not implemented.
-pub fn set_gdt<M: Machine>(_call: \&mut Call<'_, M>, _args: [u64; 5]) -> Result<u64, Refusal> {
+pub fn set_gdt<M: Machine>(_call: &mut Call<'_, M>, _args: [u64; 5]) -> Result<u64, Refusal> {
     Err(Refusal::errno(Errno::NoSys, rules::core::UNKNOWN_OPERATION))
 }
 /// `stack_switch`.
 ///
 /// # Errors
 /// `ENOSYS` for an operation that is not implemented.
-pub fn stack_switch<M: Machine>(_call: \&mut Call<'_, M>, _args: [u64; 5]) -> Result<u64, Refusal> {
+pub fn stack_switch<M: Machine>(_call: &mut Call<'_, M>, _args: [u64; 5]) -> Result<u64, Refusal> {
     Err(Refusal::errno(Errno::NoSys, rules::core::UNKNOWN_OPERATION))
 }
 /// `set_callbacks`.
 ///
 /// # Errors
 /// `ENOSYS` for an operation that is not implemented.
-pub fn set_callbacks<M: Machine>(_call: \&mut Call<'_, M>, _args: [u64; 5]) -> Result<u64, Refusal> {
+pub fn set_callbacks<M: Machine>(_call: &mut Call<'_, M>, _args: [u64; 5]) -> Result<u64, Refusal> {
     Err(Refusal::errno(Errno::NoSys, rules::core::UNKNOWN_OPERATION))
 }
 /// `fpu_taskswitch`.
 ///
 /// # Errors
 /// `ENOSYS` for an operation that is not implemented.
-pub fn fpu_taskswitch<M: Machine>(_call: \&mut Call<'_, M>, _args: [u64; 5]) -> Result<u64, Refusal> {
+pub fn fpu_taskswitch<M: Machine>(_call: &mut Call<'_, M>, _args: [u64; 5]) -> Result<u64, Refusal> {
     Err(Refusal::errno(Errno::NoSys, rules::core::UNKNOWN_OPERATION))
 }
 /// `set_debugreg`.
 ///
 /// # Errors
 /// `ENOSYS` for an operation that is not implemented.
-pub fn set_debugreg<M: Machine>(_call: \&mut Call<'_, M>, _args: [u64; 5]) -> Result<u64, Refusal> {
+pub fn set_debugreg<M: Machine>(_call: &mut Call<'_, M>, _args: [u64; 5]) -> Result<u64, Refusal> {
     Err(Refusal::errno(Errno::NoSys, rules::core::UNKNOWN_OPERATION))
 }
 /// `get_debugreg`.
 ///
 /// # Errors
 /// `ENOSYS` for an operation that is not implemented.
-pub fn get_debugreg<M: Machine>(_call: \&mut Call<'_, M>, _args: [u64; 5]) -> Result<u64, Refusal> {
+pub fn get_debugreg<M: Machine>(_call: &mut Call<'_, M>, _args: [u64; 5]) -> Result<u64, Refusal> {
     Err(Refusal::errno(Errno::NoSys, rules::core::UNKNOWN_OPERATION))
 }
 /// `update_descriptor`.
 ///
 /// # Errors
 /// `ENOSYS` for an operation that is not implemented.
-pub fn update_descriptor<M: Machine>(_call: \&mut Call<'_, M>, _args: [u64; 5]) -> Result<u64, Refusal> {
+pub fn update_descriptor<M: Machine>(_call: &mut Call<'_, M>, _args: [u64; 5]) -> Result<u64, Refusal> {
     Err(Refusal::errno(Errno::NoSys, rules::core::UNKNOWN_OPERATION))
 }
 /// `vm_assist`.
 ///
 /// # Errors
 /// `ENOSYS` for an operation that is not implemented.
-pub fn vm_assist<M: Machine>(_call: \&mut Call<'_, M>, _args: [u64; 5]) -> Result<u64, Refusal> {
+pub fn vm_assist<M: Machine>(_call: &mut Call<'_, M>, _args: [u64; 5]) -> Result<u64, Refusal> {
     Err(Refusal::errno(Errno::NoSys, rules::core::UNKNOWN_OPERATION))
 }
 /// `iret`.
 ///
 /// # Errors
 /// `ENOSYS` for an operation that is not implemented.
-pub fn iret<M: Machine>(_call: \&mut Call<'_, M>, _args: [u64; 5]) -> Result<u64, Refusal> {
+pub fn iret<M: Machine>(_call: &mut Call<'_, M>, _args: [u64; 5]) -> Result<u64, Refusal> {
     Err(Refusal::errno(Errno::NoSys, rules::core::UNKNOWN_OPERATION))
 }
 /// `set_segment_base`.
 ///
 /// # Errors
 /// `ENOSYS` for an operation that is not implemented.
-pub fn set_segment_base<M: Machine>(_call: \&mut Call<'_, M>, _args: [u64; 5]) -> Result<u64, Refusal> {
+pub fn set_segment_base<M: Machine>(_call: &mut Call<'_, M>, _args: [u64; 5]) -> Result<u64, Refusal> {
     Err(Refusal::errno(Errno::NoSys, rules::core::UNKNOWN_OPERATION))
 }
 /// `nmi_op`.
 ///
 /// # Errors
 /// `ENOSYS` for an operation that is not implemented.
-pub fn nmi_op<M: Machine>(_call: \&mut Call<'_, M>, _args: [u64; 5]) -> Result<u64, Refusal> {
+pub fn nmi_op<M: Machine>(_call: &mut Call<'_, M>, _args: [u64; 5]) -> Result<u64, Refusal> {
     Err(Refusal::errno(Errno::NoSys, rules::core::UNKNOWN_OPERATION))
 }
 /// `callback_op`.
 ///
 /// # Errors
 /// `ENOSYS` for an operation that is not implemented.
-pub fn callback_op<M: Machine>(_call: \&mut Call<'_, M>, _args: [u64; 5]) -> Result<u64, Refusal> {
+pub fn callback_op<M: Machine>(_call: &mut Call<'_, M>, _args: [u64; 5]) -> Result<u64, Refusal> {
     Err(Refusal::errno(Errno::NoSys, rules::core::UNKNOWN_OPERATION))
 }
 /// Enters the guest kernel for a system call of its user.
