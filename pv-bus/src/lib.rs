@@ -16,7 +16,9 @@ pub mod error;
 pub mod hal;
 mod ids;
 pub mod page;
+pub mod ring;
 pub mod store;
+pub mod xenbus;
 
 pub use error::{EventError, GrantError, OutOfMemory, StoreError};
 pub use hal::{
