@@ -9,12 +9,17 @@
 //! It is `no_std` and has no `unsafe`.
 #![no_std]
 #![forbid(unsafe_code)]
+#![cfg_attr(
+    test,
+    allow(clippy::unwrap_used, reason = "a failed step is a failed test")
+)]
 
 extern crate alloc;
 
 pub mod error;
 pub mod hal;
 mod ids;
+pub mod loopback;
 pub mod page;
 pub mod ring;
 pub mod store;
@@ -26,4 +31,5 @@ pub use hal::{
     WatchEvent, WatchId,
 };
 pub use ids::{DomId, GrantRef, Port};
+pub use loopback::Loopback;
 pub use page::{PAGE_SIZE, SharedPage};

@@ -78,7 +78,11 @@ impl<P: SharedPage> RingMemory<P> {
     fn new(pages: Vec<P>, slot_bytes: usize) -> Self {
         let entries = entries_in(pages.len(), slot_bytes);
         assert!(entries > 0, "a ring needs a page");
-        Self { pages, entries, slot_bytes }
+        Self {
+            pages,
+            entries,
+            slot_bytes,
+        }
     }
 
     fn load(&self, word: usize) -> u32 {
@@ -121,8 +125,6 @@ impl<P: SharedPage> RingMemory<P> {
     }
 }
 
-
-
 /// The larger of the two entry types decides the size of a slot.
 fn slot_bytes<Q, R>() -> usize {
     size_of::<Q>().max(size_of::<R>())
@@ -147,7 +149,13 @@ impl<P: SharedPage, Q: Entry, R: Entry> FrontRing<P, Q, R> {
         memory.pages[0].fill(0, ENTRIES, 0);
         memory.store(REQ_EVENT, 1);
         memory.store(RSP_EVENT, 1);
-        Self { memory, req_prod: 0, req_published: 0, rsp_cons: 0, types: PhantomData }
+        Self {
+            memory,
+            req_prod: 0,
+            req_published: 0,
+            rsp_cons: 0,
+            types: PhantomData,
+        }
     }
 
     /// How many entries the ring has.
@@ -204,7 +212,11 @@ impl<P: SharedPage, Q: Entry, R: Entry> FrontRing<P, Q, R> {
         let shared = self.memory.load(RSP_PROD);
         let waiting = shared.wrapping_sub(self.rsp_cons);
         if waiting > self.req_published.wrapping_sub(self.rsp_cons) {
-            return Err(RingBroken { shared, private: self.rsp_cons, entries: self.memory.entries });
+            return Err(RingBroken {
+                shared,
+                private: self.rsp_cons,
+                entries: self.memory.entries,
+            });
         }
         Ok(waiting)
     }
@@ -243,7 +255,13 @@ impl<P: SharedPage, Q: Entry, R: Entry> BackRing<P, Q, R> {
     pub fn attach(pages: Vec<P>) -> Self {
         let memory = RingMemory::new(pages, slot_bytes::<Q, R>());
         let start = memory.load(RSP_PROD);
-        Self { memory, req_cons: start, rsp_prod: start, rsp_published: start, types: PhantomData }
+        Self {
+            memory,
+            req_cons: start,
+            rsp_prod: start,
+            rsp_published: start,
+            types: PhantomData,
+        }
     }
 
     /// How many entries the ring has.
@@ -267,7 +285,11 @@ impl<P: SharedPage, Q: Entry, R: Entry> BackRing<P, Q, R> {
         if shared.wrapping_sub(self.rsp_prod) > self.memory.entries
             || shared.wrapping_sub(self.req_cons) > self.memory.entries
         {
-            return Err(RingBroken { shared, private: self.req_cons, entries: self.memory.entries });
+            return Err(RingBroken {
+                shared,
+                private: self.req_cons,
+                entries: self.memory.entries,
+            });
         }
         let room = self.memory.entries - self.in_flight();
         Ok(shared.wrapping_sub(self.req_cons).min(room))
@@ -326,7 +348,8 @@ impl<P: SharedPage, Q: Entry, R: Entry> BackRing<P, Q, R> {
     /// # Errors
     /// As [`unconsumed`](Self::unconsumed).
     pub fn rearm_after(&mut self, count: u32) -> Result<bool, RingBroken> {
-        self.memory.store(REQ_EVENT, self.req_cons.wrapping_add(count.max(1)));
+        self.memory
+            .store(REQ_EVENT, self.req_cons.wrapping_add(count.max(1)));
         fence(Ordering::SeqCst);
         self.unconsumed().map(|waiting| waiting >= count.max(1))
     }
