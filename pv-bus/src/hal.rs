@@ -15,7 +15,7 @@
 use alloc::string::String;
 use alloc::vec::Vec;
 
-use crate::ids::{DomId, GrantRef, Port};
+use pv_abi::{DomId, GrantRef, Port};
 
 use crate::SharedPage;
 use crate::error::{EventError, GrantError, OutOfMemory, StoreError};

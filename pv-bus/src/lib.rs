@@ -16,11 +16,12 @@
 
 extern crate alloc;
 
+pub mod checksum;
 pub mod error;
 pub mod hal;
-mod ids;
 pub mod loopback;
 pub mod page;
+pub mod refusal;
 pub mod ring;
 pub mod store;
 pub mod xenbus;
@@ -30,6 +31,6 @@ pub use hal::{
     Access, Clock, CopyBuffer, Events, GrantCopy, Grants, Hal, Memory, Store, Transaction,
     WatchEvent, WatchId,
 };
-pub use ids::{DomId, GrantRef, Port};
 pub use loopback::Loopback;
 pub use page::{PAGE_SIZE, SharedPage};
+pub use pv_abi::{DomId, GrantRef, Port};

@@ -3,7 +3,7 @@
 use super::{Loopback, World};
 use crate::EventError;
 use crate::hal::Events;
-use crate::ids::{DomId, Port};
+use pv_abi::{DomId, Port};
 
 const EINVAL: EventError = EventError(22);
 

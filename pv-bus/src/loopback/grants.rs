@@ -7,8 +7,8 @@ use core::sync::atomic::Ordering;
 
 use super::{Loopback, World};
 use crate::hal::{Access, CopyBuffer, GrantCopy, Grants, Memory};
-use crate::ids::{DomId, GrantRef};
 use crate::{GrantError, OutOfMemory, PAGE_SIZE, SharedPage};
+use pv_abi::{DomId, GrantRef};
 
 const GENERAL_ERROR: GrantError = GrantError::Status(-1);
 const BAD_DOMAIN: GrantError = GrantError::Status(-2);

@@ -22,11 +22,11 @@ use core::cell::{Ref, RefCell, RefMut};
 pub use grants::{LoopbackMapping, LoopbackPage};
 
 use crate::hal::{Clock, Store, Transaction, WatchEvent};
-use crate::ids::{DomId, Port};
 use crate::store::{join, write_value};
 use crate::xenbus::XenbusState;
 use events::Channel;
 use grants::Grant;
+use pv_abi::{DomId, Port};
 use store::{StoreTree, Watch};
 
 /// One domain of an in-memory world.

@@ -8,7 +8,7 @@ use alloc::vec::Vec;
 use super::{Loopback, World};
 use crate::StoreError;
 use crate::hal::{Store, Transaction, WatchEvent, WatchId};
-use crate::ids::DomId;
+use pv_abi::DomId;
 
 const NODE_LIMIT_BYTES: usize = 2048;
 

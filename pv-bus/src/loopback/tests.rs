@@ -6,11 +6,11 @@ use alloc::vec::Vec;
 
 use super::*;
 use crate::hal::{Access, Events, GrantCopy, Grants, Memory};
-use crate::ids::GrantRef;
 use crate::ring::{BackRing, FrontRing, entries_in};
 use crate::store::transaction;
 use crate::{GrantError, SharedPage, StoreError};
 use core::sync::atomic::Ordering;
+use pv_abi::GrantRef;
 
 fn map_one(
     domain: &mut Loopback,

@@ -11,8 +11,8 @@ use core::fmt::{self, Display};
 use super::{Intent, Phase, XenbusState};
 use crate::StoreError;
 use crate::hal::{Store, Transaction, WatchEvent, WatchId};
-use crate::ids::DomId;
 use crate::store::{self, join};
+use pv_abi::DomId;
 
 /// Which half a driver is.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
