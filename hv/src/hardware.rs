@@ -118,6 +118,9 @@ pub trait Machine: Sync + Sized + 'static {
     fn cpu(&self) -> CpuId;
     /// How many CPUs run.
     fn cpu_count(&self) -> u32;
+    /// Interrupts another CPU, so that it looks at what is due there. Never called for the CPU this runs on, so a machine
+    /// of one CPU has nothing to do.
+    fn interrupt_cpu(&self, _cpu: CpuId) {}
     /// Loads an L4 table that carries the hypervisor's slots; forgets the non-global translations of the old one.
     fn load_root(&self, l4: Mfn);
     /// Writes the hypervisor's own L4 slots (256–271) into a table that is about to become one.

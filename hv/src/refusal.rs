@@ -14,6 +14,8 @@ use crate::rules::Rule;
 pub enum Consequence {
     /// The hypercall returns this errno.
     Errno(Errno),
+    /// One operation of a batch says this in its own status field (`GNTST_*`).
+    Status(i16),
     /// The hypercall is executed again by the guest; its arguments already say how far it came.
     Continue,
     /// The domain is crashed.
@@ -88,6 +90,12 @@ impl Refusal {
     #[cold]
     pub const fn errno(errno: Errno, rule: Rule) -> Self {
         Self { consequence: Consequence::Errno(errno), rule, evidence: Evidence::None }
+    }
+
+    /// One operation of a batch has this status because of `rule`.
+    #[cold]
+    pub const fn status(status: i16, rule: Rule) -> Self {
+        Self { consequence: Consequence::Status(status), rule, evidence: Evidence::None }
     }
 
     /// The domain is crashed because of `rule`.

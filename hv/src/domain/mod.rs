@@ -53,6 +53,8 @@ pub struct Domain {
     pub lifecycle: Mutex<Lifecycle>,
     /// How many have paused it; it runs only at zero.
     pub pause_count: AtomicU32,
+    /// How many of its vCPUs wait in `SCHEDOP_poll`.
+    pub polling: AtomicU32,
     /// Its share of the CPU, 1 to 65535; 256 is usual.
     pub weight: AtomicU32,
     /// Cuts what it makes the hypervisor print.
@@ -66,6 +68,8 @@ pub struct Domain {
 pub struct Lifecycle {
     /// Shut down, with the reason (`SHUTDOWN_*`).
     pub shutdown: Option<u32>,
+    /// The reason that a later shutdown will have whatever it says (`SCHEDOP_shutdown_code`).
+    pub latched: Option<u32>,
     /// Being taken apart.
     pub dying: bool,
     /// Its toolstack has paused it (`XEN_DOMCTL_pausedomain`); a new domain is.

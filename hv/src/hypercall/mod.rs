@@ -117,6 +117,7 @@ fn refuse<M: Machine>(
     explain(hv, running, number, arguments, refusal);
     match refusal.consequence {
         Consequence::Errno(errno) => registers.rax = errno.as_return().cast_unsigned(),
+        Consequence::Status(status) => registers.rax = i64::from(status).cast_unsigned(),
         Consequence::Continue => execute_again(registers, next),
         Consequence::Crash => control::crash(hv, running, registers, refusal),
     }

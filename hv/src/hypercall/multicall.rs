@@ -41,6 +41,7 @@ pub(super) fn multicall<M: Machine>(call: &mut Call<'_, M>, args: [u64; 5]) -> R
                     explain(call.hv, call.running, entry.op, arguments, &refusal);
                     errno.as_return().cast_unsigned()
                 }
+                Consequence::Status(status) => i64::from(status).cast_unsigned(),
                 Consequence::Continue => return Err(stopped_within(call, place, count - index)?),
                 Consequence::Crash => return Err(refusal),
             },

@@ -38,6 +38,7 @@ impl Limiter {
 pub fn report(domain: DomId, operation: &str, arguments: &[u64], refusal: &Refusal) {
     let outcome = match refusal.consequence {
         Consequence::Errno(errno) => errno.as_return(),
+        Consequence::Status(status) => status.into(),
         Consequence::Continue => return,
         Consequence::Crash => 0,
     };
