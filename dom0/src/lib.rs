@@ -16,4 +16,5 @@ extern crate alloc;
 extern crate std;
 
 pub mod ids;
+pub mod toolstack;
 pub mod xenstore;

@@ -1,0 +1,19 @@
+//! Guests: how they are described, made, watched and ended.
+//!
+//! [`config`] reads a description, [`image`] a kernel, [`layout`] places everything in the guest's memory, [`tables`]
+//! makes its first page tables, [`build`] carries it all out through [`control`], and [`nodes`] lists what the store
+//! says about the guest. What happens when a guest stops is in [`lifecycle`].
+//!
+//! The order of operations and their arguments are those of Xen's own toolstack, so that any hypervisor that serves
+//! `xl` serves this one.
+
+pub mod build;
+pub mod config;
+pub mod control;
+pub mod device;
+pub mod image;
+pub mod layout;
+pub mod lifecycle;
+pub mod nodes;
+pub mod notes;
+pub mod tables;
