@@ -73,11 +73,15 @@ impl FakeXen {
     }
 
     fn read(&self, va: u64, len: usize) -> Vec<u8> {
-        let bytes = (va..va + len as u64).map(|at| {
+        let (mut at, mut bytes) = (va, Vec::new());
+        while bytes.len() < len {
             let (mfn, _) = self.walk(at).expect("mapped");
-            self.page(mfn)[at as usize & 4095]
-        });
-        bytes.collect()
+            let offset = at as usize & 4095;
+            let count = (4096 - offset).min(len - bytes.len());
+            bytes.extend(&self.page(mfn)[offset..offset + count]);
+            at += count as u64;
+        }
+        bytes
     }
 }
 

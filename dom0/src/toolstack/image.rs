@@ -84,8 +84,7 @@ impl<'a> Kernel<'a> {
             ));
         };
         let entry = notes.entry.unwrap_or(header.e_entry);
-        let inside = notes.virt_base.wrapping_add(start)..=notes.virt_base.wrapping_add(end);
-        if !inside.contains(&entry) {
+        if !(start..=end).contains(&entry.wrapping_sub(notes.virt_base)) {
             return Err(ImageError(format!(
                 "its entry {entry:#x} is outside of the image: check its ELF notes"
             )));
