@@ -132,5 +132,7 @@ pub fn map_shared_info() -> *mut SharedInfo {
     let va = SHARED_INFO.va();
     let result = update_va_mapping(va, start_info().shared_info | P | RW | A | D, 2);
     assert!(result == 0, "shared_info cannot be mapped: {result}");
+    // The first vCPU's upcall_pending is the first byte of the page.
+    crate::traps::UPCALL_PENDING.store(va, core::sync::atomic::Ordering::Relaxed);
     va as *mut SharedInfo
 }

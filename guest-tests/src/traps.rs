@@ -2,7 +2,7 @@
 
 use core::arch::asm;
 use core::cell::UnsafeCell;
-use core::sync::atomic::{AtomicU64, Ordering};
+use core::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 
 use pv_abi::arch::TrapInfo;
 use pv_abi::callback::{
@@ -72,6 +72,8 @@ unsafe impl<T> Sync for Shared<T> {}
 static RECOVERY: AtomicU64 = AtomicU64::new(0);
 static LAST: Shared<TrapFrame> = Shared(UnsafeCell::new(ZERO_FRAME));
 static HOOK: Shared<Option<fn(&mut TrapFrame) -> bool>> = Shared(UnsafeCell::new(None));
+/// The address of `evtchn_upcall_pending`, once the shared page is mapped; the event callback clears it.
+pub(crate) static UPCALL_PENDING: AtomicU64 = AtomicU64::new(0);
 /// How often the event callback was entered.
 pub static UPCALLS: AtomicU64 = AtomicU64::new(0);
 
@@ -172,6 +174,11 @@ pub fn on_trap(hook: fn(&mut TrapFrame) -> bool) {
 extern "C" fn guest_trap(frame: &mut TrapFrame) {
     if frame.vector == 256 {
         UPCALLS.fetch_add(1, Ordering::Relaxed);
+        let pending = UPCALL_PENDING.load(Ordering::Relaxed);
+        if pending != 0 {
+            // SAFETY: The address is that of a byte of the mapped shared page, which the hypervisor writes too.
+            unsafe { AtomicU8::from_ptr(pending as *mut u8) }.store(0, Ordering::SeqCst);
+        }
     }
     // SAFETY: One vCPU; the hook is not changed by a trap.
     let hook = unsafe { *HOOK.0.get() };
