@@ -17,13 +17,16 @@ pub(crate) struct Artifacts {
 
 /// The root of the workspace.
 pub(crate) fn root() -> &'static Path {
-    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("xtask lies in the workspace")
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .parent()
+        .expect("xtask lies in the workspace")
 }
 
 /// Where files that are no build products of cargo's go.
 pub(crate) fn work_folder() -> Result<PathBuf> {
     let folder = target_folder().join("xtask");
-    std::fs::create_dir_all(&folder).with_context(|| format!("{} cannot be made", folder.display()))?;
+    std::fs::create_dir_all(&folder)
+        .with_context(|| format!("{} cannot be made", folder.display()))?;
     Ok(folder)
 }
 
@@ -38,14 +41,28 @@ impl Artifacts {
         let status = Command::new(env!("CARGO"))
             .current_dir(root())
             .args(["build", "--release", "--target", TARGET])
-            .args(["-p", "hv", "-p", "pv-guest-kernel", "-p", "dom0", "-p", "guest-tests"])
-            .args(["--features", "hv/bare-metal,pv-guest-kernel/bare-metal,dom0/bare-metal,guest-tests/bare-metal"])
+            .args([
+                "-p",
+                "hv",
+                "-p",
+                "pv-guest-kernel",
+                "-p",
+                "dom0",
+                "-p",
+                "guest-tests",
+            ])
+            .args([
+                "--features",
+                "hv/bare-metal,pv-guest-kernel/bare-metal,dom0/bare-metal,guest-tests/bare-metal",
+            ])
             .status()
             .context("cargo cannot be started")?;
         if !status.success() {
             bail!("the kernels do not build; cargo's message is above");
         }
-        Ok(Self { folder: target_folder().join(TARGET).join("release") })
+        Ok(Self {
+            folder: target_folder().join(TARGET).join("release"),
+        })
     }
 
     /// The file of one kernel.
@@ -57,7 +74,9 @@ impl Artifacts {
     pub(crate) fn guest_tests(&self) -> Result<Vec<String>> {
         let folder = root().join("guest-tests/src/bin");
         let mut names = Vec::new();
-        for entry in std::fs::read_dir(&folder).with_context(|| format!("{} cannot be read", folder.display()))? {
+        for entry in std::fs::read_dir(&folder)
+            .with_context(|| format!("{} cannot be read", folder.display()))?
+        {
             let path = entry?.path();
             if let Some(name) = path.file_stem().and_then(|stem| stem.to_str()) {
                 names.push(name.to_owned());

@@ -63,32 +63,50 @@ pub(crate) fn run(options: &Options) -> Result<u8> {
     };
     let rows: Vec<Row> = OPERATIONS
         .iter()
-        .map(|&operation| Row { operation, hv: hv.get(operation).copied(), xen: xen.get(operation).copied() })
+        .map(|&operation| Row {
+            operation,
+            hv: hv.get(operation).copied(),
+            xen: xen.get(operation).copied(),
+        })
         .collect();
     if options.json {
         println!("{}", serde_json::json!({ "rows": rows }));
     } else {
         print_table(&rows);
     }
-    Ok(if rows.iter().all(|row| row.hv.is_some()) { 0 } else { 2 })
+    Ok(if rows.iter().all(|row| row.hv.is_some()) {
+        0
+    } else {
+        2
+    })
 }
 
 fn print_table(rows: &[Row]) {
     let mut table = Builder::default();
     table.push_record(["operation", "hv", "Xen 4.17", "hv / Xen"]);
-    let number = |value: Option<u64>| value.map_or_else(|| "-".to_owned(), |value| value.to_string());
+    let number =
+        |value: Option<u64>| value.map_or_else(|| "-".to_owned(), |value| value.to_string());
     for row in rows {
         let ratio = match (row.hv, row.xen) {
             (Some(hv), Some(xen)) => format!("{:.2}", hv as f64 / xen as f64),
             _ => "-".to_owned(),
         };
-        table.push_record([row.operation.to_owned(), number(row.hv), number(row.xen), ratio]);
+        table.push_record([
+            row.operation.to_owned(),
+            number(row.hv),
+            number(row.xen),
+            ratio,
+        ]);
     }
     println!("Instructions, from the guest and back:");
     println!("{}", table.build().with(Style::rounded()));
 }
 
-fn measure(artifacts: &Artifacts, kernel: PathBuf, message: &'static str) -> Result<BTreeMap<String, u64>> {
+fn measure(
+    artifacts: &Artifacts,
+    kernel: PathBuf,
+    message: &'static str,
+) -> Result<BTreeMap<String, u64>> {
     let machine = Machine {
         kernel,
         command_line: "console=com1 com1=115200,8n1 dom0_mem=64M noreboot".to_owned(),
@@ -109,9 +127,15 @@ fn read_figures(console: &mut Console) -> Result<BTreeMap<String, u64>> {
     let mut figures = BTreeMap::new();
     loop {
         let Event::Line(line) = console.next()? else {
-            bail!("the bench guest ended early; the console's end:\n{}", console.tail());
+            bail!(
+                "the bench guest ended early; the console's end:\n{}",
+                console.tail()
+            );
         };
-        let mut words = line.split_whitespace().skip_while(|word| *word != "bench:").skip(1);
+        let mut words = line
+            .split_whitespace()
+            .skip_while(|word| *word != "bench:")
+            .skip(1);
         match (words.next(), words.next()) {
             (Some("done"), _) => return Ok(figures),
             (Some(operation), Some(instructions)) => {

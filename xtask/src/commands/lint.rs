@@ -9,14 +9,45 @@ use crate::artifacts;
 /// Checks formatting and lints on the host and for the bare metal; status 1 where something is found.
 pub(crate) fn run() -> Result<u8> {
     let mut clean = cargo(&["fmt", "--all", "--check"])?;
-    clean &= cargo(&["clippy", "--quiet", "--workspace", "--all-targets", "--", "-D", "warnings"])?;
-    let kernels = ["-p", "hv", "-p", "pv-guest-kernel", "-p", "dom0", "-p", "guest-tests"];
-    let features = "hv/bare-metal,pv-guest-kernel/bare-metal,dom0/bare-metal,guest-tests/bare-metal";
-    let mut bare = vec!["clippy", "--quiet", "--release", "--target", "x86_64-unknown-none"];
+    clean &= cargo(&[
+        "clippy",
+        "--quiet",
+        "--workspace",
+        "--all-targets",
+        "--",
+        "-D",
+        "warnings",
+    ])?;
+    let kernels = [
+        "-p",
+        "hv",
+        "-p",
+        "pv-guest-kernel",
+        "-p",
+        "dom0",
+        "-p",
+        "guest-tests",
+    ];
+    let features =
+        "hv/bare-metal,pv-guest-kernel/bare-metal,dom0/bare-metal,guest-tests/bare-metal";
+    let mut bare = vec![
+        "clippy",
+        "--quiet",
+        "--release",
+        "--target",
+        "x86_64-unknown-none",
+    ];
     bare.extend(kernels);
     bare.extend(["--features", features, "--", "-D", "warnings"]);
     clean &= cargo(&bare)?;
-    println!("{}", if clean { "lint: clean" } else { "lint: see above" });
+    println!(
+        "{}",
+        if clean {
+            "lint: clean"
+        } else {
+            "lint: see above"
+        }
+    );
     Ok(u8::from(!clean))
 }
 

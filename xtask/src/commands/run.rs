@@ -86,8 +86,14 @@ pub(crate) fn run(options: &Options) -> Result<u8> {
         print!("{}", outcome.output);
         return Ok(outcome.status);
     }
-    let status = system.machine.interactive().status().context("qemu-system-x86_64 cannot be started")?;
-    Ok(u8::from(!status.success() && status.code() != Some(POWERED_OFF)))
+    let status = system
+        .machine
+        .interactive()
+        .status()
+        .context("qemu-system-x86_64 cannot be started")?;
+    Ok(u8::from(
+        !status.success() && status.code() != Some(POWERED_OFF),
+    ))
 }
 
 /// The status of a QEMU that a guest ended through `isa-debug-exit` with value 0.
@@ -133,17 +139,23 @@ impl System {
             cpus: options.cpus,
             ..Machine::default()
         };
-        Ok(Self { machine, _folder: tempfile::tempdir()? })
+        Ok(Self {
+            machine,
+            _folder: tempfile::tempdir()?,
+        })
     }
 
     fn paravirtual(artifacts: &Artifacts, options: &Options) -> Result<Self> {
         let folder = tempfile::tempdir()?;
         let kernel = guest_kernel(artifacts, &options.guest)?;
         let description = match &options.config {
-            Some(file) => std::fs::read_to_string(file).with_context(|| format!("{} cannot be read", file.display()))?,
+            Some(file) => std::fs::read_to_string(file)
+                .with_context(|| format!("{} cannot be read", file.display()))?,
             None => describe_guest(options.exec.as_deref())?,
         };
-        let read = |path: &Path| std::fs::read(path).with_context(|| format!("{} cannot be read", path.display()));
+        let read = |path: &Path| {
+            std::fs::read(path).with_context(|| format!("{} cannot be read", path.display()))
+        };
         let ramdisk = image::make_ramdisk(&[
             ("guests/demo.toml".to_owned(), description.into_bytes()),
             ("boot/demo".to_owned(), read(&kernel)?),
@@ -158,12 +170,18 @@ impl System {
                 Hypervisor::Xen => xen::image()?,
             },
             command_line: hypervisor_options(options, quiet),
-            modules: vec![(artifacts.kernel("dom0"), dom0_arguments.to_owned()), (ramdisk_file, String::new())],
+            modules: vec![
+                (artifacts.kernel("dom0"), dom0_arguments.to_owned()),
+                (ramdisk_file, String::new()),
+            ],
             memory_mib: options.memory,
             cpus: options.cpus,
             ..Machine::default()
         };
-        Ok(Self { machine, _folder: folder })
+        Ok(Self {
+            machine,
+            _folder: folder,
+        })
     }
 
     /// Starts it and reads what the guest's commands print, until the machine ends.
@@ -184,7 +202,10 @@ fn read_execution(console: &mut Console, progress: &ProgressBar) -> Result<Outco
             Event::Line(line) => line,
             Event::Ended => {
                 let complaint = console.complaint();
-                bail!("the machine ended before the guest's commands did; its console's end:\n{}\n{complaint}", console.tail());
+                bail!(
+                    "the machine ended before the guest's commands did; its console's end:\n{}\n{complaint}",
+                    console.tail()
+                );
             }
         };
         if line.ends_with("\x1eexec-begin") {
@@ -193,8 +214,15 @@ fn read_execution(console: &mut Console, progress: &ProgressBar) -> Result<Outco
         } else if let Some((last, status)) = line.split_once("\x1eexec-end ") {
             let mut output = output.context("the guest's commands ended before they began")?;
             output.push_str(last);
-            let status = status.trim().parse().with_context(|| format!("\"{status}\" is no exit status"))?;
-            return Ok(Outcome { output, status, transcript: console.transcript.clone() });
+            let status = status
+                .trim()
+                .parse()
+                .with_context(|| format!("\"{status}\" is no exit status"))?;
+            return Ok(Outcome {
+                output,
+                status,
+                transcript: console.transcript.clone(),
+            });
         } else if let Some(output) = &mut output {
             output.push_str(&line);
             output.push('\n');
@@ -218,13 +246,19 @@ fn guest_kernel(artifacts: &Artifacts, name: &str) -> Result<PathBuf> {
     }
     let path = PathBuf::from(name);
     if !path.is_file() {
-        bail!("there is no guest and no file \"{name}\"; give --guest demo or the path of a kernel");
+        bail!(
+            "there is no guest and no file \"{name}\"; give --guest demo or the path of a kernel"
+        );
     }
     Ok(path)
 }
 
 fn hypervisor_options(options: &Options, quiet: bool) -> String {
-    let mut words = vec!["console=com1".to_owned(), format!("dom0_mem={DOM0_MEMORY_MIB}M"), "noreboot".to_owned()];
+    let mut words = vec![
+        "console=com1".to_owned(),
+        format!("dom0_mem={DOM0_MEMORY_MIB}M"),
+        "noreboot".to_owned(),
+    ];
     if options.on == Hypervisor::Xen {
         words.push("com1=115200,8n1".to_owned());
     }
@@ -236,13 +270,18 @@ fn hypervisor_options(options: &Options, quiet: bool) -> String {
 }
 
 fn kernel_arguments(exec: Option<&str>) -> Result<String> {
-    let Some(exec) = exec else { return Ok(String::new()) };
+    let Some(exec) = exec else {
+        return Ok(String::new());
+    };
     if exec.contains('"') {
         bail!("--exec cannot hold a double quote; the guest's shell has single quotes");
     }
     let arguments = format!("exec=\"{exec}\"");
     if arguments.len() > MAX_COMMAND_LINE {
-        bail!("--exec is {} bytes too long for a kernel's command line; run it in parts", arguments.len() - MAX_COMMAND_LINE);
+        bail!(
+            "--exec is {} bytes too long for a kernel's command line; run it in parts",
+            arguments.len() - MAX_COMMAND_LINE
+        );
     }
     Ok(arguments)
 }
@@ -256,7 +295,13 @@ fn describe_guest(exec: Option<&str>) -> Result<String> {
 }
 
 /// What a test runs: the demo guest with these commands on this hypervisor and disk.
-pub(crate) fn execute(artifacts: &Artifacts, on: Hypervisor, mode: Mode, disk: &Path, exec: &str) -> Result<Outcome> {
+pub(crate) fn execute(
+    artifacts: &Artifacts,
+    on: Hypervisor,
+    mode: Mode,
+    disk: &Path,
+    exec: &str,
+) -> Result<Outcome> {
     let options = Options {
         guest: "demo".to_owned(),
         on,
