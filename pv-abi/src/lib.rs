@@ -9,8 +9,15 @@ pub mod errno;
 pub mod event_channel;
 pub mod features;
 pub mod grant_table;
+#[cfg(feature = "hypercall")]
+pub mod hypercall;
+pub mod hypercall_page;
+pub mod io;
 pub mod layout;
+pub mod memory;
 mod newtypes;
+pub mod nmi;
+pub mod physdev;
 pub mod sched;
 pub mod vcpu;
 pub mod version;
