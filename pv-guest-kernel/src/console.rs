@@ -1,0 +1,146 @@
+//! The kernel's console: text out, lines and bytes in.
+//!
+//! Output goes to the platform at once, a `\n` as `\r\n`. Input is collected by the interrupt handler ([`on_input`]) into
+//! a bounded queue that threads wait on.
+
+use alloc::collections::VecDeque;
+use alloc::string::String;
+use core::fmt::{self, Write};
+
+use crate::platform;
+use crate::sync::{IrqGuard, IrqLock};
+use crate::task::WaitQueue;
+
+/// Bytes that may wait for a reader; more are dropped.
+const INPUT_BYTES: usize = 4096;
+
+static INPUT: IrqLock<VecDeque<u8>> = IrqLock::new(VecDeque::new());
+static READERS: WaitQueue = WaitQueue::new();
+
+struct Output;
+
+impl Write for Output {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        write_bytes(text.as_bytes());
+        Ok(())
+    }
+}
+
+/// Writes text; `\n` becomes `\r\n`.
+pub fn write_bytes(bytes: &[u8]) {
+    let platform = platform::current();
+    for (index, line) in bytes.split(|byte| *byte == b'\n').enumerate() {
+        if index > 0 {
+            platform.console_write(b"\r\n");
+        }
+        if !line.is_empty() {
+            platform.console_write(line);
+        }
+    }
+}
+
+/// Writes bytes as they are.
+pub fn write_raw(bytes: &[u8]) {
+    platform::current().console_write(bytes);
+}
+
+/// For [`print!`](crate::print): one message is not interrupted by another.
+pub fn write_fmt(arguments: fmt::Arguments<'_>) {
+    let _irq = IrqGuard::new();
+    let _ = Output.write_fmt(arguments);
+}
+
+/// Prints to the console.
+#[macro_export]
+macro_rules! print {
+    ($($argument:tt)*) => { $crate::console::write_fmt(format_args!($($argument)*)) };
+}
+
+/// Prints a line to the console.
+#[macro_export]
+macro_rules! println {
+    () => { $crate::print!("\n") };
+    ($($argument:tt)*) => { $crate::console::write_fmt(format_args!("{}\n", format_args!($($argument)*))) };
+}
+
+/// Takes what the platform has received. Called by the console's interrupt handler, and by whoever polls.
+pub fn on_input() {
+    let mut chunk = [0; 64];
+    loop {
+        let count = platform::current().console_read(&mut chunk);
+        if count == 0 {
+            break;
+        }
+        let mut input = INPUT.lock();
+        let room = INPUT_BYTES.saturating_sub(input.len()).min(count);
+        input.extend(&chunk[..room]);
+    }
+    READERS.wake_all();
+}
+
+/// Takes one typed byte, if there is one.
+pub fn try_read_byte() -> Option<u8> {
+    INPUT.lock().pop_front()
+}
+
+/// Takes one typed byte; sleeps until there is one.
+pub fn read_byte() -> u8 {
+    let mut byte = None;
+    READERS.wait_until(|| {
+        byte = try_read_byte();
+        byte.is_some()
+    });
+    byte.unwrap_or_default()
+}
+
+/// Reads a line with echo and backspace; Ctrl-C gives an empty line. Not a terminal editor.
+pub fn read_line() -> String {
+    let mut line = String::new();
+    loop {
+        match read_byte() {
+            b'\r' | b'\n' => break,
+            3 => {
+                line.clear();
+                break;
+            }
+            8 | 127 => {
+                if line.pop().is_some() {
+                    write_raw(b"\x08 \x08");
+                }
+            }
+            byte @ b' '..=b'~' => {
+                line.push(char::from(byte));
+                write_raw(&[byte]);
+            }
+            _ => {}
+        }
+    }
+    write_raw(b"\r\n");
+    line
+}
+
+/// Sends log records to the console: `level target: message`.
+struct ConsoleLog;
+
+impl log::Log for ConsoleLog {
+    fn enabled(&self, metadata: &log::Metadata<'_>) -> bool {
+        metadata.level() <= log::max_level()
+    }
+
+    fn log(&self, record: &log::Record<'_>) {
+        if self.enabled(record.metadata()) {
+            let (level, target) = (record.level(), record.target());
+            println!("{level:5} {target}: {}", record.args());
+        }
+    }
+
+    fn flush(&self) {}
+}
+
+/// Makes the console the destination of `log`'s macros.
+pub(crate) fn init_log(level: log::LevelFilter) {
+    static LOG: ConsoleLog = ConsoleLog;
+    if log::set_logger(&LOG).is_ok() {
+        log::set_max_level(level);
+    }
+}

@@ -1,0 +1,44 @@
+//! No machine at all: what the portable kernel meets when its tests run on a host, and before an entry has run.
+
+use crate::mm::{Entry, EntryUpdate, Pfn};
+use crate::platform::{Platform, Shutdown};
+
+/// Has neither interrupts nor page tables.
+#[derive(Debug)]
+pub(super) struct Host;
+
+impl Platform for Host {
+    fn name(&self) -> &'static str {
+        "host"
+    }
+    fn interrupts_disable(&self) -> bool {
+        false
+    }
+    fn interrupts_enable(&self) {}
+    fn wait_for_interrupt(&self) {}
+    fn now_ns(&self) -> u64 {
+        0
+    }
+    fn wall_clock_ns(&self) -> u64 {
+        0
+    }
+    fn set_timer(&self, _deadline_ns: u64) {}
+    fn console_write(&self, _bytes: &[u8]) {}
+    fn console_read(&self, _into: &mut [u8]) -> usize {
+        0
+    }
+    fn prepare_user(&self, _kernel_stack_top: usize, _root: Option<Pfn>) {}
+    fn kernel_root(&self) -> Pfn {
+        Pfn(0)
+    }
+    fn read_entry(&self, _table: Pfn, _index: usize) -> Entry {
+        Entry::ABSENT
+    }
+    fn write_entries(&self, _updates: &[EntryUpdate]) {}
+    fn make_table(&self, _table: Pfn, _level: u8) {}
+    fn retire_tables(&self, _tables: &[(Pfn, u8)]) {}
+    fn flush_page(&self, _addr: usize) {}
+    fn shutdown(&self, how: Shutdown) -> ! {
+        panic!("a kernel without a machine shut down: {how:?}")
+    }
+}

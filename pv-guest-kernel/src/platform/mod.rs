@@ -1,0 +1,116 @@
+//! The line between the kernel and what it runs on.
+//!
+//! [`Platform`] lists everything the portable kernel cannot do by itself. `native` does it with privileged
+//! instructions, `pv` with hypercalls and shared memory; the sections of `PORTING.md` follow this list.
+//! The entry that started the kernel sets the platform once, before anything else runs.
+
+use core::sync::atomic::{AtomicU8, Ordering};
+
+use crate::mm::{Entry, EntryUpdate, Pfn};
+
+pub mod frame;
+mod host;
+#[cfg(target_os = "none")]
+pub mod pv;
+#[cfg(target_os = "none")]
+pub(crate) mod switch;
+
+pub use frame::TrapFrame;
+
+/// How a domain or machine ends.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Shutdown {
+    /// Off, as asked.
+    PowerOff,
+    /// Start again.
+    Reboot,
+    /// Off, because the kernel cannot go on.
+    Crash,
+}
+
+/// What the kernel needs from the machine or the hypervisor. Functions that change page tables or switch user state are
+/// called by the kernel only, with frames it owns.
+pub trait Platform: Sync {
+    /// `native` or `pv`.
+    fn name(&self) -> &'static str;
+
+    /// Turns interrupts off and says whether they were on.
+    fn interrupts_disable(&self) -> bool;
+
+    /// Turns interrupts on; what is pending is delivered before this returns.
+    fn interrupts_enable(&self);
+
+    /// Called with interrupts off: waits for one with interrupts on, without a gap in which it could be missed. Returns
+    /// with interrupts off.
+    fn wait_for_interrupt(&self);
+
+    /// Nanoseconds since the start; never goes back.
+    fn now_ns(&self) -> u64;
+
+    /// Nanoseconds since 1970, UTC.
+    fn wall_clock_ns(&self) -> u64;
+
+    /// Asks for a timer interrupt at `deadline_ns` (on the clock of [`now_ns`](Self::now_ns)); replaces the one before.
+    fn set_timer(&self, deadline_ns: u64);
+
+    /// Writes to the console; returns when all is handed over.
+    fn console_write(&self, bytes: &[u8]);
+
+    /// Takes what was typed, without waiting; returns the number of bytes.
+    fn console_read(&self, into: &mut [u8]) -> usize;
+
+    /// The next entry from user mode lands on `kernel_stack_top`, and user mode runs in `root` (none: no user mode).
+    fn prepare_user(&self, kernel_stack_top: usize, root: Option<Pfn>);
+
+    /// The top-level table of the kernel's own address space.
+    fn kernel_root(&self) -> Pfn;
+
+    /// Reads one entry of a page table.
+    fn read_entry(&self, table: Pfn, index: usize) -> Entry;
+
+    /// Writes entries of live page tables, in order.
+    fn write_entries(&self, updates: &[EntryUpdate]);
+
+    /// Turns a zeroed frame into an empty page table of `level` (4 is the top).
+    fn make_table(&self, table: Pfn, level: u8);
+
+    /// Turns page tables that nothing links to any more back into ordinary memory. The root comes first.
+    fn retire_tables(&self, tables: &[(Pfn, u8)]);
+
+    /// Forgets cached translations of `addr` in the current address space.
+    fn flush_page(&self, addr: usize);
+
+    /// Ends the machine.
+    fn shutdown(&self, how: Shutdown) -> !;
+}
+
+const HOST: u8 = 0;
+#[cfg(target_os = "none")]
+const PV: u8 = 1;
+
+static CURRENT: AtomicU8 = AtomicU8::new(HOST);
+
+/// The platform this kernel was started on.
+#[inline]
+pub fn current() -> &'static dyn Platform {
+    match CURRENT.load(Ordering::Relaxed) {
+        #[cfg(target_os = "none")]
+        PV => &pv::Pv,
+        _ => &host::Host,
+    }
+}
+
+/// True when the kernel runs as a Xen PV guest.
+#[must_use]
+pub fn is_pv() -> bool {
+    CURRENT.load(Ordering::Relaxed) == 1
+}
+
+#[cfg(target_os = "none")]
+pub(crate) fn select_pv() {
+    CURRENT.store(PV, Ordering::Relaxed);
+}
+
+/// The ways into the kernel; [`kernel_main!`](crate::kernel_main) keeps them in the image.
+#[cfg(target_os = "none")]
+pub const ENTRIES: [unsafe extern "C" fn(); 1] = [pv::pv_entry];

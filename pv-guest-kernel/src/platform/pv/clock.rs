@@ -1,0 +1,91 @@
+//! Time: a shared page and `rdtsc` instead of a timer chip, a hypercall instead of programming one.
+//!
+//! Xen writes, each time it schedules the vCPU, a pair (TSC, nanoseconds) and a scale into vcpu_info.time; the version is
+//! odd while it writes. The wall clock in shared_info is the time of day at nanosecond 0 of that clock.
+//!
+//! Source: Xen `public/xen.h` (`struct vcpu_time_info`), `public/vcpu.h`.
+#![expect(
+    unsafe_code,
+    reason = "reads the time-stamp counter and programs the timer"
+)]
+
+use core::arch::x86_64::_rdtsc;
+use core::sync::atomic::{AtomicU64, Ordering, fence};
+
+use pv_abi::vcpu::{
+    VCPUOP_SET_SINGLESHOT_TIMER, VCPUOP_STOP_PERIODIC_TIMER, VcpuSetSingleshotTimer,
+};
+use pv_abi::xen::{self, VcpuTimeInfo};
+
+use super::{events, hypercall, shared};
+
+static LATEST_NS: AtomicU64 = AtomicU64::new(0);
+
+/// Nanoseconds since the hypervisor started.
+pub(super) fn now_ns() -> u64 {
+    let time = &shared::vcpu().time;
+    loop {
+        let version = time.version.load(Ordering::Acquire);
+        let copy = VcpuTimeInfo {
+            version,
+            tsc_timestamp: time.tsc_timestamp.load(Ordering::Relaxed),
+            system_time: time.system_time.load(Ordering::Relaxed),
+            tsc_to_system_mul: time.tsc_to_system_mul.load(Ordering::Relaxed),
+            tsc_shift: time.tsc_shift.load(Ordering::Relaxed),
+            ..VcpuTimeInfo::default()
+        };
+        // SAFETY: any ring may read the counter.
+        let tsc = unsafe { _rdtsc() };
+        fence(Ordering::Acquire);
+        if version & 1 == 0 && time.version.load(Ordering::Relaxed) == version {
+            let now = copy.system_time_at(tsc);
+            return LATEST_NS.fetch_max(now, Ordering::Relaxed).max(now);
+        }
+    }
+}
+
+/// Nanoseconds since 1970.
+pub(super) fn wall_clock_ns() -> u64 {
+    let shared = shared::shared_info();
+    loop {
+        let version = shared.wc_version.load(Ordering::Acquire);
+        let seconds_low = u64::from(shared.wc_sec.load(Ordering::Relaxed));
+        let seconds_high = u64::from(shared.wc_sec_hi.load(Ordering::Relaxed));
+        let nanoseconds = u64::from(shared.wc_nsec.load(Ordering::Relaxed));
+        fence(Ordering::Acquire);
+        if version & 1 == 0 && shared.wc_version.load(Ordering::Relaxed) == version {
+            let seconds = (seconds_high << 32) | seconds_low;
+            return seconds * 1_000_000_000 + nanoseconds + now_ns();
+        }
+    }
+}
+
+/// Timer interrupts come as VIRQ_TIMER. Xen starts every vCPU with a 100 Hz tick; this kernel asks for what it needs.
+pub(super) fn init() {
+    let args = [u64::from(VCPUOP_STOP_PERIODIC_TIMER), 0, 0, 0, 0];
+    // SAFETY: no memory is involved.
+    let _ = unsafe { hypercall::call(xen::HYPERVISOR_VCPU_OP, args) };
+    let port = events::bind_virq(xen::VIRQ_TIMER).expect("the timer has an event channel");
+    events::on(port, crate::task::scheduler::on_timer);
+}
+
+/// One VIRQ_TIMER at `deadline_ns`; at once if that is past.
+pub(super) fn set_timer(deadline_ns: u64) {
+    let timer = VcpuSetSingleshotTimer {
+        timeout_abs_ns: deadline_ns,
+        flags: 0,
+        _pad0: 0,
+    };
+    let args = [
+        u64::from(VCPUOP_SET_SINGLESHOT_TIMER),
+        0,
+        core::ptr::from_ref(&timer) as u64,
+        0,
+        0,
+    ];
+    // SAFETY: Xen reads the struct.
+    let result = unsafe { hypercall::call(xen::HYPERVISOR_VCPU_OP, args) };
+    if let Err(errno) = result {
+        panic!("set_singleshot_timer: {errno:?}");
+    }
+}
