@@ -1,0 +1,8 @@
+//! One terminal, several guests.
+//!
+//! [`multiplexer`] decides where each byte goes; [`line`] edits what is typed at this domain's own prompt, and
+//! [`command`] reads it.
+
+pub mod command;
+pub mod line;
+pub mod multiplexer;
