@@ -16,6 +16,7 @@
 
 extern crate alloc;
 
+pub mod block;
 pub mod checksum;
 pub mod error;
 pub mod hal;

@@ -95,7 +95,10 @@ impl Refusals {
 mod tests {
     use super::*;
 
-    const TOO_LOUD: Rule = Rule { name: "test.too_loud", sentence: "a peer is quiet" };
+    const TOO_LOUD: Rule = Rule {
+        name: "test.too_loud",
+        sentence: "a peer is quiet",
+    };
 
     #[test]
     fn a_peer_cannot_flood_the_log_but_every_refusal_is_counted() {
