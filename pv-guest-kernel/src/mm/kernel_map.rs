@@ -86,6 +86,20 @@ fn table_for(addr: usize) -> Option<Pfn> {
     Some(table)
 }
 
+/// The frame mapped at `addr`, if one is.
+pub(super) fn frame_at(addr: usize) -> Option<Pfn> {
+    let platform = platform::current();
+    let mut table = platform.kernel_root();
+    for level in [4, 3, 2, 1] {
+        let entry = platform.read_entry(table, index_at(addr, level));
+        if !entry.is_present() {
+            return None;
+        }
+        table = entry.pfn;
+    }
+    Some(table)
+}
+
 fn make_table(parent: Pfn, index: usize, level: u8) -> Option<Pfn> {
     let platform = platform::current();
     let table = FRAMES.lock().alloc()?;

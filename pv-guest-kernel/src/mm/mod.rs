@@ -47,3 +47,14 @@ pub fn frame_of(addr: usize) -> Option<Pfn> {
     let offset = addr.checked_sub(DIRECT_MAP)?;
     (addr < MAPPING_AREA).then_some(Pfn((offset >> 12) as u64))
 }
+
+/// The frame behind any mapped kernel address.
+#[cfg(target_os = "none")]
+#[must_use]
+pub fn translate(addr: usize) -> Option<Pfn> {
+    if addr >= MAPPING_AREA && addr < IMAGE_BASE {
+        kernel_map::frame_at(addr)
+    } else {
+        frame_of(addr)
+    }
+}

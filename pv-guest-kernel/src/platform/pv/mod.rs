@@ -23,11 +23,13 @@ mod console;
 pub mod events;
 pub mod foreign;
 pub mod grants;
+pub mod hal;
 pub mod hypercall;
 pub mod memory;
 pub mod p2m;
 mod paging;
 mod shared;
+pub mod store;
 mod traps;
 
 use core::sync::atomic::{Ordering, compiler_fence};
