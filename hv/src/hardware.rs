@@ -127,6 +127,10 @@ pub trait Machine: Sync + Sized + 'static {
     fn fill_hypervisor_slots(&self, l4: Mfn);
     /// Forgets translations on this CPU.
     fn flush_tlb(&self, what: Flush);
+    /// Forgets translations on every CPU, and comes back when all have. With one CPU this is [`Machine::flush_tlb`].
+    fn flush_tlb_everywhere(&self, what: Flush) {
+        self.flush_tlb(what);
+    }
     /// Records, for the guests to read, which pseudo-physical frame a machine frame is (the machine-to-physical table).
     fn set_m2p(&self, mfn: Mfn, pfn: u64);
     /// What the machine-to-physical table says.
@@ -197,6 +201,10 @@ pub trait Machine: Sync + Sized + 'static {
     /// Writes 1, 2 or 4 bytes to an I/O port.
     fn write_port(&self, port: u16, bytes: u8, value: u32);
 
+    /// Reads a dword of a device's memory (aligned; [`Machine::is_device_memory`] holds for it), uncached.
+    fn read_device(&self, address: MachineAddr) -> u32;
+    /// Writes a dword of a device's memory, uncached.
+    fn write_device(&self, address: MachineAddr, value: u32);
     /// Whether a machine address is memory-mapped I/O: neither RAM nor the hypervisor's own registers.
     fn is_device_memory(&self, address: MachineAddr) -> bool;
     /// The machine's memory map: entry `n` as (start, length, E820 type).

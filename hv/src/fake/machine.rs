@@ -47,6 +47,8 @@ pub enum Event {
     Wait,
     /// A port was written: port, bytes, value.
     PortWrite(u16, u8, u32),
+    /// A dword of device memory was written.
+    DeviceWrite(MachineAddr, u32),
     /// A port was read: port, bytes.
     PortRead(u16, u8),
     /// A model-specific register was written.
@@ -87,6 +89,7 @@ pub struct FakeMachine {
     interrupt_in: AtomicU32,
     msrs: Mutex<BTreeMap<u32, u64>>,
     ports: Mutex<BTreeMap<u16, u32>>,
+    device: Mutex<BTreeMap<u64, u32>>,
     cpuid: Mutex<BTreeMap<(u32, u32), CpuidResult>>,
     debug: Mutex<[u64; 8]>,
 }
@@ -119,6 +122,7 @@ impl FakeMachine {
             interrupt_in: AtomicU32::new(NEVER),
             msrs: Mutex::default(),
             ports: Mutex::default(),
+            device: Mutex::default(),
             cpuid: Mutex::default(),
             debug: Mutex::default(),
         }
@@ -470,6 +474,13 @@ impl Machine for FakeMachine {
         self.remember(Event::PortWrite(port, bytes, value));
     }
 
+    fn read_device(&self, address: MachineAddr) -> u32 {
+        self.device.lock().get(&address.0).copied().unwrap_or(u32::MAX)
+    }
+    fn write_device(&self, address: MachineAddr, value: u32) {
+        self.device.lock().insert(address.0, value);
+        self.remember(Event::DeviceWrite(address, value));
+    }
     fn is_device_memory(&self, address: MachineAddr) -> bool {
         address.0 >> 12 >= self.frame_count()
     }
