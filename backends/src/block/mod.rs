@@ -1,0 +1,497 @@
+//! The back end of a disk.
+//!
+//! Serves one front end from one [`BlockDevice`]. Offers flush and barrier where the device can flush, discard where it
+//! can discard, indirect requests, persistent grants, and rings of several pages.
+//!
+//! Invariants:
+//! - A request is taken from the ring as a private copy, becomes a checked job or a refusal, and is answered exactly
+//!   once.
+//! - One call of [`BlockBack::poll`] takes a few rings full of requests at most.
+//! - A connection is made only when the device has finished everything of the one before.
+//!
+//! Source: Xen `public/io/blkif.h`.
+
+mod device;
+pub mod memory;
+mod request;
+pub mod rules;
+mod transfer;
+mod work;
+
+use alloc::format;
+use alloc::string::String;
+use alloc::vec::Vec;
+
+use pv_bus::block::{PROTOCOL, Request, VDISK_CDROM, VDISK_READONLY};
+use pv_bus::refusal::{Refusals, Rule};
+use pv_bus::ring::{BackRing, RingBroken};
+use pv_bus::xenbus::{BackStep, Intent, Link, LinkError, Phase, Side, XenbusState, back_step};
+use pv_bus::{GrantRef, Hal, Port, StoreError, Transaction, WatchEvent, store};
+
+pub use device::{
+    BlockDevice, DeviceCompletion, DeviceError, DeviceOperation, DiscardSupport, Geometry, Tag,
+};
+use request::Limits;
+use transfer::Mapped;
+use work::{Jobs, Ring};
+
+use crate::Progress;
+
+/// Steps of the handshake, and rounds of work, that one call takes at most.
+const MAX_STEPS: usize = 8;
+const MAX_ROUNDS: usize = 4;
+
+/// What the owner of a back end chooses.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Options {
+    /// Offer rings of up to 2 to this power pages.
+    pub max_ring_order: u32,
+    /// Offer indirect requests of up to this many segments; 0 offers none.
+    pub max_indirect_segments: usize,
+    /// Offer to keep pages mapped.
+    pub persistent: bool,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            max_ring_order: 4,
+            max_indirect_segments: 256,
+            persistent: true,
+        }
+    }
+}
+
+struct Connection<H: Hal> {
+    shared: Ring<H>,
+    port: Port,
+}
+
+/// The back end of one disk.
+pub struct BlockBack<H: Hal, D: BlockDevice> {
+    link: Link,
+    options: Options,
+    device: D,
+    connection: Option<Connection<H>>,
+    jobs: Jobs<D::Buffer>,
+    refusals: Refusals,
+    read_only: bool,
+    progress: Progress,
+}
+
+impl<H: Hal, D: BlockDevice> BlockBack<H, D> {
+    /// Opens the device whose directory is `path`, for instance `/local/domain/0/backend/vbd/3/51712`.
+    ///
+    /// # Errors
+    /// [`LinkError`] when the toolstack has not made such a device.
+    pub fn open(hal: &mut H, path: &str, device: D, options: Options) -> Result<Self, LinkError> {
+        let link = Link::open(hal, Side::Back, path)?;
+        let mode = store::read_text(hal, Transaction::NONE, &store::join(path, "mode"));
+        let refusals = Refusals::new(path);
+        let read_only = mode.is_ok_and(|mode| mode == "r");
+        let mut back = Self {
+            link,
+            options,
+            device,
+            connection: None,
+            jobs: Jobs::new(),
+            refusals,
+            read_only,
+            progress: Progress::Idle,
+        };
+        back.poll(hal);
+        Ok(back)
+    }
+
+    /// The event channel, while there is one.
+    #[must_use]
+    pub fn port(&self) -> Option<Port> {
+        self.connection.as_ref().map(|connection| connection.port)
+    }
+
+    /// Whether a front end is connected.
+    #[must_use]
+    pub fn is_connected(&self) -> bool {
+        self.connection.is_some()
+    }
+
+    /// Whether the device is closed and nothing is under way: its directory may be removed.
+    #[must_use]
+    pub fn is_closed(&self) -> bool {
+        self.link.phase() == Phase::Closed && self.jobs.drained()
+    }
+
+    /// What was refused so far.
+    #[must_use]
+    pub fn refusals(&self) -> &Refusals {
+        &self.refusals
+    }
+
+    /// The device.
+    pub fn device_mut(&mut self) -> &mut D {
+        &mut self.device
+    }
+
+    /// Takes note of a store event. True when it was this driver's; it has been acted on then.
+    pub fn on_watch(&mut self, hal: &mut H, event: &WatchEvent) -> bool {
+        let mine = self.link.on_watch(event);
+        if mine {
+            self.poll(hal);
+        }
+        mine
+    }
+
+    /// Acts on an event. True when the port is this driver's.
+    pub fn on_event(&mut self, hal: &mut H, port: Port) -> bool {
+        let mine = self.port() == Some(port);
+        if mine {
+            self.poll(hal);
+        }
+        mine
+    }
+
+    /// Does what can be done now: the handshake, requests, and what the device has finished. Call it again soon when it
+    /// answers [`Progress::More`], and whenever the device has finished something.
+    pub fn poll(&mut self, hal: &mut H) -> Progress {
+        self.progress = self.advance(hal);
+        self.progress
+    }
+
+    /// Whether the last call stopped with work left: [`poll`](Self::poll) should be called soon.
+    #[must_use]
+    pub fn has_more(&self) -> bool {
+        self.progress == Progress::More
+    }
+
+    fn advance(&mut self, hal: &mut H) -> Progress {
+        self.link.refresh(hal);
+        for _ in 0..MAX_STEPS {
+            let step = back_step(
+                self.link.phase(),
+                self.link.intent(),
+                self.link.peer_state(),
+            );
+            match self.take_step(hal, step) {
+                Next::Step => {}
+                Next::Done(progress) => return progress,
+            }
+        }
+        Progress::More
+    }
+
+    /// Starts to close the device for good. [`is_closed`](Self::is_closed) says when it is done.
+    pub fn close(&mut self, hal: &mut H) {
+        self.link.set_intent(Intent::Leave);
+        self.poll(hal);
+    }
+
+    /// Tells the front end that the device's geometry has changed.
+    pub fn resize(&mut self, hal: &mut H) {
+        if self.link.phase() != Phase::Established {
+            return;
+        }
+        self.link.announce(hal, XenbusState::Reconfiguring);
+        if let Err(error) = self.publish_device(hal) {
+            self.link
+                .report(hal, format_args!("block.back.not_published: {error}"));
+        }
+        self.link.announce(hal, XenbusState::Reconfigured);
+        self.link.announce(hal, XenbusState::Connected);
+    }
+
+    /// Gives the device and everything else back. What the device had not finished stays unanswered.
+    pub fn release(mut self, hal: &mut H) -> D {
+        self.disconnect(hal);
+        self.link.release(hal);
+        self.device
+    }
+
+    fn geometry(&self) -> Geometry {
+        let geometry = self.device.geometry();
+        Geometry {
+            read_only: geometry.read_only || self.read_only,
+            ..geometry
+        }
+    }
+
+    fn limits(&self) -> Limits {
+        Limits {
+            geometry: self.geometry(),
+            max_indirect_segments: self.max_indirect_segments(),
+        }
+    }
+
+    fn max_indirect_segments(&self) -> usize {
+        let pages = self.device.geometry().max_transfer_bytes / pv_bus::PAGE_SIZE;
+        self.options.max_indirect_segments.min(pages).min(256)
+    }
+
+    fn take_step(&mut self, hal: &mut H, step: BackStep) -> Next {
+        match step {
+            BackStep::Wait => {
+                // Operations of a connection that ended may still come back.
+                self.jobs
+                    .finish(hal, &mut self.device, None, &mut self.refusals);
+                return Next::Done(Progress::Idle);
+            }
+            BackStep::Publish => {
+                if !self.jobs.drained() {
+                    self.jobs
+                        .finish(hal, &mut self.device, None, &mut self.refusals);
+                }
+                if !self.jobs.drained() {
+                    return Next::Done(Progress::Idle);
+                }
+                return self.publish(hal);
+            }
+            BackStep::Connect => self.connect(hal),
+            BackStep::Serve => return Next::Done(self.serve(hal)),
+            BackStep::Disconnect => {
+                self.disconnect(hal);
+                self.link.enter(hal, Phase::Closed, XenbusState::Closed);
+            }
+            BackStep::Enter(phase) => self.link.enter(hal, phase, state_of(phase)),
+        }
+        Next::Step
+    }
+
+    fn publish(&mut self, hal: &mut H) -> Next {
+        match self.publish_features(hal) {
+            Ok(()) => {
+                self.link.enter(hal, Phase::Offered, XenbusState::InitWait);
+                Next::Step
+            }
+            Err(error) => {
+                self.link
+                    .report(hal, format_args!("block.back.not_published: {error}"));
+                Next::Done(Progress::Idle)
+            }
+        }
+    }
+
+    fn publish_features(&self, hal: &mut H) -> Result<(), StoreError> {
+        let geometry = self.geometry();
+        let indirect = self.max_indirect_segments();
+        let link = &self.link;
+        store::transaction(hal, |hal, open| {
+            let flags = [
+                ("feature-flush-cache", geometry.can_flush),
+                ("feature-barrier", geometry.can_flush),
+                ("feature-persistent", self.options.persistent),
+                ("feature-discard", geometry.discard.is_some()),
+            ];
+            for (key, value) in flags {
+                link.write(hal, open, key, u32::from(value))?;
+            }
+            if let Some(discard) = geometry.discard {
+                link.write(hal, open, "discard-granularity", discard.granularity_bytes)?;
+                link.write(hal, open, "discard-alignment", discard.alignment_bytes)?;
+                link.write(hal, open, "discard-secure", u32::from(discard.secure))?;
+            }
+            if indirect > 0 {
+                link.write(hal, open, "feature-max-indirect-segments", indirect)?;
+            }
+            link.write(
+                hal,
+                open,
+                "max-ring-page-order",
+                self.options.max_ring_order,
+            )
+        })
+    }
+
+    fn publish_device(&self, hal: &mut H) -> Result<(), StoreError> {
+        let geometry = self.geometry();
+        let read_only = if geometry.read_only {
+            VDISK_READONLY
+        } else {
+            0
+        };
+        let cdrom = if geometry.cdrom { VDISK_CDROM } else { 0 };
+        let link = &self.link;
+        store::transaction(hal, |hal, open| {
+            link.write(hal, open, "sectors", geometry.sectors)?;
+            link.write(hal, open, "sector-size", geometry.sector_size_bytes)?;
+            link.write(
+                hal,
+                open,
+                "physical-sector-size",
+                geometry.physical_sector_size_bytes,
+            )?;
+            link.write(hal, open, "info", read_only | cdrom)
+        })
+    }
+
+    fn connect(&mut self, hal: &mut H) {
+        let connected = self.try_connect(hal);
+        let published = connected.and_then(|connection| {
+            self.connection = Some(connection);
+            self.publish_device(hal)
+                .map_err(|error| (rules::RING_KEYS, format!("store: {error}")))
+        });
+        match published {
+            Ok(()) => {
+                self.link
+                    .enter(hal, Phase::Established, XenbusState::Connected);
+                if let Some(connection) = &self.connection {
+                    hal.unmask(connection.port);
+                }
+            }
+            Err((rule, what)) => {
+                self.refuse(hal, rule, &what);
+                self.disconnect(hal);
+                self.link.enter(hal, Phase::Closed, XenbusState::Closed);
+            }
+        }
+    }
+
+    fn try_connect(&self, hal: &mut H) -> Result<Connection<H>, (Rule, String)> {
+        let link = &self.link;
+        let protocol = link
+            .read_peer_text(hal, "protocol")
+            .unwrap_or_else(|_| PROTOCOL.into());
+        if protocol != PROTOCOL {
+            return Err((rules::PROTOCOL_UNKNOWN, protocol));
+        }
+        let grants = self.ring_grants(hal)?;
+        let remote: u32 = link
+            .read_peer(hal, "event-channel")
+            .map_err(|error| (rules::RING_KEYS, format!("event-channel: {error}")))?;
+        let pages = crate::shared::map_all(hal, link.peer(), &grants)
+            .map_err(|(grant, error)| (rules::RING_GRANT, format!("grant {grant}: {error}")))?;
+        let port = match hal.bind_interdomain(link.peer(), Port(remote)) {
+            Ok(port) => port,
+            Err(error) => {
+                hal.unmap_grants(&mut { pages });
+                return Err((rules::EVENT_CHANNEL, format!("port {remote}: {error}")));
+            }
+        };
+        let persistent = self.options.persistent && link.peer_has(hal, "feature-persistent");
+        let shared = Ring {
+            ring: BackRing::attach(pages),
+            mapped: Mapped::new(persistent),
+            peer: link.peer(),
+        };
+        Ok(Connection { shared, port })
+    }
+
+    fn ring_grants(&self, hal: &mut H) -> Result<Vec<GrantRef>, (Rule, String)> {
+        let read = |hal: &mut H, key: &str| {
+            let number: Result<u32, _> = self.link.read_peer(hal, key);
+            number
+                .map(GrantRef)
+                .map_err(|error| (rules::RING_KEYS, format!("{key}: {error}")))
+        };
+        let order: u32 = match self.link.read_peer(hal, "ring-page-order") {
+            Ok(order) => order,
+            Err(StoreError::NoEntry) => return Ok(alloc::vec![read(hal, "ring-ref")?]),
+            Err(error) => return Err((rules::RING_ORDER, format!("{error}"))),
+        };
+        if order > self.options.max_ring_order {
+            return Err((rules::RING_ORDER, format!("{order}")));
+        }
+        if order == 0 {
+            // Linux keeps to the name of a ring of one page; others count from 0 even then.
+            return read(hal, "ring-ref")
+                .or_else(|_| read(hal, "ring-ref0"))
+                .map(|grant| alloc::vec![grant]);
+        }
+        (0..1_u32 << order)
+            .map(|page| read(hal, &format!("ring-ref{page}")))
+            .collect()
+    }
+
+    fn refuse(&mut self, hal: &mut H, rule: Rule, what: &str) {
+        self.refusals
+            .refuse(hal.now_ns(), rule, format_args!("{what}"));
+        self.link.report(
+            hal,
+            format_args!("{}: {} ({what})", rule.name, rule.sentence),
+        );
+    }
+
+    /// Requests in, responses out, for a bounded while.
+    fn serve(&mut self, hal: &mut H) -> Progress {
+        for _ in 0..MAX_ROUNDS {
+            match self.round(hal) {
+                Ok(true) => {}
+                Ok(false) => return Progress::Idle,
+                Err(broken) => {
+                    self.refuse(hal, rules::RING_OVERRUN, &format!("{broken}"));
+                    self.disconnect(hal);
+                    self.link.enter(hal, Phase::Closed, XenbusState::Closed);
+                    return Progress::Idle;
+                }
+            }
+        }
+        Progress::More
+    }
+
+    /// One round. True when another one would find something to do.
+    fn round(&mut self, hal: &mut H) -> Result<bool, RingBroken> {
+        let limits = self.limits();
+        let Some(Connection { shared, port }) = &mut self.connection else {
+            return Ok(false);
+        };
+        let finished = self
+            .jobs
+            .finish(hal, &mut self.device, Some(shared), &mut self.refusals);
+        take_requests(hal, &limits, shared, &mut self.jobs, &mut self.refusals)?;
+        let started = self
+            .jobs
+            .start(hal, &mut self.device, shared, &mut self.refusals);
+        if shared.ring.publish() {
+            hal.notify(*port);
+        }
+        Ok(shared.ring.rearm()? || finished || started)
+    }
+
+    fn disconnect(&mut self, hal: &mut H) {
+        self.jobs.abandon(&mut self.device);
+        if let Some(Connection { shared, port }) = self.connection.take() {
+            hal.close(port);
+            shared.mapped.end(hal);
+            hal.unmap_grants(&mut shared.ring.into_pages());
+        }
+    }
+}
+
+enum Next {
+    Step,
+    Done(Progress),
+}
+
+/// Takes up to a ring full of requests.
+fn take_requests<H: Hal, B: AsRef<[u8]> + AsMut<[u8]>>(
+    hal: &mut H,
+    limits: &Limits,
+    shared: &mut Ring<H>,
+    jobs: &mut Jobs<B>,
+    refusals: &mut Refusals,
+) -> Result<(), RingBroken> {
+    for _ in 0..shared.ring.entries() {
+        let Some(slot) = shared.ring.take()? else {
+            break;
+        };
+        let request = Request::decode(&slot);
+        match request::check(hal, shared.peer, limits, &request) {
+            Ok(job) => jobs.add(job),
+            Err(refused) => {
+                let what = format_args!("request {:#x}, value {:#x}", request.id, refused.value);
+                refusals.refuse(hal.now_ns(), refused.rule, what);
+                shared.respond(request.id, refused.operation, refused.status());
+            }
+        }
+    }
+    Ok(())
+}
+
+fn state_of(phase: Phase) -> XenbusState {
+    match phase {
+        Phase::Start => XenbusState::Initialising,
+        Phase::Offered => XenbusState::InitWait,
+        Phase::Established => XenbusState::Connected,
+        Phase::Leaving => XenbusState::Closing,
+        Phase::Closed => XenbusState::Closed,
+    }
+}
