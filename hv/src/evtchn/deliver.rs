@@ -1,0 +1,155 @@
+//! Making ports pending, and vCPUs look.
+
+use core::mem::offset_of;
+use core::sync::atomic::Ordering;
+
+use pv_abi::errno::Errno;
+use pv_abi::xen::{NR_VIRQS, SharedInfo};
+use pv_abi::{DomId, VcpuId};
+
+use super::table::{State, out_of_range};
+use crate::Hypervisor;
+use crate::domain::{Domain, Vcpu};
+use crate::hardware::Machine;
+use crate::refusal::{Evidence, Refusal};
+use crate::{rules, sched};
+
+/// Word of `shared_info` where the pending bits start.
+const PENDING: usize = offset_of!(SharedInfo, evtchn_pending) / 8;
+/// Word of `shared_info` where the mask bits start.
+const MASK: usize = offset_of!(SharedInfo, evtchn_mask) / 8;
+/// Word of `vcpu_info` that selects words of pending bits.
+const SELECTOR: usize = 1;
+
+/// Whether an event is pending for a vCPU that has not masked events.
+///
+/// Asked before every return to a guest: one word of `vcpu_info` holds both bytes, the mask in the upper.
+#[inline]
+#[must_use]
+pub fn upcall_due<M: Machine>(hv: &Hypervisor<M>, vcpu: &Vcpu) -> bool {
+    let (frame, offset) = vcpu.info_place();
+    let word = hv.machine.read_word(frame, offset / 8);
+    word & 0xff != 0 && word & 0xff00 == 0
+}
+
+/// `EVTCHNOP_send`: makes the far end of a channel pending, or the port itself for an IPI. An event on an unbound port
+/// is lost.
+///
+/// # Errors
+/// `EINVAL` for any other port.
+#[inline]
+pub fn send<M: Machine>(hv: &Hypervisor<M>, domain: &Domain, port: u32) -> Result<(), Refusal> {
+    let events = domain.events.lock();
+    let channel = events.channel(port)?;
+    match &channel.state {
+        State::Interdomain { domain: far, port, vcpu } => make_pending(hv, far, *vcpu, *port),
+        State::Ipi => make_pending(hv, domain, channel.vcpu, port),
+        State::Unbound { .. } => {}
+        other => return Err(not_sendable(port, other)),
+    }
+    Ok(())
+}
+
+#[cold]
+fn not_sendable(port: u32, state: &State) -> Refusal {
+    Refusal::errno(Errno::Inval, rules::evtchn::NOT_SENDABLE).with(Evidence::Port { port, state: state.name() })
+}
+
+/// Sets a port pending and tells `vcpu`, unless it was pending or is masked.
+#[inline]
+pub(super) fn make_pending<M: Machine>(hv: &Hypervisor<M>, domain: &Domain, vcpu: u32, port: u32) {
+    let (word, bit) = (port as usize / 64, 1 << (port % 64));
+    if hv.machine.fetch_or_word(domain.shared_info, PENDING + word, bit) & bit != 0 {
+        return;
+    }
+    if hv.machine.read_word(domain.shared_info, MASK + word) & bit == 0 {
+        select(hv, domain, vcpu, word);
+    }
+    if domain.polling.load(Ordering::SeqCst) != 0 {
+        sched::wake_pollers(hv, domain, port);
+    }
+}
+
+/// Makes a vCPU look at a word of pending bits.
+#[inline]
+fn select<M: Machine>(hv: &Hypervisor<M>, domain: &Domain, vcpu: u32, word: usize) {
+    let Some(vcpu) = domain.vcpu(VcpuId(vcpu)) else {
+        return;
+    };
+    let (frame, offset) = vcpu.info_place();
+    let selected = hv.machine.fetch_or_word(frame, offset / 8 + SELECTOR, 1 << word);
+    if selected & 1 << word == 0 && hv.machine.fetch_or_word(frame, offset / 8, 1) & 1 == 0 {
+        sched::notify(hv, vcpu);
+    }
+}
+
+/// Makes a vCPU look at everything: after its `vcpu_info` moved, nothing may be lost.
+pub fn select_everything<M: Machine>(hv: &Hypervisor<M>, vcpu: &Vcpu) {
+    let (frame, offset) = vcpu.info_place();
+    hv.machine.fetch_or_word(frame, offset / 8 + SELECTOR, u64::MAX);
+    hv.machine.fetch_or_word(frame, offset / 8, 1);
+    sched::notify(hv, vcpu);
+}
+
+/// Makes a pending port not pending: it is about to be something else.
+pub(super) fn clear_pending<M: Machine>(hv: &Hypervisor<M>, domain: &Domain, port: u32) {
+    hv.machine.fetch_and_word(domain.shared_info, PENDING + port as usize / 64, !(1 << (port % 64)));
+}
+
+/// Whether a port is pending.
+///
+/// # Errors
+/// `EINVAL` where the domain has no such port.
+pub fn is_pending<M: Machine>(hv: &Hypervisor<M>, domain: &Domain, port: u32) -> Result<bool, Refusal> {
+    if port >= domain.events.lock().size() {
+        return Err(out_of_range(port));
+    }
+    Ok(hv.machine.read_word(domain.shared_info, PENDING + port as usize / 64) >> (port % 64) & 1 != 0)
+}
+
+/// `EVTCHNOP_unmask`: takes a port's mask away; what was pending meanwhile is delivered.
+///
+/// # Errors
+/// `EINVAL` where the domain has no such port.
+pub fn unmask<M: Machine>(hv: &Hypervisor<M>, domain: &Domain, port: u32) -> Result<(), Refusal> {
+    let events = domain.events.lock();
+    let vcpu = events.channel(port)?.vcpu;
+    let (word, bit) = (port as usize / 64, 1 << (port % 64));
+    let was_masked = hv.machine.fetch_and_word(domain.shared_info, MASK + word, !bit) & bit != 0;
+    if was_masked && hv.machine.read_word(domain.shared_info, PENDING + word) & bit != 0 {
+        select(hv, domain, vcpu, word);
+    }
+    Ok(())
+}
+
+/// Sets a port of a domain pending, whatever it is; nothing where it is closed.
+pub fn set_pending<M: Machine>(hv: &Hypervisor<M>, domain: &Domain, port: u32) {
+    let events = domain.events.lock();
+    if let Some(channel) = events.get(port)
+        && !matches!(channel.state, State::Free | State::Reserved)
+    {
+        make_pending(hv, domain, channel.vcpu, port);
+    }
+}
+
+/// Raises a virtual interrupt of one vCPU; nothing where it has not bound it.
+pub fn raise_virq<M: Machine>(hv: &Hypervisor<M>, vcpu: &Vcpu, virq: u32) {
+    debug_assert!(virq < NR_VIRQS, "a virtual interrupt that does not exist");
+    let domain = &*vcpu.domain;
+    let events = domain.events.lock();
+    let port = events.virq_port(vcpu.id.0, virq);
+    if port != 0
+        && let Some(channel) = events.get(port)
+    {
+        make_pending(hv, domain, channel.vcpu, port);
+    }
+}
+
+/// Raises a virtual interrupt that is for the whole machine: dom0 gets it.
+pub fn raise_global_virq<M: Machine>(hv: &Hypervisor<M>, virq: u32) {
+    if let Some(dom0) = hv.domains.get(DomId::DOM0)
+        && let Some(vcpu) = dom0.vcpu(VcpuId(0))
+    {
+        raise_virq(hv, vcpu, virq);
+    }
+}
