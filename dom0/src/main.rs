@@ -1,13 +1,22 @@
-//! The service domain.
+//! The service domain: one loop that serves all guests.
+//!
+//! Everything that happens raises one signal: an event channel of a guest, an interrupt of a device, a key. The loop
+//! then lets each part do what it can, without waiting, until none has anything left, and sleeps.
 #![no_std]
 #![no_main]
 
 extern crate alloc;
+
+mod machine;
+mod service;
 
 use pv_guest_kernel::println;
 
 pv_guest_kernel::kernel_main!(main);
 
 fn main() {
-    println!("dom0: hello, {} bytes of ramdisk", pv_guest_kernel::ramdisk().len());
+    match service::Service::start() {
+        Ok(mut service) => service.run(),
+        Err(problem) => println!("dom0: {problem}"),
+    }
 }

@@ -1,0 +1,335 @@
+//! Xen's control operations, made with hypercalls.
+//!
+//! Source: Xen `public/domctl.h`, `public/sysctl.h`, `public/memory.h`.
+#![expect(
+    unsafe_code,
+    reason = "control operations read and write memory that their arguments name"
+)]
+
+use alloc::string::String;
+use alloc::vec::Vec;
+
+use dom0::ids::{DomId, Port};
+use dom0::toolstack::control::{
+    Control, ControlError, Creation, DomainInfo, GuestMemory, StopReason,
+};
+use pv_abi::arch::VcpuGuestContext;
+use super::tmp_abi::domctl::{self, Domctl};
+use pv_abi::errno::Errno;
+use pv_abi::grant_table::{GNTST_OKAY, GNTTABOP_SETUP_TABLE, GnttabSetupTable};
+use pv_abi::memory::{MemoryReservation, XENMEM_POPULATE_PHYSMAP};
+use super::tmp_abi::sysctl::{self, Sysctl};
+use pv_abi::version::{XENVER_CAPABILITIES, XENVER_EXTRAVERSION, XENVER_VERSION};
+use pv_abi::xen::{self, MmuextOp};
+use pv_abi::{Mfn, Pfn};
+use pv_guest_kernel::platform::pv::foreign::{Access, ForeignMapping};
+use pv_guest_kernel::platform::pv::{events, hypercall};
+use zerocopy::{FromBytes, FromZeros, Immutable, IntoBytes, KnownLayout};
+
+/// The hypervisor under this domain.
+#[derive(Debug)]
+pub(crate) struct Xen;
+
+fn failed(operation: &'static str) -> impl Fn(Errno) -> ControlError {
+    move |errno| ControlError {
+        operation,
+        errno: errno as i32,
+    }
+}
+
+/// Makes a domain-control operation whose payload is `payload`, and returns the payload as Xen left it.
+fn domctl<T>(
+    operation: &'static str,
+    cmd: u32,
+    domain: DomId,
+    payload: T,
+) -> Result<(DomId, T), ControlError>
+where
+    T: IntoBytes + FromBytes + Immutable + KnownLayout,
+{
+    let mut argument = Domctl::new_zeroed();
+    argument.cmd = cmd;
+    argument.interface_version = domctl::XEN_DOMCTL_INTERFACE_VERSION;
+    argument.domain = domain.0;
+    argument.u[..size_of::<T>()].copy_from_slice(payload.as_bytes());
+    let args = [&raw mut argument as u64, 0, 0, 0, 0];
+    // SAFETY: a domctl reads and writes its argument, and memory that the payload names, which the caller owns.
+    unsafe { hypercall::call(xen::HYPERVISOR_DOMCTL, args) }.map_err(failed(operation))?;
+    let (payload, _) =
+        T::read_from_prefix(&argument.u).map_err(|_| failed(operation)(Errno::Inval))?;
+    Ok((DomId(argument.domain), payload))
+}
+
+/// An operation without a payload.
+fn simple(operation: &'static str, cmd: u32, domain: DomId) -> Result<(), ControlError> {
+    domctl(operation, cmd, domain, [0_u8; 0]).map(drop)
+}
+
+impl Xen {
+    /// All domains, from the first on.
+    pub(crate) fn domains(&mut self) -> Vec<DomainInfo> {
+        let mut found = Vec::new();
+        let mut next = 0;
+        // The operation answers with the first domain from the given number on.
+        while let Ok((_, info)) = domctl(
+            "list of domains",
+            domctl::XEN_DOMCTL_GETDOMAININFO,
+            DomId(next),
+            domctl::DomctlGetdomaininfo::new_zeroed(),
+        ) {
+            if info.domain < next {
+                break;
+            }
+            found.push(describe(&info));
+            next = info.domain + 1;
+        }
+        found
+    }
+
+    /// The hypervisor's messages (`XEN_SYSCTL_readconsole`).
+    pub(crate) fn messages(&mut self) -> Result<String, ControlError> {
+        let mut buffer = alloc::vec![0_u8; 16 * 1024];
+        let mut argument = Sysctl::new_zeroed();
+        argument.cmd = sysctl::XEN_SYSCTL_READCONSOLE;
+        argument.interface_version = sysctl::XEN_SYSCTL_INTERFACE_VERSION;
+        let mut payload = sysctl::SysctlReadconsole::new_zeroed();
+        payload.buffer = buffer.as_mut_ptr() as u64;
+        payload.count = u32::try_from(buffer.len()).unwrap_or(0);
+        argument.u[..size_of_val(&payload)].copy_from_slice(payload.as_bytes());
+        let args = [&raw mut argument as u64, 0, 0, 0, 0];
+        // SAFETY: Xen writes at most `count` bytes to `buffer`.
+        unsafe { hypercall::call(xen::HYPERVISOR_SYSCTL, args) }
+            .map_err(failed("reading the hypervisor's messages"))?;
+        let (payload, _) = sysctl::SysctlReadconsole::read_from_prefix(&argument.u)
+            .map_err(|_| failed("reading the hypervisor's messages")(Errno::Inval))?;
+        buffer.truncate(payload.count as usize);
+        Ok(String::from_utf8_lossy(&buffer).into_owned())
+    }
+}
+
+/// The hypervisor's version and what kinds of guests it runs.
+pub(crate) fn version() -> String {
+    let mut extra = [0_u8; 16];
+    let mut kinds = [0_u8; 1024];
+    let command = |command: u32, out: u64| {
+        let args = [u64::from(command), out, 0, 0, 0];
+        // SAFETY: each command writes an array of the length that `extra` and `kinds` have.
+        unsafe { hypercall::call(xen::HYPERVISOR_XEN_VERSION, args) }.unwrap_or(0)
+    };
+    let version = command(XENVER_VERSION, 0);
+    command(XENVER_EXTRAVERSION, extra.as_mut_ptr() as u64);
+    command(XENVER_CAPABILITIES, kinds.as_mut_ptr() as u64);
+    let text = |bytes: &[u8]| {
+        let end = bytes
+            .iter()
+            .position(|byte| *byte == 0)
+            .unwrap_or(bytes.len());
+        String::from_utf8_lossy(&bytes[..end]).into_owned()
+    };
+    let (major, minor) = (version >> 16, version & 0xffff);
+    alloc::format!(
+        "xen_version : {major}.{minor}{}\nxen_caps    : {}",
+        text(&extra),
+        text(&kinds)
+    )
+}
+
+fn describe(info: &domctl::DomctlGetdomaininfo) -> DomainInfo {
+    let is = |flag: u32| info.flags & flag != 0;
+    let code = info.flags >> domctl::XEN_DOMINF_SHUTDOWNSHIFT & domctl::XEN_DOMINF_SHUTDOWNMASK;
+    DomainInfo {
+        domain: DomId(info.domain),
+        dying: is(domctl::XEN_DOMINF_DYING),
+        stopped: is(domctl::XEN_DOMINF_SHUTDOWN).then(|| StopReason::from_code(code as u8)),
+        paused: is(domctl::XEN_DOMINF_PAUSED),
+        blocked: is(domctl::XEN_DOMINF_BLOCKED),
+        running: is(domctl::XEN_DOMINF_RUNNING),
+        pages: info.tot_pages,
+        vcpus: info.nr_online_vcpus,
+        shared_info: Mfn(info.shared_info_frame),
+        cpu_time_ns: info.cpu_time,
+    }
+}
+
+impl GuestMemory for Xen {
+    fn write(
+        &mut self,
+        domain: DomId,
+        frames: &[Mfn],
+        offset: usize,
+        bytes: &[u8],
+    ) -> Result<(), ControlError> {
+        let mapping = ForeignMapping::new(domain, frames, Access::ReadWrite)
+            .map_err(failed("mapping guest memory"))?;
+        mapping.write(offset, bytes);
+        Ok(())
+    }
+
+    fn clear(&mut self, domain: DomId, frames: &[Mfn]) -> Result<(), ControlError> {
+        let mapping = ForeignMapping::new(domain, frames, Access::ReadWrite)
+            .map_err(failed("mapping guest memory"))?;
+        mapping.zero(0, mapping.len_bytes());
+        Ok(())
+    }
+}
+
+impl Control for Xen {
+    fn create(&mut self, creation: &Creation) -> Result<DomId, ControlError> {
+        let mut payload = domctl::DomctlCreatedomain::new_zeroed();
+        payload.handle = creation.handle;
+        payload.max_vcpus = creation.max_vcpus;
+        payload.max_evtchn_port = 1023;
+        // The hypervisor's own limits.
+        payload.max_grant_frames = -1;
+        payload.max_maptrack_frames = -1;
+        payload.grant_opts = 2;
+        let (domain, _) = domctl(
+            "creating a domain",
+            domctl::XEN_DOMCTL_CREATEDOMAIN,
+            DomId(0),
+            payload,
+        )?;
+        Ok(domain)
+    }
+
+    fn set_max_vcpus(&mut self, domain: DomId, vcpus: u32) -> Result<(), ControlError> {
+        let mut payload = domctl::DomctlMaxVcpus::new_zeroed();
+        payload.max = vcpus;
+        domctl(
+            "making virtual CPUs",
+            domctl::XEN_DOMCTL_MAX_VCPUS,
+            domain,
+            payload,
+        )
+        .map(drop)
+    }
+
+    fn set_max_memory(&mut self, domain: DomId, kib: u64) -> Result<(), ControlError> {
+        let mut payload = domctl::DomctlMaxMem::new_zeroed();
+        payload.max_memkb = kib;
+        domctl(
+            "bounding memory",
+            domctl::XEN_DOMCTL_MAX_MEM,
+            domain,
+            payload,
+        )
+        .map(drop)
+    }
+
+    fn populate(
+        &mut self,
+        domain: DomId,
+        first: Pfn,
+        count: u64,
+    ) -> Result<Vec<Mfn>, ControlError> {
+        let mut frames: Vec<u64> = (first.0..first.0 + count).collect();
+        let mut argument = MemoryReservation::new_zeroed();
+        argument.extent_start = frames.as_mut_ptr() as u64;
+        argument.nr_extents = count;
+        argument.domid = domain.0;
+        // SAFETY: Xen reads and writes the `nr_extents` entries of `frames`.
+        let done = unsafe {
+            hypercall::operation(
+                xen::HYPERVISOR_MEMORY_OP,
+                XENMEM_POPULATE_PHYSMAP,
+                &mut argument,
+            )
+        };
+        let done = done.map_err(failed("giving a guest memory"))?;
+        if done < count {
+            return Err(failed("giving a guest memory")(Errno::NoMem));
+        }
+        Ok(frames.into_iter().map(Mfn).collect())
+    }
+
+    fn pin_root_table(&mut self, domain: DomId, root: Mfn) -> Result<(), ControlError> {
+        let mut operation = MmuextOp::new_zeroed();
+        operation.cmd = xen::MMUEXT_PIN_L4_TABLE;
+        operation.arg1 = root.0;
+        let args = [&raw const operation as u64, 1, 0, u64::from(domain.0), 0];
+        // SAFETY: pins a table of another domain.
+        unsafe { hypercall::call(xen::HYPERVISOR_MMUEXT_OP, args) }
+            .map(drop)
+            .map_err(failed("checking the page tables of a guest"))
+    }
+
+    fn fill_hypercall_page(&mut self, domain: DomId, frame: Mfn) -> Result<(), ControlError> {
+        let mut payload = domctl::DomctlHypercallInit::new_zeroed();
+        payload.gmfn = frame.0;
+        domctl(
+            "filling the hypercall page",
+            domctl::XEN_DOMCTL_HYPERCALL_INIT,
+            domain,
+            payload,
+        )
+        .map(drop)
+    }
+
+    fn alloc_unbound(&mut self, domain: DomId, remote: DomId) -> Result<Port, ControlError> {
+        events::alloc_unbound_for(domain, remote).map_err(failed("making an event channel"))
+    }
+
+    fn grant_frame(&mut self, domain: DomId) -> Result<Mfn, ControlError> {
+        const WHAT: &str = "reaching a guest's grant table";
+        let mut frame = 0_u64;
+        let mut argument = GnttabSetupTable::new_zeroed();
+        argument.dom = domain.0;
+        argument.nr_frames = 1;
+        argument.frame_list = &raw mut frame as u64;
+        let args = [
+            u64::from(GNTTABOP_SETUP_TABLE),
+            &raw mut argument as u64,
+            1,
+            0,
+            0,
+        ];
+        // SAFETY: Xen writes one entry to `frame`.
+        unsafe { hypercall::call(xen::HYPERVISOR_GRANT_TABLE_OP, args) }.map_err(failed(WHAT))?;
+        if argument.status != GNTST_OKAY {
+            return Err(failed(WHAT)(Errno::Inval));
+        }
+        Ok(Mfn(frame))
+    }
+
+    fn set_vcpu(&mut self, domain: DomId, context: &VcpuGuestContext) -> Result<(), ControlError> {
+        let mut payload = domctl::DomctlVcpucontext::new_zeroed();
+        payload.ctxt = core::ptr::from_ref(context) as u64;
+        domctl(
+            "setting a virtual CPU",
+            domctl::XEN_DOMCTL_SETVCPUCONTEXT,
+            domain,
+            payload,
+        )
+        .map(drop)
+    }
+
+    fn info(&mut self, domain: DomId) -> Result<DomainInfo, ControlError> {
+        const WHAT: &str = "asking about a domain";
+        let payload = domctl::DomctlGetdomaininfo::new_zeroed();
+        let (_, info) = domctl(WHAT, domctl::XEN_DOMCTL_GETDOMAININFO, domain, payload)?;
+        if info.domain != domain.0 {
+            return Err(failed(WHAT)(Errno::Srch));
+        }
+        Ok(describe(&info))
+    }
+
+    fn pause(&mut self, domain: DomId) -> Result<(), ControlError> {
+        simple("pausing a domain", domctl::XEN_DOMCTL_PAUSEDOMAIN, domain)
+    }
+
+    fn unpause(&mut self, domain: DomId) -> Result<(), ControlError> {
+        simple(
+            "unpausing a domain",
+            domctl::XEN_DOMCTL_UNPAUSEDOMAIN,
+            domain,
+        )
+    }
+
+    fn destroy(&mut self, domain: DomId) -> Result<(), ControlError> {
+        simple(
+            "destroying a domain",
+            domctl::XEN_DOMCTL_DESTROYDOMAIN,
+            domain,
+        )
+    }
+}
