@@ -93,6 +93,21 @@ pub fn read_byte() -> u8 {
     byte.unwrap_or_default()
 }
 
+/// Takes what was typed, up to `into.len()` bytes; sleeps until there is something or `give_up` says so (checked when a
+/// byte comes, and at each wake-up of the reader). Returns the number of bytes.
+pub fn read_bytes(into: &mut [u8], give_up: impl Fn() -> bool) -> usize {
+    let mut count = 0;
+    READERS.wait_until(|| {
+        while let Some(place) = into.get_mut(count) {
+            let Some(byte) = try_read_byte() else { break };
+            *place = byte;
+            count += 1;
+        }
+        count > 0 || into.is_empty() || give_up()
+    });
+    count
+}
+
 /// Reads a line with echo and backspace; Ctrl-C gives an empty line. Not a terminal editor.
 pub fn read_line() -> String {
     let mut line = String::new();

@@ -26,7 +26,9 @@ pub mod boot;
 pub mod console;
 pub mod mm;
 pub mod platform;
+pub mod process;
 pub mod sync;
+pub mod syscall;
 pub mod task;
 pub mod time;
 #[cfg(target_os = "none")]

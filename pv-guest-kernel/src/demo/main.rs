@@ -43,6 +43,14 @@ fn main() {
     let before = time::now_ns();
     task::sleep_ns(50_000_000);
     println!("slept {}", time::Seconds(time::now_ns() - before));
+    for round in 0..3 {
+        let process = pv_guest_kernel::process::start("selftest", "").expect("program");
+        println!(
+            "round {round} status {} free {}",
+            process.wait(),
+            pv_guest_kernel::mm::frames::FRAMES.lock().free()
+        );
+    }
     println!("switches {}", task::scheduler::switches());
     println!("free {}", pv_guest_kernel::mm::frames::FRAMES.lock().free());
 }

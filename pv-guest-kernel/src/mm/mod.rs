@@ -12,8 +12,10 @@ pub mod frames;
 mod heap;
 #[cfg(target_os = "none")]
 pub mod kernel_map;
+pub mod mmu;
 pub mod phys;
 pub mod ranges;
+pub mod space;
 
 #[cfg(target_os = "none")]
 pub(crate) use heap::seed as seed_heap;

@@ -1,7 +1,7 @@
 //! No machine at all: what the portable kernel meets when its tests run on a host, and before an entry has run.
 
 use crate::mm::{Entry, EntryUpdate, Pfn};
-use crate::platform::{Platform, Shutdown};
+use crate::platform::{Platform, Shutdown, TrapFrame};
 
 /// Has neither interrupts nor page tables.
 #[derive(Debug)]
@@ -38,6 +38,13 @@ impl Platform for Host {
     fn make_table(&self, _table: Pfn, _level: u8) {}
     fn retire_tables(&self, _tables: &[(Pfn, u8)]) {}
     fn flush_page(&self, _addr: usize) {}
+    fn flush_user(&self) {}
+    fn user_frame(&self, _entry: usize, _stack: usize) -> TrapFrame {
+        TrapFrame::default()
+    }
+    fn enter_user(&self, frame: &TrapFrame) -> ! {
+        panic!("a host has no user mode: {frame:?}")
+    }
     fn shutdown(&self, how: Shutdown) -> ! {
         panic!("a kernel without a machine shut down: {how:?}")
     }

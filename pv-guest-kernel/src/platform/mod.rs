@@ -80,6 +80,15 @@ pub trait Platform: Sync {
     /// Forgets cached translations of `addr` in the current address space.
     fn flush_page(&self, addr: usize);
 
+    /// Forgets cached translations of all user addresses.
+    fn flush_user(&self);
+
+    /// Registers with which user mode starts at `entry` with the stack `stack`.
+    fn user_frame(&self, entry: usize, stack: usize) -> TrapFrame;
+
+    /// Goes to user mode with `frame`. Interrupts are off.
+    fn enter_user(&self, frame: &TrapFrame) -> !;
+
     /// Ends the machine.
     fn shutdown(&self, how: Shutdown) -> !;
 }

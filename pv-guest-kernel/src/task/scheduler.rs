@@ -94,6 +94,8 @@ fn new_thread(name: String, body: super::thread::Body) -> Arc<Thread> {
         state: IrqLock::new(State::Runnable),
         saved_sp: first_sp.into(),
         body: IrqLock::new(Some(body)),
+        process: IrqLock::new(None),
+        user_frame: IrqLock::new(None),
         #[cfg(target_os = "none")]
         stack,
         user_root: AtomicU64::new(0),
@@ -277,6 +279,11 @@ pub(crate) fn thread_start() -> ! {
     platform::current().interrupts_enable();
     if let Some(body) = body {
         body();
+    }
+    let user_frame = current().user_frame.lock().take();
+    if let Some(frame) = user_frame {
+        platform::current().interrupts_disable();
+        platform::current().enter_user(&frame);
     }
     exit()
 }

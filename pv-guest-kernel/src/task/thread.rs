@@ -7,6 +7,8 @@ use core::fmt;
 use core::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use super::wait::Signal;
+use crate::platform::TrapFrame;
+use crate::process::Process;
 use crate::sync::IrqLock;
 
 /// The number of a thread; never used twice.
@@ -50,6 +52,10 @@ pub struct Thread {
     /// Stack pointer while another thread runs.
     pub(super) saved_sp: AtomicUsize,
     pub(super) body: IrqLock<Option<Body>>,
+    /// The process it runs in user mode, if any.
+    pub process: IrqLock<Option<Arc<Process>>>,
+    /// Where it enters user mode once its body has returned.
+    pub(crate) user_frame: IrqLock<Option<TrapFrame>>,
     #[cfg(target_os = "none")]
     pub(super) stack: super::stack::KernelStack,
     /// Top-level page table of its process in user mode; 0 for none.

@@ -34,6 +34,7 @@ mod traps;
 
 use core::sync::atomic::{Ordering, compiler_fence};
 
+use pv_abi::arch::{FLAT_USER_CS, FLAT_USER_SS};
 use pv_abi::sched::{
     SCHEDOP_BLOCK, SCHEDOP_SHUTDOWN, SHUTDOWN_CRASH, SHUTDOWN_POWEROFF, SHUTDOWN_REBOOT,
     SchedShutdown,
@@ -44,7 +45,7 @@ pub use boot::pv_entry;
 pub use shared::{RingPage, console_ring, is_initial_domain, start_info, store_ring};
 
 use crate::mm::{Entry, EntryUpdate, Pfn};
-use crate::platform::{Platform, Shutdown};
+use crate::platform::{Platform, Shutdown, TrapFrame};
 
 /// Xen.
 #[derive(Debug)]
@@ -128,6 +129,26 @@ impl Platform for Pv {
 
     fn flush_page(&self, addr: usize) {
         paging::flush_page(addr);
+    }
+
+    fn flush_user(&self) {
+        paging::flush_all();
+    }
+
+    fn user_frame(&self, entry: usize, stack: usize) -> TrapFrame {
+        TrapFrame {
+            rip: entry as u64,
+            cs: FLAT_USER_CS.into(),
+            // Bit 1 is always set; IF stands for unmasked events.
+            rflags: 0x202,
+            rsp: stack as u64,
+            ss: FLAT_USER_SS.into(),
+            ..TrapFrame::default()
+        }
+    }
+
+    fn enter_user(&self, frame: &TrapFrame) -> ! {
+        traps::enter_frame(frame)
     }
 
     fn shutdown(&self, how: Shutdown) -> ! {

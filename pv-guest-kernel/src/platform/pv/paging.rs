@@ -193,6 +193,10 @@ pub(super) fn flush_page(addr: usize) {
     let _ = mmuext(&[ext(xen::MMUEXT_INVLPG_LOCAL, addr as u64)]);
 }
 
+pub(super) fn flush_all() {
+    let _ = mmuext(&[ext(xen::MMUEXT_TLB_FLUSH_LOCAL, 0)]);
+}
+
 /// User mode enters the kernel on `kernel_stack_top` from now on, and runs in `root`.
 ///
 /// The kernel's own tables stay loaded: kernel and user mode have different top-level tables, and this kernel reaches

@@ -104,6 +104,9 @@ extern "C" fn pv_trap(frame: &mut TrapFrame) {
     if frame.vector == VECTOR_EVENT {
         events::dispatch();
         crate::task::scheduler::on_interrupt_end();
+        if frame.from_user() {
+            crate::trap::after_user_interrupt();
+        }
     } else {
         let fault_addr = shared::vcpu().cr2.load(Ordering::Relaxed) as usize;
         crate::trap::on_trap(frame, fault_addr);
