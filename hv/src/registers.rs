@@ -34,8 +34,8 @@ pub struct Registers {
     pub ss: u64,
 }
 
-/// Entered by `syscall`: `rcx` and `r11` are the guest's only as copies of `rip` and `rflags`.
-pub const ENTRY_SYSCALL: u32 = 0x100;
+/// Entered by `syscall`: `rcx` and `r11` are the guest's only as copies of `rip` and `rflags`, and there is no error code.
+pub const ENTRY_SYSCALL: u32 = u32::MAX;
 /// The registers must be restored by `iretq`: they no longer are what `syscall` saved.
 pub const ENTRY_FULL: u32 = 0x101;
 

@@ -5,6 +5,8 @@
 //! the box out when it starts running the vCPU and puts it back when it stops, so a CPU can use its own without a lock
 //! and nobody can touch another's while it runs.
 
+pub mod context;
+mod create;
 mod state;
 mod table;
 
@@ -16,7 +18,8 @@ use core::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
 use pv_abi::{DomId, Mfn, VcpuId};
 use spin::{Mutex, Once};
 
-pub use state::{Callback, Callbacks, Gdt, Ldt, RecentCalls, Segments, TrapGate, VcpuState};
+pub use create::{DomainConfig, add_vcpus};
+pub use state::{Callback, Callbacks, FPU_AREA_BYTES, FpuArea, Gdt, Ldt, RecentCalls, Segments, TrapGate, VcpuState};
 pub use table::DomainTable;
 
 use crate::control::permissions::Permissions;
@@ -45,6 +48,8 @@ pub struct Domain {
     pub grants: Mutex<GrantTable>,
     /// I/O ports, I/O memory and interrupts it may use.
     pub permissions: Mutex<Permissions>,
+    /// What it wrote to the ports that are emulated for it.
+    pub ports: Mutex<crate::traps::LegacyPorts>,
     /// Its vCPUs; set once when the toolstack says how many.
     pub vcpus: Once<Vec<Arc<Vcpu>>>,
     /// `vm_assist` bits that are on.

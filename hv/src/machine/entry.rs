@@ -1,0 +1,192 @@
+//! From the entry code into the library and back.
+//!
+//! Every way in borrows what its CPU runs ([`Cpu::running`]), calls one function of [`hv::entry`], and leaves in the
+//! frame what the guest goes on with; the entry code does the rest. After a switch of vCPUs the frame says that all
+//! registers are to be restored.
+
+use core::arch::global_asm;
+use core::mem::offset_of;
+
+use hv::domain::Running;
+use hv::entry::{self, Exception, Next};
+use hv::registers::{ENTRY_FULL, Registers, flags};
+use hv::traps::SystemCall;
+use hv::{Hypervisor, sched};
+use x86_64::registers::control::Cr2;
+
+use super::cpu::{Cpu, SYSCALL_FRAME};
+use super::hardware::Hardware;
+use super::layout::{CPU_DATA, selector};
+use super::{cpu, fixup, interrupts, panic, vectors};
+
+global_asm!(
+    include_str!("entry.s"),
+    GUEST_STACK = const selector::GUEST_STACK,
+    GUEST_CODE64 = const selector::GUEST_CODE64,
+    GUEST_CODE32 = const selector::GUEST_CODE32,
+    ENTRY_FULL = const ENTRY_FULL,
+    SYSCALL_TO_CPU = const SYSCALL_FRAME,
+    CPU_KERNEL_MODE = const offset_of!(Cpu, kernel_mode),
+    R_ENTRY_VECTOR = const offset_of!(Registers, entry_vector),
+    R_RIP = const offset_of!(Registers, rip),
+    R_CS = const offset_of!(Registers, cs),
+    R_SS = const offset_of!(Registers, ss),
+    R_RFLAGS = const offset_of!(Registers, rflags),
+    R_RSP = const offset_of!(Registers, rsp),
+    R_RAX = const offset_of!(Registers, rax),
+    R_RDX = const offset_of!(Registers, rdx),
+    R_RSI = const offset_of!(Registers, rsi),
+    R_RDI = const offset_of!(Registers, rdi),
+    R_R8 = const offset_of!(Registers, r8),
+    R_R9 = const offset_of!(Registers, r9),
+    R_R10 = const offset_of!(Registers, r10),
+    FLAGS_GUEST = const !(flags::IOPL | flags::VM | flags::VIF | flags::VIP) & 0x7fff_ffff,
+);
+
+unsafe extern "C" {
+    fn guest_iret();
+}
+
+/// What runs on a CPU from which a guest entered the hypervisor.
+#[inline(always)]
+fn current(cpu: &Cpu) -> (&'static Hypervisor<Hardware>, &mut Running) {
+    // SAFETY: a guest runs only after `set_hv`.
+    let hv = unsafe { cpu.hv().unwrap_unchecked() };
+    // SAFETY: a guest entered the hypervisor, so there is one that runs.
+    let running = unsafe { cpu.running().as_mut().unwrap_unchecked() };
+    (hv, running)
+}
+
+/// Lets the scheduler choose, where that is next.
+#[cold]
+fn switch(hv: &Hypervisor<Hardware>, cpu: &Cpu, registers: &mut Registers) {
+    sched::switch(hv, cpu.running(), registers);
+    registers.entry_vector = ENTRY_FULL;
+}
+
+#[unsafe(no_mangle)]
+extern "C" fn hypercall_entry(registers: &mut Registers, cpu: &Cpu) {
+    let (hv, running) = current(cpu);
+    if entry::on_hypercall(hv, running, registers) != Next::Guest {
+        switch(hv, cpu, registers);
+    }
+}
+
+#[unsafe(no_mangle)]
+extern "C" fn system_call_entry(registers: &mut Registers, cpu: &Cpu) {
+    let (hv, running) = current(cpu);
+    if entry::on_system_call(hv, running, registers) != Next::Guest {
+        switch(hv, cpu, registers);
+    }
+}
+
+#[unsafe(no_mangle)]
+extern "C" fn system_call32_entry(registers: &mut Registers, cpu: &Cpu) {
+    other_system_call(registers, cpu, SystemCall::Syscall32);
+}
+
+#[unsafe(no_mangle)]
+extern "C" fn sysenter_entry(registers: &mut Registers, cpu: &Cpu) {
+    other_system_call(registers, cpu, SystemCall::Sysenter);
+}
+
+fn other_system_call(registers: &mut Registers, cpu: &Cpu, how: SystemCall) {
+    let (hv, running) = current(cpu);
+    if entry::on_other_system_call(hv, running, registers, how) != Next::Guest {
+        switch(hv, cpu, registers);
+    }
+}
+
+/// An exception in a guest, or an interrupt while it ran.
+#[unsafe(no_mangle)]
+extern "C" fn guest_exception(registers: &mut Registers) {
+    let cpu = Cpu::current();
+    let (hv, running) = current(cpu);
+    let vector = registers.entry_vector as u8;
+    let next = if vector < 32 {
+        let address = if vector == 14 { Cr2::read_raw() } else { 0 };
+        let exception = Exception { vector, error_code: registers.error_code, address };
+        entry::on_exception(hv, running, registers, exception)
+    } else {
+        interrupts::handle(hv, vector);
+        entry::before_return(hv, running, registers)
+    };
+    if next != Next::Guest {
+        switch(hv, cpu, registers);
+    }
+}
+
+/// An exception in the hypervisor, or an interrupt while it waits.
+///
+/// Gives null where the interrupted code goes on; else the frame of the guest whose fault it was after all.
+#[unsafe(no_mangle)]
+extern "C" fn hypervisor_exception(registers: &mut Registers) -> *mut Registers {
+    let vector = registers.entry_vector as u8;
+    if vector >= 32 {
+        if let Some(hv) = Cpu::current().hv() {
+            interrupts::handle(hv, vector);
+        }
+        return core::ptr::null_mut();
+    }
+    if let Some(target) = fixup::find(registers.rip) {
+        registers.rip = target;
+        return core::ptr::null_mut();
+    }
+    if registers.rip == guest_iret as *const () as u64 {
+        return failed_return(registers, vector);
+    }
+    panic::exception(registers)
+}
+
+/// The `iretq` to a guest faulted: its local descriptor table was not mapped yet, or what it returns to is bad. In the
+/// first case try again, in the second the fault is the guest's, at the place it was to go to.
+fn failed_return(registers: &Registers, vector: u8) -> *mut Registers {
+    let (hv, running) = current(Cpu::current());
+    if vector == 14 && super::context::on_window_fault(hv, running, Cr2::read_raw()) {
+        return core::ptr::null_mut();
+    }
+    let mut guest = *registers;
+    // SAFETY: the interrupted `iretq` was about to pop these five words from this stack.
+    let [rip, cs, rflags, rsp, ss] = unsafe { (registers.rsp as *const [u64; 5]).read() };
+    guest.rip = rip;
+    guest.cs = cs;
+    guest.rflags = rflags;
+    guest.rsp = rsp;
+    guest.ss = ss;
+    on_main_stack(guest)
+}
+
+/// Puts a guest's frame at the top of the main stack, where nothing is in use when a guest is about to be, or was,
+/// running.
+fn on_main_stack(registers: Registers) -> *mut Registers {
+    let top = core::ptr::from_ref(Cpu::current()) as usize;
+    let frame = (top - SYSCALL_FRAME) as *mut Registers;
+    // SAFETY: below the top of the main stack there is room; what was there belonged to the return that failed, or the
+    // caller runs on another stack and the main one is empty.
+    unsafe { frame.write(registers) };
+    frame
+}
+
+/// Debug exception, non-maskable interrupt, double fault or machine check, each on a stack of its own.
+///
+/// Gives what [`hypervisor_exception`] gives.
+#[unsafe(no_mangle)]
+extern "C" fn special_exception_entry(registers: &mut Registers) -> *mut Registers {
+    let from_guest = registers.cs & 3 != 0;
+    match registers.entry_vector {
+        1 if from_guest => on_main_stack(*registers),
+        1 => {
+            // A guest's watchpoint on memory that the hypervisor reads for it, or its single step over `syscall`.
+            registers.rflags &= !flags::TF;
+            core::ptr::null_mut()
+        }
+        2 => {
+            interrupts::on_nmi();
+            core::ptr::null_mut()
+        }
+        _ => panic::exception(registers),
+    }
+}
+
+const _: () = assert!(CPU_DATA % 16 == 0 && vectors::FIRST_LINE >= 32);
+const _: () = assert!(cpu::SYSCALL_FRAME == 176);

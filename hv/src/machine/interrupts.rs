@@ -1,0 +1,52 @@
+//! What each interrupt vector leads to.
+
+use core::sync::atomic::{AtomicU64, Ordering};
+
+use hv::{Hypervisor, entry};
+
+use super::hardware::Hardware;
+use super::vectors::{FIRST_LINE, FIRST_MESSAGE, LINES, MESSAGES, SPURIOUS, TIMER};
+
+/// Handles an interrupt; the caller then looks what is due.
+pub(crate) fn handle(hv: &Hypervisor<Hardware>, vector: u8) {
+    match vector {
+        TIMER => {
+            hv.machine.local_apic.end_of_interrupt();
+            entry::on_timer(hv);
+        }
+        SPURIOUS => {}
+        _ if in_range(vector, FIRST_LINE, LINES) => on_line(hv, u32::from(vector - FIRST_LINE)),
+        _ if in_range(vector, FIRST_MESSAGE, MESSAGES) => {
+            hv.machine.local_apic.end_of_interrupt();
+            entry::on_message(hv, u32::from(vector - FIRST_MESSAGE));
+        }
+        _ => {
+            hv.machine.local_apic.end_of_interrupt();
+            log::warn!("interrupt {vector:#x} has no meaning");
+        }
+    }
+}
+
+const fn in_range(vector: u8, first: u8, count: u32) -> bool {
+    vector >= first && ((vector - first) as u32) < count
+}
+
+fn on_line(hv: &Hypervisor<Hardware>, gsi: u32) {
+    if hv.machine.console_line() == Some(gsi) {
+        hv.machine.console.take_input();
+        hv.machine.local_apic.end_of_interrupt();
+        entry::on_console_input(hv);
+        return;
+    }
+    // A level-triggered line is masked before the end of the interrupt, or it would come again at once; the guest's
+    // acknowledgement unmasks it.
+    entry::on_line(hv, gsi);
+    hv.machine.local_apic.end_of_interrupt();
+}
+
+static NMIS: AtomicU64 = AtomicU64::new(0);
+
+/// A non-maskable interrupt: counted. Nothing that could be borrowed by the interrupted code is used.
+pub(crate) fn on_nmi() {
+    NMIS.fetch_add(1, Ordering::Relaxed);
+}
