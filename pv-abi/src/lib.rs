@@ -4,6 +4,7 @@
 
 pub mod arch;
 pub mod callback;
+pub mod domctl;
 pub mod elfnote;
 pub mod errno;
 pub mod event_channel;
@@ -18,7 +19,9 @@ pub mod memory;
 mod newtypes;
 pub mod nmi;
 pub mod physdev;
+pub mod platform;
 pub mod sched;
+pub mod sysctl;
 pub mod vcpu;
 pub mod version;
 pub mod xen;

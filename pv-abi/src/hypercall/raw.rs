@@ -2,9 +2,11 @@
 
 use core::arch::asm;
 
+use crate::errno::Errno;
+
 /// Declares one function a number of arguments.
 macro_rules! raw {
-    ($( $(#[$meta:meta])* fn $name:ident($($arg:ident in $register:literal),*); )*) => { $(
+    ($( $(#[$meta:meta])* fn $name:ident($($arg:ident in $register:tt),*); )*) => { $(
         $(#[$meta])*
         ///
         /// # Safety
@@ -41,4 +43,50 @@ raw! {
     fn raw4(a in "rdi", b in "rsi", c in "rdx", d in "r10");
     /// Calls `number` with five arguments.
     fn raw5(a in "rdi", b in "rsi", c in "rdx", d in "r10", e in "r8");
+}
+
+/// The address the hypervisor is told of a value it reads.
+pub(super) fn address<T: ?Sized>(value: &T) -> u64 {
+    core::ptr::from_ref(value).cast::<u8>().expose_provenance() as u64
+}
+
+/// The address the hypervisor is told of a value it also writes.
+pub(super) fn address_mut<T: ?Sized>(value: &mut T) -> u64 {
+    core::ptr::from_mut(value).cast::<u8>().expose_provenance() as u64
+}
+
+/// Calls with two arguments and splits the result.
+///
+/// # Safety
+/// As [`raw2`].
+pub(super) unsafe fn call2(number: u64, a: u64, b: u64) -> Result<u64, Errno> {
+    // SAFETY: passed on to the caller.
+    Errno::result_of(unsafe { raw2(number, a, b) })
+}
+
+/// Calls with three arguments and splits the result.
+///
+/// # Safety
+/// As [`raw3`].
+pub(super) unsafe fn call3(number: u64, a: u64, b: u64, c: u64) -> Result<u64, Errno> {
+    // SAFETY: passed on to the caller.
+    Errno::result_of(unsafe { raw3(number, a, b, c) })
+}
+
+/// Calls with one argument and splits the result.
+///
+/// # Safety
+/// As [`raw1`].
+pub(super) unsafe fn call1(number: u64, a: u64) -> Result<u64, Errno> {
+    // SAFETY: passed on to the caller.
+    Errno::result_of(unsafe { raw1(number, a) })
+}
+
+/// Calls with four arguments and splits the result.
+///
+/// # Safety
+/// As [`raw4`].
+pub(super) unsafe fn call4(number: u64, a: u64, b: u64, c: u64, d: u64) -> Result<u64, Errno> {
+    // SAFETY: passed on to the caller.
+    Errno::result_of(unsafe { raw4(number, a, b, c, d) })
 }
