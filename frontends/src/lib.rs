@@ -17,4 +17,6 @@ extern crate alloc;
 
 pub mod block;
 mod graveyard;
+pub mod net;
 mod shared;
+mod status;

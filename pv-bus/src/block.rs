@@ -269,7 +269,46 @@ impl Response {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use core::mem::offset_of;
     use proptest::prelude::*;
+    use pv_abi::io::blkif;
+
+    #[test]
+    fn the_numbers_are_those_of_the_abi() {
+        assert_eq!(
+            [
+                op::READ,
+                op::WRITE,
+                op::WRITE_BARRIER,
+                op::FLUSH,
+                op::DISCARD,
+                op::INDIRECT
+            ],
+            [
+                blkif::BLKIF_OP_READ,
+                blkif::BLKIF_OP_WRITE,
+                blkif::BLKIF_OP_WRITE_BARRIER,
+                blkif::BLKIF_OP_FLUSH_DISKCACHE,
+                blkif::BLKIF_OP_DISCARD,
+                blkif::BLKIF_OP_INDIRECT,
+            ]
+        );
+        assert_eq!(REQUEST_BYTES, size_of::<blkif::BlkifRequest>());
+        assert_eq!(RESPONSE_BYTES, size_of::<blkif::BlkifResponse>());
+        assert_eq!(MAX_DIRECT_SEGMENTS, blkif::BLKIF_MAX_SEGMENTS_PER_REQUEST);
+        assert_eq!(
+            MAX_INDIRECT_PAGES,
+            blkif::BLKIF_MAX_INDIRECT_PAGES_PER_REQUEST
+        );
+        assert_eq!(offset_of!(blkif::BlkifRequest, id), 8);
+        assert_eq!(offset_of!(blkif::BlkifRequest, sector_number), 16);
+        assert_eq!(offset_of!(blkif::BlkifRequest, seg), 24);
+        assert_eq!(offset_of!(blkif::BlkifRequestDiscard, nr_sectors), 24);
+        assert_eq!(offset_of!(blkif::BlkifRequestIndirect, nr_segments), 2);
+        assert_eq!(offset_of!(blkif::BlkifRequestIndirect, handle), 24);
+        assert_eq!(offset_of!(blkif::BlkifRequestIndirect, indirect_grefs), 28);
+        assert_eq!(offset_of!(blkif::BlkifResponse, status), 10);
+    }
 
     #[test]
     fn fields_lie_where_the_c_compiler_puts_them() {

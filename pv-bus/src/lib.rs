@@ -21,6 +21,7 @@ pub mod checksum;
 pub mod error;
 pub mod hal;
 pub mod loopback;
+pub mod net;
 pub mod page;
 pub mod refusal;
 pub mod ring;

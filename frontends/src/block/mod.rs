@@ -32,6 +32,7 @@ use connection::{Connection, Violation};
 use device::Features;
 use requests::{Kind, Pending, Requests};
 
+pub use crate::status::Status;
 pub use device::{Device, Discard, Options};
 pub use requests::{BlockError, Completion, Data, Operation, RequestId};
 
@@ -69,21 +70,6 @@ impl core::fmt::Display for SubmitError {
             Self::NotSupported => "the back end does not offer this",
         })
     }
-}
-
-/// How the disk is.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Status {
-    /// Waiting for the back end. Requests that were taken before wait with it.
-    Connecting,
-    /// Working.
-    Ready,
-    /// The back end is changing the device; requests wait.
-    Paused,
-    /// The device is being closed.
-    Closing,
-    /// The device is closed; it works again if its back end comes back.
-    Closed,
 }
 
 /// What outlives a connection.
@@ -140,13 +126,7 @@ impl<H: Hal> BlockFront<H> {
     /// How the disk is.
     #[must_use]
     pub fn status(&self) -> Status {
-        match self.link.phase() {
-            Phase::Start | Phase::Offered => Status::Connecting,
-            Phase::Established if self.paused => Status::Paused,
-            Phase::Established => Status::Ready,
-            Phase::Leaving => Status::Closing,
-            Phase::Closed => Status::Closed,
-        }
+        Status::of(self.link.phase(), self.paused)
     }
 
     /// The event channel, while there is one.
