@@ -22,7 +22,7 @@ use super::hardware::{CONSOLE, DeviceWindow};
 use super::layout::{DEVICES, DIRECT_MAP, IMAGE_BASE, LARGE_PAGE, M2P, PAGE};
 use super::mapping::{Access, BootMemory, Tables};
 use super::multiboot::{self, BootInformation, MemoryRange, long, word};
-use super::{cpu, messages, panic, power, serial, start, vectors};
+use super::{cpu, messages, panic, power, serial, smap, start, vectors};
 
 global_asm!(include_str!("boot.s"));
 
@@ -115,6 +115,7 @@ extern "C" fn boot_start(magic: u32, address: u32) -> ! {
     if information.modules.is_empty() {
         fail("no kernel for dom0: give one as first module (QEMU: -initrd \"KERNEL arguments,RAMDISK\")");
     }
+    smap::prepare(options.smap);
     let acpi = acpi::read(information.acpi_root.as_deref(), &physical);
     power::prepare(&acpi);
     let (prepared, windows) = prepare(options, information, acpi);

@@ -4,7 +4,7 @@
 //! frame what the guest goes on with; the entry code does the rest. After a switch of vCPUs the frame says that all
 //! registers are to be restored.
 
-use core::arch::global_asm;
+use core::arch::{asm, global_asm};
 use core::mem::offset_of;
 
 use hv::domain::Running;
@@ -17,9 +17,13 @@ use x86_64::registers::control::Cr2;
 use super::cpu::{Cpu, SYSCALL_FRAME};
 use super::hardware::Hardware;
 use super::layout::{CPU_DATA, selector};
+use super::smap::smap_site;
 use super::{cpu, fixup, interrupts, panic, vectors};
 
 global_asm!(
+    ".macro CLAC",
+    smap_site!("clac"),
+    ".endm",
     include_str!("entry.s"),
     GUEST_STACK = const selector::GUEST_STACK,
     GUEST_CODE64 = const selector::GUEST_CODE64,
@@ -45,6 +49,16 @@ global_asm!(
 
 unsafe extern "C" {
     fn guest_iret();
+    fn guest_return() -> !;
+}
+
+/// Lets the scheduler choose for the first time on this CPU, and enters the guest it chose.
+pub(crate) fn enter_first_guest(hv: &'static Hypervisor<Hardware>) -> ! {
+    let mut registers = Registers::default();
+    switch(hv, Cpu::current(), &mut registers);
+    let frame = on_main_stack(registers);
+    // SAFETY: the frame is where the way out expects it; nothing on this stack is needed again.
+    unsafe { asm!("mov rsp, {}", "jmp {}", in(reg) frame, sym guest_return, options(noreturn)) };
 }
 
 /// What runs on a CPU from which a guest entered the hypervisor.
@@ -162,7 +176,7 @@ fn on_main_stack(registers: Registers) -> *mut Registers {
     let top = core::ptr::from_ref(Cpu::current()) as usize;
     let frame = (top - SYSCALL_FRAME) as *mut Registers;
     // SAFETY: below the top of the main stack there is room; what was there belonged to the return that failed, or the
-    // caller runs on another stack and the main one is empty.
+    // caller runs on another stack and the main one is empty, or it left this room (`enter_block`).
     unsafe { frame.write(registers) };
     frame
 }

@@ -151,6 +151,7 @@ entry_sysenter:
 
 # Back by `iretq`, whatever the frame says: it can only lead to ring 3 with interrupts on.
 .balign 16
+.global guest_return
 guest_return:
     or dword ptr [rsp + {R_CS}], 3
     or dword ptr [rsp + {R_SS}], 3
@@ -166,6 +167,7 @@ guest_iret:
 exception:
     SAVE_GENERAL
     cld
+    CLAC
     mov rdi, rsp
     mov rbx, rsp
     test byte ptr [rsp + {R_CS}], 3
@@ -191,6 +193,8 @@ exception:
 special_exception:
     SAVE_GENERAL
     cld
+    CLAC
+    CLAC
     mov rdi, rsp
     mov rbx, rsp
     and rsp, -16

@@ -9,6 +9,7 @@ use core::arch::asm;
 use hv::hardware::GuestFault;
 
 use super::layout::{HOLE_END, LOWER_END};
+use super::smap::smap_site;
 
 /// Declares that a fault at local label `$from` goes on at local label `$to`.
 macro_rules! fixup {
@@ -76,8 +77,8 @@ unsafe fn copy<const READ: bool>(mut to: u64, mut from: u64, len: usize) -> Resu
         let mut words = len / 8;
         // SAFETY: the caller's promise; faults on the guest's side have a fixup.
         unsafe {
-            asm!("2: rep movsq", "3:", fixup!("2b", "3b"),
-                inout("rcx") words, inout("rdi") to, inout("rsi") from, options(nostack, preserves_flags));
+            asm!(smap_site!("stac"), "2: rep movsq", "3:", fixup!("2b", "3b"), smap_site!("clac"),
+                inout("rcx") words, inout("rdi") to, inout("rsi") from, options(nostack));
         }
         if words != 0 {
             return Err(guest(to, from));
@@ -87,7 +88,7 @@ unsafe fn copy<const READ: bool>(mut to: u64, mut from: u64, len: usize) -> Resu
     if bytes != 0 {
         // SAFETY: as above.
         unsafe {
-            asm!("2: rep movsb", "3:", fixup!("2b", "3b"),
+            asm!(smap_site!("stac"), "2: rep movsb", "3:", fixup!("2b", "3b"), smap_site!("clac"),
                 inout("rcx") bytes, inout("rdi") to, inout("rsi") from, options(nostack, preserves_flags));
         }
         if bytes != 0 {

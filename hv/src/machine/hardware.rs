@@ -218,6 +218,15 @@ impl Machine for Hardware {
         }
     }
 
+    fn leave_guest(&self) {
+        context::load_root(self.root);
+    }
+
+    fn flush_caches(&self) {
+        // SAFETY: writes back what is written anyway.
+        unsafe { asm!("wbinvd", options(nostack, preserves_flags)) };
+    }
+
     fn flush_tlb(&self, what: Flush) {
         match what {
             Flush::Page(address) => context::flush_page(address),

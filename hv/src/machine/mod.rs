@@ -11,7 +11,7 @@
 //! | [`cpu`], [`vectors`] | a CPU's stacks, descriptor tables, gates |
 //! | `entry.s`, [`entry`] | the ways in and out |
 //! | [`context`], [`fpu`], [`debug`] | what of a vCPU is in the CPU |
-//! | [`fixup`] | instructions that may fault and say so |
+//! | [`fixup`], [`smap`] | instructions that may fault and say so; guests' pages out of reach |
 //! | [`apic`], [`interrupts`], [`clock`], [`serial`], [`port`], [`power`] | devices |
 //! | [`hardware`] | the library's `Machine` |
 //! | [`messages`], [`panic`] | what is said, and the end |
@@ -37,5 +37,6 @@ mod panic;
 mod port;
 mod power;
 mod serial;
+mod smap;
 mod start;
 mod vectors;

@@ -9,6 +9,8 @@
 use alloc::string::String;
 use alloc::vec::Vec;
 
+use hv::control::options::without_image_name;
+
 /// A range of physical memory and what it is: an E820 type, 1 for usable RAM.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct MemoryRange {
@@ -74,18 +76,18 @@ pub(crate) fn read(magic: u32, address: u32, physical: Physical<'_>) -> Option<B
 fn read_first(address: u64, physical: Physical<'_>) -> BootInformation {
     let header = physical(address, 116);
     let flags = word(header, 0);
-    let named = !(flags & 1 << 9 != 0 && is_grub(&text(physical, word(header, 64))));
-    let command_line = if flags & 1 << 2 != 0 { arguments(text(physical, word(header, 16)), named) } else { String::new() };
+    let loader = if flags & 1 << 9 != 0 { text(physical, word(header, 64)) } else { String::new() };
+    let line = |address| if address == 0 { String::new() } else { arguments(&text(physical, address), &loader) };
+    let command_line = if flags & 1 << 2 != 0 { line(word(header, 16)) } else { String::new() };
     let mut information = BootInformation { command_line, ..BootInformation::default() };
     if flags & 1 << 3 != 0 {
         let (count, list) = (word(header, 20).min(64), u64::from(word(header, 24)));
         for index in 0..u64::from(count) {
             let entry = physical(list + index * 16, 16);
-            let line = if word(entry, 8) == 0 { String::new() } else { text(physical, word(entry, 8)) };
             information.modules.push(Module {
                 start: word(entry, 0).into(),
                 end: word(entry, 4).into(),
-                arguments: arguments(line, named),
+                arguments: line(word(entry, 8)),
             });
         }
     }
@@ -139,16 +141,8 @@ fn memory_map_second(tag: &[u8]) -> Vec<MemoryRange> {
         .collect()
 }
 
-/// GRUB 2 leaves the file's name out of the command line; others put it first.
-fn is_grub(loader: &str) -> bool {
-    loader.starts_with("GRUB 2")
-}
-
-fn arguments(line: String, named: bool) -> String {
-    if !named {
-        return line;
-    }
-    line.trim_start().split_once(' ').map_or_else(String::new, |(_, rest)| String::from(rest.trim()))
+fn arguments(line: &str, loader: &str) -> String {
+    String::from(without_image_name(line, loader))
 }
 
 fn text(physical: Physical<'_>, address: u32) -> String {

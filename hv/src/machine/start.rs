@@ -11,7 +11,6 @@ use hv::control::options::Options;
 use hv::domain::DomainTable;
 use hv::frames::{self, Allocator, Frame, FrameTable, PageType};
 use hv::hardware::Machine;
-use hv::registers::Registers;
 use hv::{Hypervisor, sched};
 use log::info;
 use pv_abi::Mfn;
@@ -28,7 +27,7 @@ use super::hardware::{CONSOLE, Hardware};
 use super::layout::{DIRECT_MAP, PAGE};
 use super::multiboot::MemoryRange;
 use super::vectors::msr;
-use super::{entry, fixup, fpu, messages};
+use super::{entry, fixup, fpu, messages, smap};
 
 /// The interrupt of the first serial line on the ISA bus.
 const COM1_ISA: u8 = 4;
@@ -44,7 +43,7 @@ pub(crate) extern "C" fn on_own_stack() -> ! {
     unsafe { ALLOCATOR.lock().claim(heap, HEAP as usize) };
     turn_on_features();
     let hv = put_together(prepared);
-    enter_first_guest(hv)
+    entry::enter_first_guest(hv)
 }
 
 fn turn_on_features() {
@@ -52,6 +51,9 @@ fn turn_on_features() {
     flags |= Cr4Flags::OSFXSR | Cr4Flags::OSXMMEXCPT_ENABLE;
     if __cpuid(0).eax >= 7 && __cpuid_count(7, 0).ebx & 1 << 7 != 0 {
         flags |= Cr4Flags::SUPERVISOR_MODE_EXECUTION_PROTECTION;
+    }
+    if smap::is_on() {
+        flags |= Cr4Flags::SUPERVISOR_MODE_ACCESS_PREVENTION;
     }
     // SAFETY: paging stays as it is; the hypervisor executes nothing of guests' pages.
     unsafe { Cr4::write(flags) };
