@@ -24,9 +24,11 @@ extern crate std;
 
 pub mod boot;
 pub mod console;
+pub mod fault;
 pub mod mm;
 pub mod platform;
 pub mod process;
+pub mod shell;
 pub mod sync;
 pub mod syscall;
 pub mod task;

@@ -12,5 +12,5 @@ mod thread;
 mod wait;
 
 pub use scheduler::{exit, sleep_ns, sleep_until, spawn, yield_now};
-pub use thread::{Thread, ThreadId};
+pub use thread::{State, Thread, ThreadId};
 pub use wait::{Signal, WaitQueue};

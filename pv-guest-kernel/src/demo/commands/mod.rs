@@ -1,0 +1,95 @@
+//! The shell's commands: one row each.
+
+mod disk;
+mod machine;
+mod system;
+
+use pv_guest_kernel::shell::Command;
+
+/// Everything that can be typed.
+pub(crate) static COMMANDS: &[Command] = &[
+    Command {
+        name: "ls",
+        usage: "[PATH]",
+        about: "list a directory; the disk is /disk",
+        run: disk::ls,
+    },
+    Command {
+        name: "cat",
+        usage: "PATH…",
+        about: "print files",
+        run: disk::cat,
+    },
+    Command {
+        name: "write",
+        usage: "PATH TEXT…",
+        about: "make a file with a line of text, durably",
+        run: disk::write,
+    },
+    Command {
+        name: "ps",
+        usage: "",
+        about: "threads and processes",
+        run: system::ps,
+    },
+    Command {
+        name: "top",
+        usage: "",
+        about: "counters: switches, memory, hypercalls, events",
+        run: system::top,
+    },
+    Command {
+        name: "uptime",
+        usage: "",
+        about: "time since the start, and time of day",
+        run: system::uptime,
+    },
+    Command {
+        name: "run",
+        usage: "PROGRAM [ARGS…] [&]",
+        about: "run a user program; & does not wait",
+        run: system::run,
+    },
+    Command {
+        name: "kill",
+        usage: "PID",
+        about: "end a process",
+        run: system::kill,
+    },
+    Command {
+        name: "sleep",
+        usage: "SECONDS",
+        about: "wait",
+        run: system::sleep,
+    },
+    Command {
+        name: "echo",
+        usage: "TEXT…",
+        about: "print text",
+        run: system::echo,
+    },
+    Command {
+        name: "loglevel",
+        usage: "LEVEL",
+        about: "error, warn, info, debug or trace",
+        run: system::loglevel,
+    },
+    Command {
+        name: "reboot",
+        usage: "",
+        about: "start again",
+        run: machine::reboot,
+    },
+    Command {
+        name: "poweroff",
+        usage: "",
+        about: "end the machine",
+        run: machine::poweroff,
+    },
+    Command {
+        name: "crash",
+        usage: "[panic|null|text]",
+        about: "end the kernel by a mistake, to see what is said of it",
+        run: machine::crash,
+    },
+];

@@ -1,0 +1,158 @@
+//! Commands that look at the kernel and run programs in it.
+
+use alloc::string::String;
+use core::sync::atomic::Ordering;
+
+use pv_guest_kernel::mm::PAGE_SIZE;
+use pv_guest_kernel::mm::frames::FRAMES;
+use pv_guest_kernel::platform::pv::{events, grants, hypercall};
+use pv_guest_kernel::process::{self, Pid};
+use pv_guest_kernel::task::scheduler;
+use pv_guest_kernel::time::{SECOND_NS, Seconds, now_ns, wall_clock_ns};
+use pv_guest_kernel::{platform, println, task};
+
+pub(super) fn ps(_arguments: &[String]) -> i32 {
+    println!("{:>4} {:>10} {:14} NAME", "TID", "CPU", "STATE");
+    for thread in scheduler::threads() {
+        let used = Seconds(thread.cpu_ns.load(Ordering::Relaxed));
+        let state = match thread.state() {
+            task::State::Runnable => "runnable",
+            task::State::Waiting { deadline_ns: None } => "waiting",
+            task::State::Waiting { .. } => "sleeping",
+            task::State::Dead => "dead",
+        };
+        println!("{:>4} {used:>10} {state:14} {}", thread.id.0, thread.name);
+    }
+    let processes = process::list();
+    if processes.is_empty() {
+        return 0;
+    }
+    println!(
+        "{:>4} {:>4} {:>10} {:>6} {:>6} NAME",
+        "PID", "PPID", "CPU", "PAGES", "TABLES"
+    );
+    for process in processes {
+        let parent = process.parent().map_or(0, |pid| pid.0);
+        let (used, usage) = (Seconds(process.cpu_ns()), process.usage());
+        println!(
+            "{:>4} {parent:>4} {used:>10} {:>6} {:>6} {}",
+            process.pid.0,
+            usage.resident,
+            usage.tables,
+            process.name()
+        );
+    }
+    0
+}
+
+pub(super) fn top(_arguments: &[String]) -> i32 {
+    let (free, all) = {
+        let frames = FRAMES.lock();
+        (frames.free(), frames.len())
+    };
+    let mib = |frames: usize| frames * PAGE_SIZE / (1 << 20);
+    println!("memory: {} of {} MiB free", mib(free), mib(all));
+    println!("thread switches: {}", scheduler::switches());
+    if !platform::is_pv() {
+        println!("hypercalls: none, this is a bare machine");
+        return 0;
+    }
+    let (upcalls, delivered) = events::counts();
+    println!("events: {delivered} in {upcalls} upcalls");
+    println!("grant entries free: {}", grants::free_entries());
+    println!("hypercalls:");
+    for (number, count) in hypercall::counts().into_iter().enumerate() {
+        if count > 0 {
+            println!("{count:>10} {}", hypercall::name(number));
+        }
+    }
+    0
+}
+
+pub(super) fn uptime(_arguments: &[String]) -> i32 {
+    let seconds = wall_clock_ns() / SECOND_NS;
+    let in_day = seconds % 86_400;
+    println!(
+        "up {}, {:02}:{:02}:{:02} UTC",
+        Seconds(now_ns()),
+        in_day / 3600,
+        in_day / 60 % 60,
+        in_day % 60
+    );
+    0
+}
+
+pub(super) fn run(arguments: &[String]) -> i32 {
+    let (arguments, waits) = match arguments.split_last() {
+        Some((last, rest)) if last == "&" => (rest, false),
+        _ => (arguments, true),
+    };
+    let Some((program, arguments)) = arguments.split_first() else {
+        println!(
+            "run: which program? There are: {}",
+            process::program_names().join(", ")
+        );
+        return 2;
+    };
+    match process::start(program, &arguments.join(" ")) {
+        Ok(process) if waits => process.wait(),
+        Ok(process) => {
+            println!("[{}]", process.pid);
+            task::spawn("reaper", move || {
+                let status = process.wait();
+                println!("[{}] ended with status {status}", process.pid);
+            });
+            0
+        }
+        Err(error) => {
+            println!("run: {program}: {error}");
+            1
+        }
+    }
+}
+
+pub(super) fn kill(arguments: &[String]) -> i32 {
+    let pid = arguments.first().and_then(|pid| pid.parse().ok());
+    match pid.and_then(|pid| process::find(Pid(pid))) {
+        Some(process) => {
+            process.kill();
+            0
+        }
+        None => {
+            println!("kill: no such process");
+            1
+        }
+    }
+}
+
+pub(super) fn sleep(arguments: &[String]) -> i32 {
+    match arguments.first().and_then(|seconds| seconds.parse().ok()) {
+        Some(seconds) => {
+            let seconds: u64 = seconds;
+            task::sleep_ns(seconds.saturating_mul(SECOND_NS));
+            0
+        }
+        None => {
+            println!("sleep: how many seconds?");
+            2
+        }
+    }
+}
+
+pub(super) fn echo(arguments: &[String]) -> i32 {
+    println!("{}", arguments.join(" "));
+    0
+}
+
+pub(super) fn loglevel(arguments: &[String]) -> i32 {
+    match arguments.first().and_then(|level| level.parse().ok()) {
+        Some(level) => {
+            log::set_max_level(level);
+            0
+        }
+        None => {
+            println!("loglevel: error, warn, info, debug or trace");
+            2
+        }
+    }
+}

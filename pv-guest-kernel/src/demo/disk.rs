@@ -1,0 +1,155 @@
+//! The domain's disk: the block front end made blocking.
+//!
+//! One thread at a time uses the disk ([`SleepLock`]); it submits a request and sleeps on the driver's signal until the
+//! answer is there. Nobody else needs to look after the driver: with no request under way there is nothing to do, and a
+//! back end that reconnects is answered with the next one.
+
+use core::fmt;
+
+use frontends::block::{
+    BlockError, BlockFront, Completion, Device, Operation, Options, SubmitError,
+};
+use pv_bus::Store;
+use pv_guest_kernel::sync::SleepLock;
+use pv_guest_kernel::time::{SECOND_NS, now_ns};
+
+use crate::driver::{self, Hal};
+
+/// How long a request may take, a back end's restart included.
+const PATIENCE_NS: u64 = 30 * SECOND_NS;
+
+/// Bytes in a sector.
+pub(crate) const SECTOR_BYTES: usize = 512;
+
+struct Disk {
+    hal: Hal,
+    front: BlockFront<Hal>,
+}
+
+static DISK: SleepLock<Option<Disk>> = SleepLock::new(None);
+
+/// Why the disk did not do it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum DiskError {
+    /// The domain was given no disk.
+    NoDisk,
+    /// The back end does not answer.
+    Silent,
+    /// The request was not taken.
+    Refused(SubmitError),
+    /// The request failed.
+    Failed(BlockError),
+}
+
+impl fmt::Display for DiskError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NoDisk => f.write_str("this machine has no disk"),
+            Self::Silent => f.write_str("the disk's back end does not answer"),
+            Self::Refused(error) => write!(f, "the disk does not take the request: {error}"),
+            Self::Failed(error) => write!(f, "the disk failed: {error}"),
+        }
+    }
+}
+
+impl core::error::Error for DiskError {}
+
+/// Opens the disk whose directory in the store is `path`. The handshake goes on in the background.
+pub(crate) fn open(path: &str) {
+    let Some(mut hal) = driver::connect() else {
+        return;
+    };
+    match BlockFront::open(&mut hal, path, Options::default()) {
+        Ok(front) => *DISK.lock() = Some(Disk { hal, front }),
+        Err(error) => log::error!("{path}: {error}"),
+    }
+}
+
+/// What the back end says of the disk.
+///
+/// # Errors
+/// [`DiskError::NoDisk`], or [`DiskError::Silent`] when it says nothing.
+pub(crate) fn describe() -> Result<Device, DiskError> {
+    with(|disk| disk.wait(|disk| disk.front.device().copied()))
+}
+
+fn with<R>(action: impl FnOnce(&mut Disk) -> Result<R, DiskError>) -> Result<R, DiskError> {
+    action(DISK.lock().as_mut().ok_or(DiskError::NoDisk)?)
+}
+
+/// Reads whole sectors.
+///
+/// # Errors
+/// [`DiskError`].
+pub(crate) fn read(sector: u64, into: &mut [u8]) -> Result<(), DiskError> {
+    with(|disk| disk.read(sector, into))
+}
+
+/// Writes whole sectors.
+///
+/// # Errors
+/// [`DiskError`].
+pub(crate) fn write(sector: u64, data: &[u8]) -> Result<(), DiskError> {
+    with(|disk| disk.transfer(Operation::Write { sector, data }, &mut []))
+}
+
+/// Returns when everything written before is durable.
+///
+/// # Errors
+/// [`DiskError`]; a disk without a cache that could be flushed counts as durable.
+pub(crate) fn flush() -> Result<(), DiskError> {
+    match with(|disk| disk.transfer(Operation::Flush, &mut [])) {
+        Err(DiskError::Failed(BlockError::NotSupported)) => Ok(()),
+        other => other,
+    }
+}
+
+impl Disk {
+    fn read(&mut self, sector: u64, into: &mut [u8]) -> Result<(), DiskError> {
+        let operation = Operation::Read {
+            sector,
+            len_bytes: into.len(),
+        };
+        self.transfer(operation, into)
+    }
+
+    fn transfer(&mut self, operation: Operation<'_>, into: &mut [u8]) -> Result<(), DiskError> {
+        self.wait(|disk| disk.front.device().copied())?;
+        let id = self
+            .front
+            .submit(&mut self.hal, operation)
+            .map_err(DiskError::Refused)?;
+        self.front.kick(&mut self.hal);
+        let completion = self.wait(|disk| disk.completion(into).filter(|done| done.id == id))?;
+        completion.result.map_err(DiskError::Failed)
+    }
+
+    fn completion(&mut self, into: &mut [u8]) -> Option<Completion> {
+        self.front
+            .next_completion(&mut self.hal, |completion, data| {
+                let len = into.len().min(data.len_bytes());
+                if completion.result.is_ok() {
+                    data.copy_to(0, &mut into[..len]);
+                }
+                completion
+            })
+    }
+
+    /// Lets the driver work until `look` finds what it looks for.
+    fn wait<R>(&mut self, mut look: impl FnMut(&mut Self) -> Option<R>) -> Result<R, DiskError> {
+        let deadline = now_ns() + PATIENCE_NS;
+        let signal = self.hal.signal();
+        loop {
+            while let Some(event) = self.hal.next_watch_event() {
+                self.front.on_watch(&mut self.hal, &event);
+            }
+            self.front.poll(&mut self.hal);
+            if let Some(found) = look(self) {
+                return Ok(found);
+            }
+            if !signal.wait_until(deadline) {
+                return Err(DiskError::Silent);
+            }
+        }
+    }
+}
