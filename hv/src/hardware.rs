@@ -123,6 +123,9 @@ pub trait Machine: Sync + Sized + 'static {
     fn interrupt_cpu(&self, _cpu: CpuId) {}
     /// Loads an L4 table that carries the hypervisor's slots; forgets the non-global translations of the old one.
     fn load_root(&self, l4: Mfn);
+    /// Loads a root table that is no guest's: this CPU has nobody to run, and guests' tables may go away. On a machine of
+    /// one CPU they cannot before the next load, so there is nothing to do.
+    fn leave_guest(&self) {}
     /// Writes the hypervisor's own L4 slots (256–271) into a table that is about to become one.
     fn fill_hypervisor_slots(&self, l4: Mfn);
     /// Forgets translations on this CPU.
@@ -131,6 +134,8 @@ pub trait Machine: Sync + Sized + 'static {
     fn flush_tlb_everywhere(&self, what: Flush) {
         self.flush_tlb(what);
     }
+    /// Writes the caches of all CPUs back.
+    fn flush_caches(&self) {}
     /// Records, for the guests to read, which pseudo-physical frame a machine frame is (the machine-to-physical table).
     fn set_m2p(&self, mfn: Mfn, pfn: u64);
     /// What the machine-to-physical table says.

@@ -15,6 +15,7 @@
 //! | [`frames`] | machine frames: owner, reference and type counts; the allocator |
 //! | [`memory`] | what a guest may ask about its memory: give, take, exchange, map |
 //! | [`paging`] | page tables that guests write and the hypervisor checks |
+//! | [`decode`] | the few instructions that are carried out for guests |
 //! | [`evtchn`] | event channels |
 //! | [`grant`] | grant tables |
 //! | [`sched`], [`time`] | who runs, until when; clocks and timers |
@@ -34,6 +35,7 @@ extern crate alloc;
 
 pub mod call;
 pub mod control;
+pub mod decode;
 pub mod domain;
 pub mod entry;
 pub mod evtchn;

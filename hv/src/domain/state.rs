@@ -112,6 +112,8 @@ pub struct VcpuState {
     pub kernel_root: Option<Mfn>,
     /// Root table of guest-user mode; referenced and typed L4.
     pub user_root: Option<Mfn>,
+    /// An old page table that is still to be taken apart.
+    pub unfinished: Option<crate::paging::Unfinished>,
     /// Exception handlers.
     pub traps: Box<[TrapGate; 256]>,
     /// Other entry points.
@@ -140,6 +142,8 @@ pub struct VcpuState {
     pub iopl: u8,
     /// Guest address and length in ports of its I/O bitmap (`PHYSDEVOP_set_iobitmap`).
     pub io_bitmap: (u64, u32),
+    /// Whether it is in a handler of a non-maskable interrupt: no other comes before its `iret`.
+    pub nmi_masked: bool,
     /// Its last hypercalls.
     pub recent: RecentCalls,
 }
@@ -170,6 +174,7 @@ impl Default for VcpuState {
             kernel_mode: true,
             kernel_root: None,
             user_root: None,
+            unfinished: None,
             traps: Box::new([TrapGate::default(); 256]),
             callbacks: Callbacks::default(),
             kernel_ss: 0,
@@ -184,6 +189,7 @@ impl Default for VcpuState {
             fpu_loaded: false,
             iopl: 0,
             io_bitmap: (0, 0),
+            nmi_masked: false,
             recent: RecentCalls { calls: [(0, 0, 0); 16], count: 0 },
         }
     }

@@ -1,0 +1,143 @@
+//! `mmu_update`: a list of changes to page-table entries, each named by its machine address.
+//!
+//! Xen: public/xen.h, `HYPERVISOR_mmu_update`.
+
+use alloc::sync::Arc;
+
+use pv_abi::errno::Errno;
+use pv_abi::xen::{
+    HYPERVISOR_MMU_UPDATE, MMU_MACHPHYS_UPDATE, MMU_NORMAL_PT_UPDATE, MMU_PT_UPDATE_NO_TRANSLATE,
+    MMU_PT_UPDATE_PRESERVE_AD, MmuUpdate,
+};
+use pv_abi::DomId;
+
+use super::batch;
+use super::foreign::{PageOwner, privileged};
+use super::leaf::{Place, update_l1};
+use super::table::{Owners, Stop, Work, put_table};
+use super::upper::update_upper;
+use crate::Hypervisor;
+use crate::call::Call;
+use crate::domain::Domain;
+use crate::frames::{self, ClaimedMfn, PageType, TypeWord};
+use crate::hardware::Machine;
+use crate::refusal::{Evidence, Refusal};
+use crate::rules::{core as core_rules, paging as rules};
+
+/// What all requests of a list share.
+struct Shared {
+    /// The domain whose tables are changed, where that is not the caller.
+    table_owner: Option<Arc<Domain>>,
+    page_owner: PageOwner,
+}
+
+/// `mmu_update(requests, count, done, foreigndom)`.
+///
+/// # Errors
+/// `ESRCH` for a domain that does not exist, `EPERM` for one the caller may not name, `EINVAL` for a frame, type or
+/// entry that is not allowed, `EBUSY` for an L1 entry to a frame in use, `ENOSYS` for an unknown update.
+pub fn mmu_update<M: Machine>(call: &mut Call<'_, M>, args: [u64; 5]) -> Result<u64, Refusal> {
+    batch::run(call, args, HYPERVISOR_MMU_UPDATE, prepare, one)
+}
+
+fn prepare<M: Machine>(call: &Call<'_, M>, foreign: u32) -> Result<Shared, Refusal> {
+    let table_owner = match foreign >> 16 {
+        0 => None,
+        id => Some(table_owner(call, DomId((id - 1) as u16))?).filter(|domain| domain.id != call.domain().id),
+    };
+    let page_owner = PageOwner::named(call, foreign as u16)?;
+    Ok(Shared { table_owner, page_owner })
+}
+
+#[cold]
+fn table_owner<M: Machine>(call: &Call<'_, M>, id: DomId) -> Result<Arc<Domain>, Refusal> {
+    let found = call.hv.domains.get(id);
+    found.ok_or_else(|| Refusal::errno(Errno::Srch, core_rules::NO_SUCH_DOMAIN).with(Evidence::Value(id.0.into())))
+}
+
+fn one<M: Machine>(call: &mut Call<'_, M>, shared: &Shared, request: MmuUpdate, work: &mut Work) -> Result<(), Stop> {
+    shared.page_owner.permitted(call)?;
+    let command = request.ptr & 7;
+    match command {
+        MMU_NORMAL_PT_UPDATE | MMU_PT_UPDATE_PRESERVE_AD | MMU_PT_UPDATE_NO_TRANSLATE => {
+            let keep_marks = command == MMU_PT_UPDATE_PRESERVE_AD;
+            write_entry(call, shared, request.ptr & !7, request.val, keep_marks, work)
+        }
+        MMU_MACHPHYS_UPDATE => Ok(set_m2p(call, shared, request)?),
+        _ => Err(Refusal::errno(Errno::NoSys, rules::UPDATE_COMMAND).with(Evidence::Value(command)).into()),
+    }
+}
+
+fn set_m2p<M: Machine>(call: &Call<'_, M>, shared: &Shared, request: MmuUpdate) -> Result<(), Refusal> {
+    if shared.table_owner.is_some() {
+        return Err(Refusal::errno(Errno::Perm, rules::M2P_FOREIGN));
+    }
+    let owner = shared.page_owner.with_table(call.domain(), call.domain()).page;
+    let mfn = frames::get(call.hv, ClaimedMfn(request.ptr >> 12), owner)?;
+    call.hv.machine.set_m2p(mfn, request.val);
+    frames::put(call.hv, mfn);
+    Ok(())
+}
+
+fn write_entry<M: Machine>(
+    call: &Call<'_, M>,
+    shared: &Shared,
+    address: u64,
+    value: u64,
+    keep_marks: bool,
+    work: &mut Work,
+) -> Result<(), Stop> {
+    if shared.table_owner.is_some() {
+        privileged(call)?;
+    }
+    let caller = call.domain();
+    let table_domain = shared.table_owner.as_deref().unwrap_or(caller);
+    let owners = shared.page_owner.with_table(caller, table_domain);
+    let mfn = frames::get(call.hv, ClaimedMfn(address >> 12), table_domain.id)?;
+    let place = Place { table: mfn, index: (address as usize & 0xfff) / 8 };
+    let seen = call.hv.frames.record(mfn).type_word();
+    match seen.kind().level().filter(|_| seen.count() != 0 && seen.has(TypeWord::VALIDATED)) {
+        Some(level) => {
+            if level > 1 && !shared.page_owner.is(caller, table_domain) {
+                frames::put(call.hv, mfn);
+                return Err(Refusal::errno(Errno::Inval, rules::FOREIGN_TABLE).into());
+            }
+            write_table(call.hv, place, level, value, keep_marks, owners, work)
+        }
+        None => Ok(write_plain(call.hv, place, value)?),
+    }
+}
+
+/// Writes an entry of a frame that was a table of this level a moment ago; the reference to it is given back.
+fn write_table<M: Machine>(
+    hv: &Hypervisor<M>,
+    place: Place,
+    level: u8,
+    value: u64,
+    keep_marks: bool,
+    owners: Owners<'_>,
+    work: &mut Work,
+) -> Result<(), Stop> {
+    if !hv.frames.record(place.table).acquire_type_in_use(PageType::table(level)) {
+        frames::put(hv, place.table);
+        return Err(Stop::Interrupted);
+    }
+    let outcome = match level {
+        1 => update_l1(hv, place, value, keep_marks, owners).map_err(Stop::Refused),
+        _ => update_upper(hv, place, level, value, keep_marks, owners, work),
+    };
+    // Where ours was the last use of the table, what is left of it is in `work`.
+    let _ = put_table(hv, place.table, work);
+    outcome
+}
+
+/// Writes a word of a frame that is no table; the reference to it is given back.
+fn write_plain<M: Machine>(hv: &Hypervisor<M>, place: Place, value: u64) -> Result<(), Refusal> {
+    if let Err(refusal) = frames::take_type(hv, place.table, PageType::Writable) {
+        frames::put(hv, place.table);
+        return Err(refusal);
+    }
+    hv.machine.write_word(place.table, place.index, value);
+    frames::put_typed(hv, place.table);
+    Ok(())
+}

@@ -1,0 +1,71 @@
+//! From an address to the entry that maps it, through a guest's own tables.
+
+use pv_abi::{DomId, Mfn};
+
+use super::entry::{self, is_present};
+use super::leaf::Place;
+use crate::Hypervisor;
+use crate::frames::{self, Frame, PageType};
+use crate::hardware::Machine;
+
+/// The L1 table below `root` that an address belongs to, its index there, and the entry; none where a level is missing
+/// or the address is not a guest's.
+#[must_use]
+pub fn walk<M: Machine>(hv: &Hypervisor<M>, root: Mfn, address: u64) -> Option<(Mfn, usize, u64)> {
+    let place = find(hv, root, address)?;
+    Some((place.table, place.index, hv.machine.read_word(place.table, place.index)))
+}
+
+/// [`walk`] without reading the last entry.
+#[inline]
+pub(super) fn find<M: Machine>(hv: &Hypervisor<M>, root: Mfn, address: u64) -> Option<Place> {
+    if !entry::is_guest_address(address) {
+        return None;
+    }
+    let table = below(hv, root, entry::index(4, address))?;
+    let table = below(hv, table, entry::index(3, address))?;
+    let table = below(hv, table, entry::index(2, address))?;
+    Some(Place { table, index: entry::index(1, address) })
+}
+
+#[inline]
+fn below<M: Machine>(hv: &Hypervisor<M>, table: Mfn, index: usize) -> Option<Mfn> {
+    let seen = hv.machine.read_word(table, index);
+    // Another CPU may just be taking the table apart, so what is read here is followed only to memory in use.
+    let known = is_present(seen) && hv.frames.find(entry::claimed(seen)).is_some_and(Frame::is_owned);
+    known.then(|| entry::frame(seen))
+}
+
+/// An L1 table that is in use, held so that it stays one.
+pub(super) struct HeldL1<'a, M: Machine> {
+    hv: &'a Hypervisor<M>,
+    pub(super) place: Place,
+}
+
+impl<'a, M: Machine> HeldL1<'a, M> {
+    /// Holds the L1 table of `owner` that an address belongs to.
+    #[inline]
+    pub(super) fn at(hv: &'a Hypervisor<M>, root: Mfn, address: u64, owner: DomId) -> Option<Self> {
+        Self::hold(hv, find(hv, root, address)?, owner)
+    }
+
+    /// Holds a table of `owner`, if it is an L1 table in use.
+    #[inline]
+    pub(super) fn hold(hv: &'a Hypervisor<M>, place: Place, owner: DomId) -> Option<Self> {
+        if !frames::try_get(hv, place.table.into(), owner) {
+            return None;
+        }
+        if !hv.frames.record(place.table).acquire_type_in_use(PageType::L1) {
+            frames::put(hv, place.table);
+            return None;
+        }
+        Some(Self { hv, place })
+    }
+}
+
+impl<M: Machine> Drop for HeldL1<'_, M> {
+    #[inline]
+    fn drop(&mut self) {
+        super::release(self.hv, self.place.table);
+    }
+}
