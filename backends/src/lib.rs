@@ -1,6 +1,7 @@
 //! The service halves of Xen's split drivers, for any kernel that implements [`pv_bus::Hal`].
 //!
 //! - [`block`]: a disk, over any [`block::BlockDevice`].
+//! - [`net`]: a network card, over any [`net::NetPort`], and a learning bridge.
 //!
 //! Every field a guest can write is hostile. So, everywhere in this crate:
 //! - a field is read once into a private copy, checked, and then only the copy is used;
@@ -15,6 +16,7 @@
 extern crate alloc;
 
 pub mod block;
+pub mod net;
 mod shared;
 
 /// Whether a back end has more to do right now.

@@ -6,6 +6,8 @@
     reason = "each test file uses a part of this"
 )]
 
+pub mod net;
+
 use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::rc::Rc;

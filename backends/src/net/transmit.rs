@@ -1,0 +1,249 @@
+//! Frames from the guest.
+//!
+//! Slots are taken from the ring one by one, each as a private copy, and put together to a [`Packet`] that is safe to
+//! copy, or a refusal. All packets of a round are copied in one batch.
+//!
+//! Invariants:
+//! - Every slot that was taken is answered exactly once.
+//! - A round takes one ring full of slots at most.
+
+use alloc::vec;
+use alloc::vec::Vec;
+
+use pv_abi::io::netif::{
+    NETIF_RSP_DROPPED, NETIF_RSP_ERROR, NETIF_RSP_NULL, NETIF_RSP_OKAY, NETTXF_EXTRA_INFO,
+    NETTXF_MORE_DATA, NetifTxRequest, NetifTxResponse, XEN_NETIF_EXTRA_FLAG_MORE,
+    XEN_NETIF_EXTRA_TYPE_MAX,
+};
+use pv_bus::net::{Checksum, Frame, MAX_SLOTS, MIN_FRAME_BYTES};
+use pv_bus::refusal::{Refusals, Rule};
+use pv_bus::ring::{BackRing, RingBroken};
+use pv_bus::{DomId, GrantCopy, GrantRef, Hal, PAGE_SIZE, Port};
+
+use super::port::NetPort;
+use super::{Counters, rules};
+
+pub(super) struct Transmit<H: Hal> {
+    pub(super) ring: BackRing<H::Mapping, NetifTxRequest, NetifTxResponse>,
+    pub(super) port: Port,
+    pub(super) peer: DomId,
+}
+
+/// The front end broke a rule that leaves no way to go on.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Fatal {
+    Ring(RingBroken),
+    Rule(Rule, u64),
+}
+
+/// Bytes within one granted page.
+struct Piece {
+    grant: GrantRef,
+    offset: usize,
+    len_bytes: usize,
+}
+
+/// The slots of one frame.
+#[derive(Default)]
+struct Slots {
+    data: Vec<NetifTxRequest>,
+    /// Ids to be answered, and whether the slot held extra information.
+    ids: Vec<(u16, bool)>,
+    /// The first extra information there was.
+    extra: Option<u8>,
+}
+
+/// A frame that is safe to copy.
+struct Packet {
+    ids: Vec<(u16, bool)>,
+    pieces: Vec<Piece>,
+    bytes: Vec<u8>,
+    checksum: Checksum,
+    failed: Option<GrantRef>,
+}
+
+impl<H: Hal> Transmit<H> {
+    /// Takes a round of frames to `port`. True when there was something.
+    pub(super) fn round(
+        &mut self,
+        hal: &mut H,
+        port: &mut impl NetPort,
+        refusals: &mut Refusals,
+        counters: &mut Counters,
+    ) -> Result<bool, Fatal> {
+        let mut packets = Vec::new();
+        let mut left = self.ring.entries();
+        while left > 0 {
+            let before = self.ring.in_flight();
+            let Some(slots) = self.take_slots()? else {
+                break;
+            };
+            left = left.saturating_sub(self.ring.in_flight() - before);
+            match check(&slots) {
+                Ok(packet) => packets.push(packet),
+                Err((rule, value)) => {
+                    refusals.refuse(hal.now_ns(), rule, format_args!("value {value:#x}"));
+                    counters.refused += 1;
+                    self.answer(&slots.ids, NETIF_RSP_ERROR);
+                }
+            }
+        }
+        let any = !packets.is_empty();
+        self.copy(hal, &mut packets);
+        for packet in packets {
+            self.deliver(hal, port, refusals, counters, packet);
+        }
+        if self.ring.publish() {
+            hal.notify(self.port);
+        }
+        Ok(self.ring.rearm().map_err(Fatal::Ring)? || any)
+    }
+
+    /// All slots of the next frame.
+    fn take_slots(&mut self) -> Result<Option<Slots>, Fatal> {
+        let Some(first) = self.ring.take().map_err(Fatal::Ring)? else {
+            return Ok(None);
+        };
+        let mut slots = Slots::default();
+        let mut more = first.flags & NETTXF_MORE_DATA != 0;
+        let mut extra = first.flags & NETTXF_EXTRA_INFO != 0;
+        slots.ids.push((first.id, false));
+        slots.data.push(first);
+        while extra {
+            let slot = self.take_next()?;
+            let [kind, flags] = (slot.gref as u16).to_le_bytes();
+            if kind == 0 || kind >= XEN_NETIF_EXTRA_TYPE_MAX {
+                return Err(Fatal::Rule(rules::TX_EXTRA_TYPE, u64::from(kind)));
+            }
+            slots.extra.get_or_insert(kind);
+            slots.ids.push((slot.id, true));
+            extra = flags & XEN_NETIF_EXTRA_FLAG_MORE != 0;
+        }
+        while more {
+            let slot = self.take_next()?;
+            more = slot.flags & NETTXF_MORE_DATA != 0;
+            slots.ids.push((slot.id, false));
+            slots.data.push(slot);
+        }
+        Ok(Some(slots))
+    }
+
+    fn take_next(&mut self) -> Result<NetifTxRequest, Fatal> {
+        let slot = self.ring.take().map_err(Fatal::Ring)?;
+        slot.ok_or(Fatal::Rule(
+            rules::TX_UNFINISHED,
+            u64::from(self.ring.in_flight()),
+        ))
+    }
+
+    fn copy(&mut self, hal: &mut H, packets: &mut [Packet]) {
+        let mut batch = Vec::new();
+        let mut owners = Vec::new();
+        for (owner, packet) in packets.iter_mut().enumerate() {
+            let mut rest = packet.bytes.as_mut_slice();
+            for piece in &packet.pieces {
+                let (into, after) = rest.split_at_mut(piece.len_bytes);
+                rest = after;
+                batch.push(GrantCopy::from_peer(piece.grant, piece.offset, into));
+                owners.push(owner);
+            }
+        }
+        if batch.is_empty() {
+            return;
+        }
+        hal.copy_grants(self.peer, &mut batch);
+        let results: Vec<_> = batch.iter().map(|copy| (copy.grant, copy.result)).collect();
+        for (owner, (grant, result)) in owners.into_iter().zip(results) {
+            if result.is_err() {
+                packets[owner].failed.get_or_insert(grant);
+            }
+        }
+    }
+
+    fn deliver(
+        &mut self,
+        hal: &mut H,
+        port: &mut impl NetPort,
+        refusals: &mut Refusals,
+        counters: &mut Counters,
+        packet: Packet,
+    ) {
+        if let Some(grant) = packet.failed {
+            refusals.refuse(hal.now_ns(), rules::TX_GRANT, format_args!("grant {grant}"));
+            counters.refused += 1;
+            return self.answer(&packet.ids, NETIF_RSP_ERROR);
+        }
+        let mut frame = Frame {
+            bytes: packet.bytes,
+            checksum: packet.checksum,
+        };
+        if !port.accepts_blank_checksums()
+            && let Err(error) = frame.complete_checksum()
+        {
+            refusals.refuse(hal.now_ns(), rules::TX_CHECKSUM, format_args!("{error}"));
+            counters.refused += 1;
+            return self.answer(&packet.ids, NETIF_RSP_ERROR);
+        }
+        counters.from_guest += 1;
+        let taken = port.transmit(frame);
+        counters.dropped += u64::from(!taken);
+        self.answer(
+            &packet.ids,
+            if taken {
+                NETIF_RSP_OKAY
+            } else {
+                NETIF_RSP_DROPPED
+            },
+        );
+    }
+
+    fn answer(&mut self, ids: &[(u16, bool)], code: i16) {
+        for (id, is_extra) in ids {
+            let status = if *is_extra { NETIF_RSP_NULL } else { code };
+            if !self.ring.push(&NetifTxResponse { id: *id, status }) {
+                log::error!("net.back.response_without_request: {id}");
+            }
+        }
+    }
+}
+
+fn check(slots: &Slots) -> Result<Packet, (Rule, u64)> {
+    if let Some(kind) = slots.extra {
+        return Err((rules::TX_EXTRA_NOT_OFFERED, u64::from(kind)));
+    }
+    if slots.data.len() > MAX_SLOTS {
+        return Err((rules::TX_SLOTS, slots.data.len() as u64));
+    }
+    let Some((first, rest)) = slots.data.split_first() else {
+        return Err((rules::TX_SLOTS, 0));
+    };
+    let total = usize::from(first.size);
+    let in_rest: usize = rest.iter().map(|slot| usize::from(slot.size)).sum();
+    let in_first = total
+        .checked_sub(in_rest)
+        .ok_or((rules::TX_SIZE, total as u64))?;
+    if total < MIN_FRAME_BYTES {
+        return Err((rules::TX_SIZE, total as u64));
+    }
+    let mut pieces = Vec::with_capacity(slots.data.len());
+    let lengths = core::iter::once(in_first).chain(rest.iter().map(|slot| usize::from(slot.size)));
+    for (slot, len_bytes) in slots.data.iter().zip(lengths) {
+        let offset = usize::from(slot.offset);
+        if offset + len_bytes > PAGE_SIZE {
+            return Err((rules::TX_PAGE, (offset + len_bytes) as u64));
+        }
+        pieces.push(Piece {
+            grant: GrantRef(slot.gref),
+            offset,
+            len_bytes,
+        });
+    }
+    let checksum = Checksum::from_transmit_flags(first.flags);
+    Ok(Packet {
+        ids: slots.ids.clone(),
+        pieces,
+        bytes: vec![0; total],
+        checksum,
+        failed: None,
+    })
+}
