@@ -17,6 +17,7 @@ pub mod io;
 pub mod layout;
 pub mod memory;
 mod newtypes;
+mod payload;
 pub mod nmi;
 pub mod physdev;
 pub mod platform;
