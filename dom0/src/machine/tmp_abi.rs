@@ -33,10 +33,24 @@ pub(crate) mod domctl {
 }
 pub(crate) mod sysctl {
     use zerocopy::*;
-    #[derive(Clone, Copy, FromBytes, IntoBytes, Immutable, KnownLayout)] #[repr(C)]
-    pub(crate) struct Sysctl { pub(crate) cmd: u32, pub(crate) interface_version: u32, pub(crate) u: [u8; 128] }
-    #[derive(Clone, Copy, FromBytes, IntoBytes, Immutable, KnownLayout)] #[repr(C)]
-    pub(crate) struct SysctlReadconsole { pub(crate) clear: u8, pub(crate) incremental: u8, pub(crate) pad: u16, pub(crate) index: u32, pub(crate) buffer: u64, pub(crate) count: u32, pub(crate) _pad1: u32 }
+    #[derive(Clone, Copy, FromBytes, IntoBytes, Immutable, KnownLayout)]
+    #[repr(C)]
+    pub(crate) struct Sysctl {
+        pub(crate) cmd: u32,
+        pub(crate) interface_version: u32,
+        pub(crate) u: [u8; 128],
+    }
+    #[derive(Clone, Copy, FromBytes, IntoBytes, Immutable, KnownLayout)]
+    #[repr(C)]
+    pub(crate) struct SysctlReadconsole {
+        pub(crate) clear: u8,
+        pub(crate) incremental: u8,
+        pub(crate) pad: u16,
+        pub(crate) index: u32,
+        pub(crate) buffer: u64,
+        pub(crate) count: u32,
+        pub(crate) _pad1: u32,
+    }
     pub(crate) const XEN_SYSCTL_INTERFACE_VERSION: u32 = 0x15;
     pub(crate) const XEN_SYSCTL_READCONSOLE: u32 = 1;
 }

@@ -174,6 +174,7 @@ impl Service {
         self.names
             .introduce(domain, built.store_frame.0, built.store_port.0)
             .map_err(|error| format!("the store does not take it: {error}"))?;
+        self.attach_devices(domain, config)?;
         let port = Port(built.console_port.0);
         let console = GuestConsole::attach(&mut self.hal, domain, port)?;
         match self.xen.unpause(domain) {
@@ -263,6 +264,7 @@ impl Service {
     }
 
     fn take_down(&mut self, domain: DomId, handle: &str) {
+        self.devices.detach(&mut self.hal, domain);
         if let Err(error) = self.names.release(domain) {
             log::debug!("xenstore: domain {}: {error}", domain.0);
         }

@@ -1,6 +1,7 @@
 //! The service domain at work: the loop, and what it serves.
 
 mod commands;
+mod devices;
 mod guests;
 mod terminal;
 
@@ -20,6 +21,7 @@ use pv_guest_kernel::println;
 use pv_guest_kernel::task::Signal;
 
 use crate::machine::control::Xen;
+use devices::Devices;
 use guests::Guest;
 use terminal::Terminal;
 
@@ -39,6 +41,7 @@ pub(crate) struct Service {
     server: Rc<RefCell<Server>>,
     ramdisk: Ramdisk<'static>,
     guests: BTreeMap<DomId, Guest>,
+    devices: Devices,
     terminal: Terminal,
     created: u64,
     /// A guest was started together with this domain.
@@ -70,6 +73,7 @@ impl Service {
             server,
             ramdisk: ramdisk()?,
             guests: BTreeMap::new(),
+            devices: Devices::find(&signal)?,
             terminal: Terminal::start(&signal),
             created: 0,
             started_any: false,
@@ -96,7 +100,8 @@ impl Service {
 
     /// Lets each part do what it can; says whether one of them did anything.
     fn turn(&mut self) -> bool {
-        let mut busy = self.store.turn(&mut self.hal);
+        let mut busy = self.devices.turn(&mut self.hal);
+        busy |= self.store.turn(&mut self.hal);
         busy |= self.serve_consoles();
         busy |= self.serve_terminal();
         if self.stopped.take() {
