@@ -71,6 +71,15 @@ impl<M: Machine> Call<'_, M> {
         self.hv.machine.copy_to_guest(to, value.as_bytes()).map_err(|fault| memory_refusal(fault.0))
     }
 
+    /// Reads bytes, once.
+    ///
+    /// # Errors
+    /// `EFAULT` where they are not readable guest memory.
+    #[inline]
+    pub fn read_bytes(&self, from: u64, into: &mut [u8]) -> Result<(), Refusal> {
+        self.hv.machine.copy_from_guest(from, into).map_err(|fault| memory_refusal(fault.0))
+    }
+
     /// Reads element `index` of an array in guest memory.
     ///
     /// # Errors

@@ -1,4 +1,33 @@
 //! What a toolstack and dom0 may ask; how dom0 is built.
+//!
+//! | file | what is decided there |
+//! |---|---|
+//! | `options` | the command line |
+//! | `build` | dom0: its kernel, its memory, its first vCPU |
+//! | `version`, `console` | what any guest asks of the hypervisor as such |
+//! | `domctl`, `sysctl`, `platform` | the operations of a toolstack and of dom0 |
+//! | `destroy`, `crash` | how a domain ends |
+//! | `physdev`, `pci`, `permissions` | devices and their interrupts |
+
+pub mod build;
+pub mod console;
+mod crash;
+pub(crate) mod destroy;
+pub mod options;
+pub(crate) mod pci;
+pub mod permissions;
+pub mod physdev;
+mod settings;
+mod version;
+
+pub use build::{Dom0, Ramdisk, build_dom0, start};
+pub use console::console_io;
+pub use crash::{crash, on_shutdown, report_guest_crash};
+pub use physdev::physdev_op;
+pub use settings::{Settings, TscSettings};
+pub use version::xen_version;
+
+pub use crate::domain::context::apply as set_context;
 
 use pv_abi::errno::Errno;
 
@@ -6,45 +35,19 @@ use crate::call::Call;
 use crate::hardware::Machine;
 use crate::refusal::Refusal;
 use crate::rules;
-use crate::Hypervisor;
-use crate::domain::Running;
-use crate::registers::Registers;
 
-pub mod console;
-pub mod options;
-pub mod permissions;
-pub mod physdev;
-
-/// The privileged domain's choices for a domain.
-#[derive(Debug, Default)]
-pub struct Settings;
+/// Whether the calling vCPU may not go on now (its domain shut down or paused, it blocked).
+#[must_use]
+#[inline]
+pub fn must_stop<M: Machine>(call: &Call<'_, M>) -> bool {
+    !call.vcpu().is_runnable()
+}
 
 /// `platform_op`.
 ///
 /// # Errors
 /// `ENOSYS` for an operation that is not implemented.
 pub fn platform_op<M: Machine>(_call: &mut Call<'_, M>, _args: [u64; 5]) -> Result<u64, Refusal> {
-    Err(Refusal::errno(Errno::NoSys, rules::core::UNKNOWN_OPERATION))
-}
-/// `xen_version`.
-///
-/// # Errors
-/// `ENOSYS` for an operation that is not implemented.
-pub fn xen_version<M: Machine>(_call: &mut Call<'_, M>, _args: [u64; 5]) -> Result<u64, Refusal> {
-    Err(Refusal::errno(Errno::NoSys, rules::core::UNKNOWN_OPERATION))
-}
-/// `console_io`.
-///
-/// # Errors
-/// `ENOSYS` for an operation that is not implemented.
-pub fn console_io<M: Machine>(_call: &mut Call<'_, M>, _args: [u64; 5]) -> Result<u64, Refusal> {
-    Err(Refusal::errno(Errno::NoSys, rules::core::UNKNOWN_OPERATION))
-}
-/// `physdev_op`.
-///
-/// # Errors
-/// `ENOSYS` for an operation that is not implemented.
-pub fn physdev_op<M: Machine>(_call: &mut Call<'_, M>, _args: [u64; 5]) -> Result<u64, Refusal> {
     Err(Refusal::errno(Errno::NoSys, rules::core::UNKNOWN_OPERATION))
 }
 /// `sysctl`.
@@ -60,12 +63,4 @@ pub fn sysctl<M: Machine>(_call: &mut Call<'_, M>, _args: [u64; 5]) -> Result<u6
 /// `ENOSYS` for an operation that is not implemented.
 pub fn domctl<M: Machine>(_call: &mut Call<'_, M>, _args: [u64; 5]) -> Result<u64, Refusal> {
     Err(Refusal::errno(Errno::NoSys, rules::core::UNKNOWN_OPERATION))
-}
-/// Crashes the calling domain alone: prints its registers, the reason and its last hypercalls; its toolstack is told.
-pub fn crash<M: Machine>(_hv: &Hypervisor<M>, _running: &mut Running, _registers: &mut Registers, _refusal: &Refusal) {}
-
-/// Whether the calling vCPU may not go on now (its domain shut down or paused, it blocked).
-#[must_use]
-pub fn must_stop<M: Machine>(call: &Call<'_, M>) -> bool {
-    !call.vcpu().is_runnable()
 }

@@ -1,15 +1,48 @@
 //! Exceptions to the guest, emulated instructions, CPUID, descriptors.
+//!
+//! A PV kernel runs in ring 3 beside its user. What the CPU would do for a kernel in ring 0 (enter it on an exception,
+//! return from it, run its privileged instructions, keep its descriptor tables) is done here, by the tables it
+//! registered. Nothing a guest does here can fault the hypervisor: where it cannot be entered any more it is crashed.
 
-use pv_abi::errno::Errno;
+mod bounce;
+mod callbacks;
+pub(crate) mod cpuid;
+pub(crate) mod descriptors;
+mod exceptions;
+mod iret;
+mod msr;
+mod page_fault;
+mod ports;
+pub(crate) mod privileged;
+pub(crate) mod processor;
+#[cfg(test)]
+mod tests;
 
-use crate::call::Call;
-use crate::hardware::Machine;
-use crate::refusal::Refusal;
-use crate::rules;
+pub use bounce::enter_failsafe;
+pub use callbacks::{callback_op, nmi_op, set_callbacks, set_trap_table, stack_switch};
+pub(crate) use callbacks::{gate, is_canonical};
+pub use descriptors::{set_gdt, update_descriptor};
+pub use exceptions::{deliver_nmi, deliver_upcall, enter_system_call, on_exception};
+pub use iret::iret;
+pub use ports::LegacyPorts;
+pub use processor::{fpu_taskswitch, get_debugreg, set_debugreg, set_segment_base, vm_assist};
+
 use crate::Hypervisor;
 use crate::domain::Running;
-use crate::entry::Exception;
+use crate::hardware::Machine;
 use crate::registers::Registers;
+use crate::rules::traps as rule;
+
+/// Exception vectors (AMD APM 2 §8.2).
+#[allow(missing_docs, reason = "the architecture's names")]
+pub mod vector {
+    pub const DEBUG: u8 = 1;
+    pub const NMI: u8 = 2;
+    pub const INVALID_OPCODE: u8 = 6;
+    pub const NO_DEVICE: u8 = 7;
+    pub const PROTECTION: u8 = 13;
+    pub const PAGE_FAULT: u8 = 14;
+}
 
 /// The system-call instructions whose way in is not a hypercall.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -22,105 +55,17 @@ pub enum SystemCall {
     Sysenter,
 }
 
-/// `set_trap_table`.
-///
-/// # Errors
-/// `ENOSYS` for an operation that is not implemented.
-pub fn set_trap_table<M: Machine>(_call: &mut Call<'_, M>, _args: [u64; 5]) -> Result<u64, Refusal> {
-    Err(Refusal::errno(Errno::NoSys, rules::core::UNKNOWN_OPERATION))
+/// Hands an exception to the guest's handler; without one, the domain is crashed.
+#[inline]
+pub fn inject<M: Machine>(
+    hv: &Hypervisor<M>,
+    running: &mut Running,
+    registers: &mut Registers,
+    vector: u8,
+    error_code: Option<u32>,
+) {
+    let gate = running.state.traps[usize::from(vector)];
+    let masks_events = gate.flags & callbacks::GATE_MASKS_EVENTS != 0;
+    let entry = bounce::Entry { address: gate.address, masks_events, error_code };
+    bounce::enter(hv, running, registers, entry, rule::NO_HANDLER);
 }
-/// `set_gdt`.
-///
-/// # Errors
-/// `ENOSYS` for an operation that is not implemented.
-pub fn set_gdt<M: Machine>(_call: &mut Call<'_, M>, _args: [u64; 5]) -> Result<u64, Refusal> {
-    Err(Refusal::errno(Errno::NoSys, rules::core::UNKNOWN_OPERATION))
-}
-/// `stack_switch`.
-///
-/// # Errors
-/// `ENOSYS` for an operation that is not implemented.
-pub fn stack_switch<M: Machine>(_call: &mut Call<'_, M>, _args: [u64; 5]) -> Result<u64, Refusal> {
-    Err(Refusal::errno(Errno::NoSys, rules::core::UNKNOWN_OPERATION))
-}
-/// `set_callbacks`.
-///
-/// # Errors
-/// `ENOSYS` for an operation that is not implemented.
-pub fn set_callbacks<M: Machine>(_call: &mut Call<'_, M>, _args: [u64; 5]) -> Result<u64, Refusal> {
-    Err(Refusal::errno(Errno::NoSys, rules::core::UNKNOWN_OPERATION))
-}
-/// `fpu_taskswitch`.
-///
-/// # Errors
-/// `ENOSYS` for an operation that is not implemented.
-pub fn fpu_taskswitch<M: Machine>(_call: &mut Call<'_, M>, _args: [u64; 5]) -> Result<u64, Refusal> {
-    Err(Refusal::errno(Errno::NoSys, rules::core::UNKNOWN_OPERATION))
-}
-/// `set_debugreg`.
-///
-/// # Errors
-/// `ENOSYS` for an operation that is not implemented.
-pub fn set_debugreg<M: Machine>(_call: &mut Call<'_, M>, _args: [u64; 5]) -> Result<u64, Refusal> {
-    Err(Refusal::errno(Errno::NoSys, rules::core::UNKNOWN_OPERATION))
-}
-/// `get_debugreg`.
-///
-/// # Errors
-/// `ENOSYS` for an operation that is not implemented.
-pub fn get_debugreg<M: Machine>(_call: &mut Call<'_, M>, _args: [u64; 5]) -> Result<u64, Refusal> {
-    Err(Refusal::errno(Errno::NoSys, rules::core::UNKNOWN_OPERATION))
-}
-/// `update_descriptor`.
-///
-/// # Errors
-/// `ENOSYS` for an operation that is not implemented.
-pub fn update_descriptor<M: Machine>(_call: &mut Call<'_, M>, _args: [u64; 5]) -> Result<u64, Refusal> {
-    Err(Refusal::errno(Errno::NoSys, rules::core::UNKNOWN_OPERATION))
-}
-/// `vm_assist`.
-///
-/// # Errors
-/// `ENOSYS` for an operation that is not implemented.
-pub fn vm_assist<M: Machine>(_call: &mut Call<'_, M>, _args: [u64; 5]) -> Result<u64, Refusal> {
-    Err(Refusal::errno(Errno::NoSys, rules::core::UNKNOWN_OPERATION))
-}
-/// `iret`.
-///
-/// # Errors
-/// `ENOSYS` for an operation that is not implemented.
-pub fn iret<M: Machine>(_call: &mut Call<'_, M>, _args: [u64; 5]) -> Result<u64, Refusal> {
-    Err(Refusal::errno(Errno::NoSys, rules::core::UNKNOWN_OPERATION))
-}
-/// `set_segment_base`.
-///
-/// # Errors
-/// `ENOSYS` for an operation that is not implemented.
-pub fn set_segment_base<M: Machine>(_call: &mut Call<'_, M>, _args: [u64; 5]) -> Result<u64, Refusal> {
-    Err(Refusal::errno(Errno::NoSys, rules::core::UNKNOWN_OPERATION))
-}
-/// `nmi_op`.
-///
-/// # Errors
-/// `ENOSYS` for an operation that is not implemented.
-pub fn nmi_op<M: Machine>(_call: &mut Call<'_, M>, _args: [u64; 5]) -> Result<u64, Refusal> {
-    Err(Refusal::errno(Errno::NoSys, rules::core::UNKNOWN_OPERATION))
-}
-/// `callback_op`.
-///
-/// # Errors
-/// `ENOSYS` for an operation that is not implemented.
-pub fn callback_op<M: Machine>(_call: &mut Call<'_, M>, _args: [u64; 5]) -> Result<u64, Refusal> {
-    Err(Refusal::errno(Errno::NoSys, rules::core::UNKNOWN_OPERATION))
-}
-/// Enters the guest kernel for a system call of its user.
-pub fn enter_system_call<M: Machine>(_hv: &Hypervisor<M>, _running: &mut Running, _registers: &mut Registers, _how: SystemCall) {}
-
-/// Handles an exception in the guest: emulates, fixes, delivers, or crashes the domain.
-pub fn on_exception<M: Machine>(_hv: &Hypervisor<M>, _running: &mut Running, _registers: &mut Registers, _exception: Exception) {}
-
-/// Delivers a non-maskable interrupt to the guest.
-pub fn deliver_nmi<M: Machine>(_hv: &Hypervisor<M>, _running: &mut Running, _registers: &mut Registers) {}
-
-/// Delivers an event upcall: masks events and enters the event callback.
-pub fn deliver_upcall<M: Machine>(_hv: &Hypervisor<M>, _running: &mut Running, _registers: &mut Registers) {}

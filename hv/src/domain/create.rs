@@ -1,0 +1,140 @@
+//! Making domains and their vCPUs.
+
+use alloc::boxed::Box;
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+use core::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64};
+
+use pv_abi::errno::Errno;
+use pv_abi::xen::{VcpuInfo, XEN_LEGACY_MAX_VCPUS};
+use pv_abi::{DomId, VcpuId};
+use spin::{Mutex, Once};
+
+use super::{Domain, Lifecycle, Vcpu, stopped};
+use crate::Hypervisor;
+use crate::control::Settings;
+use crate::control::permissions::Permissions;
+use crate::evtchn::EventChannels;
+use crate::frames::{self, DomainMemory};
+use crate::grant::GrantTable;
+use crate::hardware::Machine;
+use crate::refusal::{Evidence, Refusal};
+use crate::rules::{Limiter, control as rule};
+use crate::sched;
+
+/// The weight of a domain whose toolstack did not choose one.
+const USUAL_WEIGHT: u32 = 256;
+/// Bytes of a `vcpu_info`.
+const INFO_BYTES: usize = size_of::<VcpuInfo>();
+
+/// What a domain is made with.
+#[derive(Debug)]
+pub struct DomainConfig {
+    /// The toolstack's name for it.
+    pub handle: [u8; 16],
+    /// Whether it may control other domains and the machine.
+    pub privileged: bool,
+    /// The highest event-channel port it may allocate.
+    pub max_event_port: u32,
+    /// Frames that its grant table may grow to.
+    pub max_grant_frames: u32,
+    /// Frames' worth of mappings of others' grants it may have.
+    pub max_maptrack_frames: u32,
+    /// The toolstack's other choices.
+    pub settings: Settings,
+}
+
+impl Default for DomainConfig {
+    fn default() -> Self {
+        Self {
+            handle: [0; 16],
+            privileged: false,
+            max_event_port: u32::MAX,
+            max_grant_frames: 64,
+            max_maptrack_frames: 1024,
+            settings: Settings::default(),
+        }
+    }
+}
+
+impl Domain {
+    /// Makes a domain with no memory and no vCPUs, paused by its toolstack, and enters it in the table.
+    ///
+    /// # Errors
+    /// `ENOMEM` without a frame for its `shared_info`, `EEXIST` where the number is taken.
+    pub fn new<M: Machine>(hv: &Hypervisor<M>, id: DomId, config: DomainConfig) -> Result<Arc<Self>, Refusal> {
+        let shared_info = frames::allocate_shared_for(hv, id)
+            .ok_or_else(|| Refusal::errno(Errno::NoMem, rule::NO_MEMORY_FOR_DOMAIN))?;
+        for vcpu in 0..XEN_LEGACY_MAX_VCPUS as usize {
+            hv.machine.swap_byte(shared_info, vcpu * INFO_BYTES + 1, 1);
+        }
+        let permissions =
+            if config.privileged { Permissions::of_dom0(hv.machine.line_count()) } else { Permissions::default() };
+        let domain = Arc::new(Self {
+            id,
+            handle: Mutex::new(config.handle),
+            privileged: config.privileged,
+            shared_info,
+            memory: Mutex::new(DomainMemory::default()),
+            events: Mutex::new(EventChannels::new(config.max_event_port)),
+            grants: Mutex::new(GrantTable::new(config.max_grant_frames, config.max_maptrack_frames)),
+            permissions: Mutex::new(permissions),
+            ports: Mutex::default(),
+            vcpus: Once::new(),
+            assists: AtomicU64::new(0),
+            lifecycle: Mutex::new(Lifecycle { paused_by_control: true, ..Lifecycle::default() }),
+            pause_count: AtomicU32::new(1),
+            polling: AtomicU32::new(0),
+            weight: AtomicU32::new(USUAL_WEIGHT),
+            limiter: Mutex::new(Limiter::default()),
+            settings: Mutex::new(config.settings),
+        });
+        if hv.domains.insert(domain.clone()) {
+            return Ok(domain);
+        }
+        frames::free_shared(hv, shared_info);
+        Err(Refusal::errno(Errno::Exist, rule::DOMAIN_EXISTS).with(Evidence::Value(id.0.into())))
+    }
+}
+
+/// Gives a domain its vCPUs, once; all are down until one is given a context.
+///
+/// # Errors
+/// `EINVAL` for none, for more than 32, or where it has another number already.
+pub fn add_vcpus<M: Machine>(hv: &Hypervisor<M>, domain: &Arc<Domain>, count: u32) -> Result<(), Refusal> {
+    if count == 0 || count > XEN_LEGACY_MAX_VCPUS {
+        let evidence = Evidence::Limit { asked: count.into(), limit: XEN_LEGACY_MAX_VCPUS.into() };
+        return Err(Refusal::errno(Errno::Inval, rule::VCPU_COUNT).with(evidence));
+    }
+    if let Some(vcpus) = domain.vcpus.get() {
+        let evidence = Evidence::Limit { asked: count.into(), limit: vcpus.len() as u64 };
+        return if vcpus.len() == count as usize {
+            Ok(())
+        } else {
+            Err(Refusal::errno(Errno::Inval, rule::VCPU_COUNT).with(evidence))
+        };
+    }
+    let vcpus = domain.vcpus.call_once(|| (0..count).map(|id| vcpu(domain, VcpuId(id))).collect::<Vec<_>>());
+    for vcpu in vcpus {
+        sched::add_vcpu(hv, vcpu);
+    }
+    Ok(())
+}
+
+fn vcpu(domain: &Arc<Domain>, id: VcpuId) -> Arc<Vcpu> {
+    let info = (domain.shared_info.0 << 12) + id.0 as u64 * INFO_BYTES as u64;
+    Arc::new(Vcpu {
+        id,
+        domain: domain.clone(),
+        info: AtomicU64::new(info),
+        work: AtomicU32::new(0),
+        stopped: AtomicU32::new(stopped::DOWN),
+        initialised: AtomicBool::new(false),
+        cpu: AtomicU32::new(0),
+        nmi_pending: AtomicU8::new(0),
+        schedule: Default::default(),
+        timers: Mutex::default(),
+        runstate: Mutex::default(),
+        state: Mutex::new(Some(Box::default())),
+    })
+}
