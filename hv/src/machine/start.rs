@@ -6,15 +6,17 @@
 use alloc::boxed::Box;
 use alloc::vec::Vec;
 use core::arch::x86_64::{__cpuid, __cpuid_count};
+use core::ops::Range;
 
 use hv::control::options::Options;
+use hv::control::{self, Dom0, Ramdisk};
 use hv::domain::DomainTable;
 use hv::frames::{self, Allocator, Frame, FrameTable, PageType};
 use hv::hardware::Machine;
 use hv::{Hypervisor, sched};
 use log::info;
-use pv_abi::Mfn;
-use pv_abi::xen::DOMID_XEN;
+use pv_abi::{DomId, Mfn};
+
 use spin::Mutex;
 use x86_64::registers::control::{Cr4, Cr4Flags};
 
@@ -23,9 +25,9 @@ use super::apic::{self, IoApics, LocalApic};
 use super::boot::{ALLOCATOR, Devices, HEAP, PREPARED, Prepared, fail};
 use super::clock::Clock;
 use super::cpu::Cpu;
-use super::hardware::{CONSOLE, Hardware};
+use super::hardware::{CONSOLE, Hardware, bytes};
 use super::layout::{DIRECT_MAP, PAGE};
-use super::multiboot::MemoryRange;
+use super::multiboot::{MemoryRange, Module};
 use super::vectors::msr;
 use super::{entry, fixup, fpu, messages, smap};
 
@@ -42,7 +44,9 @@ pub(crate) extern "C" fn on_own_stack() -> ! {
     // SAFETY: the range was taken for this and is mapped with all RAM.
     unsafe { ALLOCATOR.lock().claim(heap, HEAP as usize) };
     turn_on_features();
+    let modules = core::mem::take(&mut prepared.information.modules);
     let hv = put_together(prepared);
+    start_dom0(hv, &modules);
     entry::enter_first_guest(hv)
 }
 
@@ -94,9 +98,28 @@ fn put_together(prepared: Prepared) -> &'static Hypervisor<Hardware> {
         frames::add_free(hv, range.start / PAGE..range.end / PAGE);
     }
     for frame in m2p.step_by(PAGE as usize) {
-        frames::share(hv, Mfn(frame / PAGE), DOMID_XEN, PageType::Shared);
+        frames::share(hv, Mfn(frame / PAGE), DomId::XEN, PageType::Shared);
     }
     hv
+}
+
+/// Builds dom0 from the modules: its kernel, then its ramdisk.
+fn start_dom0(hv: &Hypervisor<Hardware>, modules: &[Module]) {
+    let [kernel, rest @ ..] = modules else { fail("no kernel for dom0") };
+    // SAFETY: the module is RAM that was taken for it, and is given up only below.
+    let file = unsafe { bytes(kernel.start, kernel.end - kernel.start) };
+    let ramdisk = rest.first().map(|module| Ramdisk { frames: frames_of(module), len: module.end - module.start });
+    let dom0 = Dom0 { kernel: file, command_line: &kernel.arguments, ramdisk };
+    match control::build_dom0(hv, &dom0) {
+        Ok(domain) => control::start(hv, &domain),
+        Err(error) => fail(error),
+    }
+    frames::add_free(hv, frames_of(kernel));
+    info!("dom0 starts with {} free frames left for others", hv.allocator.lock().free_count());
+}
+
+fn frames_of(module: &Module) -> Range<u64> {
+    module.start / PAGE..module.end.div_ceil(PAGE)
 }
 
 fn start_devices(devices: Devices, acpi: &Acpi) -> Hardware {
