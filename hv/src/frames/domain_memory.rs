@@ -7,6 +7,7 @@ use alloc::vec::Vec;
 use core::sync::atomic::Ordering;
 
 use pv_abi::Mfn;
+use pv_abi::memory::E820Entry;
 
 use super::FrameTable;
 use super::record::{END, LISTED};
@@ -24,18 +25,7 @@ pub struct DomainMemory {
     /// It is being taken apart: no frame is added any more.
     pub closed: bool,
     /// The memory map it is shown (`XENMEM_set_memory_map`).
-    pub map: Vec<MemoryRange>,
-}
-
-/// One entry of the memory map a domain is shown.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct MemoryRange {
-    /// Where it starts, in bytes.
-    pub start: u64,
-    /// How many bytes it has.
-    pub len: u64,
-    /// What is there: an E820 type, 1 for memory.
-    pub kind: u32,
+    pub map: Vec<E820Entry>,
 }
 
 impl Default for DomainMemory {

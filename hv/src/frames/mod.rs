@@ -12,6 +12,7 @@
 //! Words: to *get* is to take a reference, to *put* is to give it back; a frame whose last reference is put is free.
 //! The functions here take frames that a guest named ([`ClaimedMfn`]) and give frames that are proven ([`Mfn`]).
 
+mod block;
 mod buddy;
 mod descriptor;
 mod domain_memory;
@@ -26,7 +27,9 @@ use pv_abi::{DomId, Mfn};
 
 pub use buddy::{Allocator, MAX_ORDER};
 pub use descriptor::check_descriptor;
-pub use domain_memory::{DomainMemory, MemoryRange};
+pub use block::{Block, NoBlock, allocate_domain_block, allocate_domain_frame};
+pub(crate) use block::{adopt, free_block, give_back, take_block};
+pub use domain_memory::DomainMemory;
 pub(crate) use record::{Acquired, Released};
 pub use record::{CountWord, Frame, NOBODY, PageType, TypeWord};
 pub use relinquish::relinquish;
@@ -218,7 +221,7 @@ pub(crate) fn prepare<M: Machine>(hv: &Hypervisor<M>, mfn: Mfn, clear: bool) {
     if hv.frames.is_fresh(record.stamp()) {
         flush_all(hv);
     }
-    if clear && !record.type_word().has(TypeWord::CLEAN) {
+    if clear && !record.is_clean() {
         hv.machine.clear_frame(mfn);
     }
     record.reset_type(PageType::None);
@@ -278,79 +281,6 @@ pub fn free_shared<M: Machine>(hv: &Hypervisor<M>, mfn: Mfn) {
     put_typed(hv, mfn);
 }
 
-/// Takes a free frame and makes it the domain's, all zero; `None` where memory or the domain's maximum is used up.
-#[must_use]
-pub fn allocate_domain_frame<M: Machine>(hv: &Hypervisor<M>, domain: &Domain) -> Option<Mfn> {
-    allocate_domain_block(hv, domain, Block::default()).ok()
-}
-
-/// What is asked of a block of frames for a domain.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Block {
-    /// It has 2^`order` frames.
-    pub order: u32,
-    /// It lies below this frame.
-    pub below: Option<u64>,
-    /// What was in it before the machine started may stay: only for the first domain.
-    pub keep_contents: bool,
-    /// The frames replace others: the domain's maximum was checked.
-    pub replaces: bool,
-}
-
-/// Why there is no block.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum NoBlock {
-    /// The domain may not own so much.
-    Maximum,
-    /// Not enough memory is free and unclaimed, or not in one piece.
-    Memory,
-    /// The domain is being taken apart.
-    Dying,
-}
-
-/// Takes 2^order frames in one piece and makes them the domain's.
-///
-/// # Errors
-/// [`NoBlock`].
-pub fn allocate_domain_block<M: Machine>(hv: &Hypervisor<M>, domain: &Domain, block: Block) -> Result<Mfn, NoBlock> {
-    let frames = 1_u64 << block.order.min(MAX_ORDER);
-    let mut memory = domain.memory.lock();
-    if memory.closed {
-        return Err(NoBlock::Dying);
-    }
-    if !block.replaces && memory.total.saturating_add(frames) > memory.max {
-        return Err(NoBlock::Maximum);
-    }
-    let first = take_claimed(hv, &mut memory, block, frames).ok_or(NoBlock::Memory)?;
-    for mfn in (0..frames).map(|n| Mfn(first.0 + n)) {
-        prepare(hv, mfn, !block.keep_contents);
-        hv.frames.record(mfn).assign(domain.id, 1, CountWord::ALLOCATED | CountWord::LISTED);
-        memory.link(&hv.frames, mfn);
-    }
-    Ok(first)
-}
-
-/// Takes free frames for a domain, out of its claim first.
-fn take_claimed<M: Machine>(
-    hv: &Hypervisor<M>,
-    memory: &mut DomainMemory,
-    block: Block,
-    frames: u64,
-) -> Option<Mfn> {
-    let mut allocator = hv.allocator.lock();
-    if allocator.unclaimed_count() + memory.claimed < frames {
-        return None;
-    }
-    let first = match block.below {
-        Some(limit) => allocator.allocate_below(&hv.frames, block.order, limit)?,
-        None => allocator.allocate(&hv.frames, block.order)?,
-    };
-    let claimed = memory.claimed.min(frames);
-    memory.claimed -= claimed;
-    allocator.claimed -= claimed;
-    Some(first)
-}
-
 /// Promises a domain free memory: it will own `pages` in the end. 0 ends the promise.
 ///
 /// # Errors
@@ -398,17 +328,13 @@ pub(crate) fn steal<M: Machine>(hv: &Hypervisor<M>, domain: &Domain, mfn: Mfn) -
     stolen
 }
 
-/// Frees a frame of [`steal`].
+/// Frees a frame of [`steal`]; it is cleared when it is next used.
 pub(crate) fn free_stolen<M: Machine>(hv: &Hypervisor<M>, mfn: Mfn) {
-    scrub(hv, mfn);
+    let record = hv.frames.record(mfn);
+    hv.machine.set_m2p(mfn, INVALID_M2P);
+    record.set_stamp(hv.frames.now());
+    record.reset_type(PageType::None);
     hv.allocator.lock().free(&hv.frames, mfn, 0);
-}
-
-/// Makes a frame of [`steal`] a domain's again.
-pub(crate) fn give_back<M: Machine>(hv: &Hypervisor<M>, domain: &Domain, mfn: Mfn) {
-    let mut memory = domain.memory.lock();
-    hv.frames.record(mfn).assign(domain.id, 1, CountWord::ALLOCATED | CountWord::LISTED);
-    memory.link(&hv.frames, mfn);
 }
 
 #[cfg(test)]

@@ -467,7 +467,12 @@ impl Frame {
         self.type_word.store(word.0, Ordering::Release);
     }
 
-    /// The frame, which is about to be free, is all zero.
+    /// Whether the frame, which is free, is all zero.
+    pub(super) fn is_clean(&self) -> bool {
+        self.type_word().has(TypeWord::CLEAN)
+    }
+
+    /// The frame, which is about to be free or being given out, is all zero.
     pub(super) fn set_clean(&self) {
         self.type_word.store(TypeWord::CLEAN, Ordering::Release);
     }
