@@ -1,5 +1,6 @@
 //! The service halves of Xen's split drivers, for any kernel that implements [`pv_bus::Hal`].
 //!
+//! - [`console`]: the byte rings of a console page.
 //! - [`block`]: a disk, over any [`block::BlockDevice`].
 //! - [`net`]: a network card, over any [`net::NetPort`], and a learning bridge.
 //!
@@ -16,6 +17,7 @@
 extern crate alloc;
 
 pub mod block;
+pub mod console;
 pub mod net;
 mod shared;
 

@@ -305,10 +305,14 @@ fn a_pulled_wire_is_seen() {
         .as_mut()
         .unwrap()
         .set_carrier(&mut pair.service, false);
-    let state = format!("{}/state", pair.back_path);
-    pair.service.put(&state, 4);
     pair.settle();
     assert!(!pair.front().has_carrier());
+    pair.back
+        .as_mut()
+        .unwrap()
+        .set_carrier(&mut pair.service, true);
+    pair.settle();
+    assert!(pair.front().has_carrier());
 }
 
 #[test]

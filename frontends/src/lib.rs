@@ -16,6 +16,7 @@
 extern crate alloc;
 
 pub mod block;
+pub mod console;
 mod graveyard;
 pub mod net;
 mod shared;

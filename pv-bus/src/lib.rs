@@ -18,6 +18,7 @@ extern crate alloc;
 
 pub mod block;
 pub mod checksum;
+pub mod console;
 pub mod error;
 pub mod hal;
 pub mod loopback;

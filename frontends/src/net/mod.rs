@@ -22,7 +22,7 @@ use core::fmt;
 use pv_bus::net::{Checksum, Frame};
 use pv_bus::ring::RingBroken;
 use pv_bus::xenbus::{FrontStep, Intent, Link, LinkError, Phase, Side, XenbusState, front_step};
-use pv_bus::{Hal, Port, StoreError, Transaction, WatchEvent, store};
+use pv_bus::{Hal, Port, StoreError, Transaction, WatchEvent, WatchId, store};
 
 use crate::graveyard::Graveyard;
 use crate::shared::share_pages;
@@ -125,6 +125,8 @@ pub struct NetFront<H: Hal> {
     mac: [u8; 6],
     mtu: usize,
     carrier: bool,
+    /// Fires when the back end says something of the wire.
+    carrier_watch: Option<WatchId>,
     connection: Option<Connection<H>>,
     grave: Graveyard<H::Page>,
     received: VecDeque<Frame>,
@@ -149,11 +151,14 @@ impl<H: Hal> NetFront<H> {
             mac,
             mtu,
             carrier: true,
+            carrier_watch: None,
             connection: None,
             grave: Graveyard::new(),
             received: VecDeque::new(),
             counters: Counters::default(),
         };
+        let carrier = store::join(front.link.peer_path(), "carrier");
+        front.carrier_watch = hal.watch(&carrier).ok();
         front.poll(hal);
         Ok(front)
     }
@@ -204,6 +209,10 @@ impl<H: Hal> NetFront<H> {
 
     /// Takes note of a store event. True when it was this driver's; it has been acted on then.
     pub fn on_watch(&mut self, hal: &mut H, event: &WatchEvent) -> bool {
+        if self.carrier_watch == Some(event.watch) {
+            self.carrier = self.link.read_peer_or(hal, "carrier", 1_u32) != 0;
+            return true;
+        }
         let mine = self.link.on_watch(event);
         if mine {
             self.poll(hal);
@@ -225,7 +234,7 @@ impl<H: Hal> NetFront<H> {
     /// Does all that can be done now: the handshake, responses, posting pages.
     pub fn poll(&mut self, hal: &mut H) {
         self.grave.retry(hal);
-        let looked = self.link.refresh(hal);
+        self.link.refresh(hal);
         for _ in 0..MAX_STEPS {
             let step = front_step(
                 self.link.phase(),
@@ -235,9 +244,6 @@ impl<H: Hal> NetFront<H> {
             if !self.take_step(hal, step) {
                 break;
             }
-        }
-        if looked {
-            self.carrier = self.link.read_peer_or(hal, "carrier", 1_u32) != 0;
         }
     }
 
@@ -319,6 +325,9 @@ impl<H: Hal> NetFront<H> {
     pub fn release(mut self, hal: &mut H) {
         self.disconnect(hal);
         self.grave.retry(hal);
+        if let Some(watch) = self.carrier_watch {
+            hal.unwatch(watch);
+        }
         self.link.release(hal);
     }
 
