@@ -394,9 +394,9 @@ impl Machine for FakeMachine {
     }
     fn set_segment_base(&self, state: &mut VcpuState, which: u32, value: u64) {
         match which {
-            pv_abi::xen::SEGBASE_FS => state.segments.fs_base = value,
-            pv_abi::xen::SEGBASE_GS_USER => state.segments.gs_base_user = value,
-            pv_abi::xen::SEGBASE_GS_KERNEL => state.segments.gs_base_kernel = value,
+            pv_abi::arch::SEGBASE_FS => state.segments.fs_base = value,
+            pv_abi::arch::SEGBASE_GS_USER => state.segments.gs_base_user = value,
+            pv_abi::arch::SEGBASE_GS_KERNEL => state.segments.gs_base_kernel = value,
             _ => state.segments.gs = value as u16,
         }
         self.remember(Event::SegmentBase(which, value));

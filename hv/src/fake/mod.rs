@@ -8,5 +8,5 @@
 mod bed;
 mod machine;
 
-pub use bed::Bed;
+pub use bed::{Bed, Guest};
 pub use machine::{Event, FakeMachine, entry};

@@ -24,7 +24,7 @@ use crate::frames::{self, ClaimedMfn, PageType};
 use crate::hardware::Machine;
 use crate::refusal::{Evidence, Refusal};
 use crate::rules::sched as rule;
-use crate::{Hypervisor, control, evtchn, rules, time};
+use crate::{Hypervisor, domain, evtchn, rules, time};
 
 /// The shortest period of a periodic timer.
 const SHORTEST_PERIOD_NS: u64 = 1_000_000;
@@ -123,7 +123,7 @@ fn initialise<M: Machine>(call: &mut Call<'_, M>, vcpu: &Arc<Vcpu>, argument: u6
     if vcpu.initialised.load(Ordering::Acquire) {
         return Err(Refusal::errno(Errno::Exist, rule::INITIALISED_TWICE).with(Evidence::Value(vcpu.id.0.into())));
     }
-    control::set_context(call.hv, vcpu, &context)?;
+    domain::context::apply(call.hv, vcpu, &context)?;
     Ok(0)
 }
 

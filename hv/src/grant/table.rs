@@ -1,0 +1,290 @@
+//! A domain's grant table, and what it has mapped of others'.
+
+use alloc::boxed::Box;
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+
+use hashbrown::HashMap;
+use pv_abi::grant_table::{GNTST_GENERAL_ERROR, GNTST_NO_DEVICE_SPACE};
+use pv_abi::{DomId, Mfn};
+
+use super::pin;
+use crate::Hypervisor;
+use crate::domain::Domain;
+use crate::frames;
+use crate::hardware::Machine;
+use crate::refusal::{Evidence, Refusal};
+use crate::rules::grant as rule;
+
+/// Entries of version 1 in a frame; an entry is a word.
+const ENTRIES: u32 = 512;
+
+/// Mappings that a maptrack frame stands for: Xen's record of one is 16 bytes.
+const MAPPINGS_PER_FRAME: u32 = 256;
+
+/// Mappings that are allocated together, and released together when a domain goes.
+const CHUNK: usize = 64;
+
+/// An entry that is pinned.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Pinned {
+    /// By whom.
+    pub(super) by: DomId,
+    /// The frame that the entry named when it was pinned first.
+    pub(super) mfn: Mfn,
+    /// How often, for reading.
+    pub(super) readers: u32,
+    /// How often, for writing.
+    pub(super) writers: u32,
+}
+
+/// A mapping of another domain's grant.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Mapping {
+    /// Who granted.
+    pub(super) granter: DomId,
+    /// The entry.
+    pub(super) reference: u32,
+    /// The frame.
+    pub(super) mfn: Mfn,
+    /// Only for reading.
+    pub(super) readonly: bool,
+    /// Whether the CPU's mapping was asked for by the address of its page-table entry.
+    pub(super) by_entry: bool,
+    /// Whether there is a mapping for the CPU.
+    pub(super) host: bool,
+    /// Whether there is one for devices.
+    pub(super) device: bool,
+    /// How many are removing part of it at this moment.
+    pub(super) claims: u32,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Slot {
+    /// Free; the next free one.
+    Free(u32),
+    /// Given out, and not yet a mapping.
+    Reserved,
+    Used(Mapping),
+}
+
+/// The end of the list of free handles.
+const NONE: u32 = u32::MAX;
+
+/// A domain's grant table and what it has mapped of others'.
+pub struct GrantTable {
+    frames: Vec<Mfn>,
+    max_frames: u32,
+    pinned: HashMap<u32, Pinned>,
+    mappings: Vec<Box<[Slot; CHUNK]>>,
+    first_free: u32,
+    max_mappings: u32,
+    /// Where releasing all mappings goes on.
+    next_to_release: u32,
+}
+
+impl Default for GrantTable {
+    /// With Xen's default limits.
+    fn default() -> Self {
+        Self::new(64, 1024)
+    }
+}
+
+impl GrantTable {
+    /// An empty table that may grow to `max_frames` frames, and `max_maptrack_frames` times 256 mappings.
+    #[must_use]
+    pub fn new(max_frames: u32, max_maptrack_frames: u32) -> Self {
+        Self {
+            frames: Vec::new(),
+            max_frames,
+            pinned: HashMap::new(),
+            mappings: Vec::new(),
+            first_free: NONE,
+            max_mappings: max_maptrack_frames.saturating_mul(MAPPINGS_PER_FRAME),
+            next_to_release: 0,
+        }
+    }
+
+    /// How many frames the table has.
+    #[must_use]
+    pub fn size(&self) -> u32 {
+        self.frames.len() as u32
+    }
+
+    /// How many frames it may have.
+    #[must_use]
+    pub const fn max_size(&self) -> u32 {
+        self.max_frames
+    }
+
+    /// One of its frames.
+    #[must_use]
+    pub fn frame(&self, index: u32) -> Option<Mfn> {
+        self.frames.get(index as usize).copied()
+    }
+
+    pub(super) fn check_size(&self, frames: u32) -> Result<(), Refusal> {
+        if frames <= self.max_frames {
+            return Ok(());
+        }
+        let evidence = Evidence::Limit { asked: frames.into(), limit: self.max_frames.into() };
+        Err(Refusal::status(GNTST_GENERAL_ERROR, rule::TABLE_SIZE).with(evidence))
+    }
+
+    /// Where an entry lies: a frame and a word of it.
+    #[inline]
+    pub(super) fn entry(&self, reference: u32) -> Option<(Mfn, usize)> {
+        self.frame(reference / ENTRIES).map(|mfn| (mfn, (reference % ENTRIES) as usize))
+    }
+
+    pub(super) fn is_pinned(&self, reference: u32) -> bool {
+        self.pinned.contains_key(&reference)
+    }
+
+    pub(super) const fn pinned(&mut self) -> &mut HashMap<u32, Pinned> {
+        &mut self.pinned
+    }
+
+    /// How many entries are pinned.
+    #[must_use]
+    pub fn pinned_count(&self) -> usize {
+        self.pinned.len()
+    }
+
+    /// Whether the domain has a mapping of this frame.
+    pub(super) fn has_mapped(&self, mfn: Mfn) -> bool {
+        let slots = self.mappings.iter().flat_map(|chunk| chunk.iter());
+        slots.into_iter().any(|slot| matches!(slot, Slot::Used(mapping) if mapping.mfn == mfn))
+    }
+
+    fn slot(&mut self, handle: u32) -> Option<&mut Slot> {
+        self.mappings.get_mut(handle as usize / CHUNK).map(|chunk| &mut chunk[handle as usize % CHUNK])
+    }
+
+    /// Takes a handle for a mapping to come.
+    pub(super) fn reserve(&mut self) -> Result<u32, Refusal> {
+        if self.first_free == NONE {
+            self.add_mappings()?;
+        }
+        let handle = self.first_free;
+        let next = match self.slot(handle) {
+            Some(slot @ Slot::Free(_)) => core::mem::replace(slot, Slot::Reserved),
+            _ => return Err(no_handle(self.max_mappings)),
+        };
+        if let Slot::Free(next) = next {
+            self.first_free = next;
+        }
+        Ok(handle)
+    }
+
+    #[cold]
+    fn add_mappings(&mut self) -> Result<(), Refusal> {
+        let first = (self.mappings.len() * CHUNK) as u32;
+        let room = self.max_mappings.saturating_sub(first);
+        if room == 0 || self.mappings.try_reserve(1).is_err() {
+            return Err(no_handle(self.max_mappings));
+        }
+        let chunk = core::array::from_fn(|n| {
+            let is_last = n == CHUNK - 1 || n as u32 + 1 == room;
+            Slot::Free(if is_last { NONE } else { first + n as u32 + 1 })
+        });
+        self.mappings.push(Box::new(chunk));
+        self.first_free = first;
+        Ok(())
+    }
+
+    /// Makes a handle that was reserved a mapping, or changes one.
+    pub(super) fn set_mapping(&mut self, handle: u32, mapping: Mapping) {
+        if let Some(slot) = self.slot(handle) {
+            *slot = Slot::Used(mapping);
+        }
+    }
+
+    /// The mapping with this handle.
+    pub(super) fn mapping(&mut self, handle: u32) -> Option<&mut Mapping> {
+        match self.slot(handle)? {
+            Slot::Used(mapping) => Some(mapping),
+            _ => None,
+        }
+    }
+
+    /// Gives a handle back.
+    pub(super) fn release(&mut self, handle: u32) {
+        let next = self.first_free;
+        if let Some(slot) = self.slot(handle) {
+            *slot = Slot::Free(next);
+            self.first_free = handle;
+        }
+    }
+
+    /// Takes the mappings of one chunk; `None` when there are no more.
+    fn take_some(&mut self) -> Option<Vec<Mapping>> {
+        let chunk = self.mappings.get_mut(self.next_to_release as usize)?;
+        self.next_to_release += 1;
+        let slots = chunk.iter_mut();
+        let used = slots.filter_map(|slot| match core::mem::replace(slot, Slot::Reserved) {
+            Slot::Used(mapping) => Some(mapping),
+            _ => None,
+        });
+        let taken = used.collect();
+        self.first_free = NONE;
+        Some(taken)
+    }
+}
+
+#[cold]
+fn no_handle(limit: u32) -> Refusal {
+    Refusal::status(GNTST_NO_DEVICE_SPACE, rule::NO_HANDLE).with(Evidence::Value(limit.into()))
+}
+
+/// Adds a frame to a table that has `size`.
+pub(super) fn grow_by_one<M: Machine>(hv: &Hypervisor<M>, domain: &Domain, size: u32) -> Result<(), Refusal> {
+    let no_memory = || Refusal::status(GNTST_GENERAL_ERROR, rule::TABLE_SIZE).with(Evidence::Value(size.into()));
+    let mfn = frames::allocate_shared(hv, domain).ok_or_else(no_memory)?;
+    let mut table = domain.grants.lock();
+    if table.size() == size && table.frames.try_reserve(1).is_ok() {
+        table.frames.push(mfn);
+        return Ok(());
+    }
+    let raced = table.size() != size;
+    drop(table);
+    frames::free_shared(hv, mfn);
+    if raced { Ok(()) } else { Err(no_memory()) }
+}
+
+/// A frame of a domain's table, which grows to have it; `None` where it may not or memory is used up.
+pub fn frame<M: Machine>(hv: &Hypervisor<M>, domain: &Domain, index: u32) -> Option<Mfn> {
+    loop {
+        let size = {
+            let table = domain.grants.lock();
+            if let Some(mfn) = table.frame(index) {
+                return Some(mfn);
+            }
+            table.check_size(index.checked_add(1)?).ok()?;
+            table.size()
+        };
+        grow_by_one(hv, domain, size).ok()?;
+    }
+}
+
+/// Releases what a domain that is being taken apart has mapped of others', then its own table; `false` where there is
+/// more to do.
+///
+/// Entries of page tables are not touched: they hold their own references and go with their tables. What others have
+/// mapped of this domain stays until they unmap it.
+pub fn relinquish<M: Machine>(hv: &Hypervisor<M>, domain: &Domain) -> bool {
+    let taken = domain.grants.lock().take_some();
+    if let Some(mappings) = taken {
+        for mapping in mappings {
+            let granter: Option<Arc<Domain>> = hv.domains.get(mapping.granter);
+            pin::unpin(hv, granter.as_deref(), mapping.reference, mapping.mfn, !mapping.readonly);
+        }
+        return false;
+    }
+    let last = domain.grants.lock().frames.pop();
+    if let Some(mfn) = last {
+        frames::free_shared(hv, mfn);
+        return false;
+    }
+    true
+}
