@@ -113,7 +113,7 @@ macro_rules! kernel_main {
 
         /// Keeps both entries in the image.
         #[used]
-        static KERNEL_ENTRIES: [unsafe extern "C" fn(); 1] = $crate::platform::ENTRIES;
+        static KERNEL_ENTRIES: [unsafe extern "C" fn(); 2] = $crate::platform::ENTRIES;
     };
 }
 

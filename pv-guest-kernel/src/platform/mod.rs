@@ -11,6 +11,8 @@ use crate::mm::{Entry, EntryUpdate, Pfn};
 pub mod frame;
 mod host;
 #[cfg(target_os = "none")]
+pub mod native;
+#[cfg(target_os = "none")]
 pub mod pv;
 #[cfg(target_os = "none")]
 pub(crate) mod switch;
@@ -96,6 +98,8 @@ pub trait Platform: Sync {
 const HOST: u8 = 0;
 #[cfg(target_os = "none")]
 const PV: u8 = 1;
+#[cfg(target_os = "none")]
+const NATIVE: u8 = 2;
 
 static CURRENT: AtomicU8 = AtomicU8::new(HOST);
 
@@ -105,6 +109,8 @@ pub fn current() -> &'static dyn Platform {
     match CURRENT.load(Ordering::Relaxed) {
         #[cfg(target_os = "none")]
         PV => &pv::Pv,
+        #[cfg(target_os = "none")]
+        NATIVE => &native::Native,
         _ => &host::Host,
     }
 }
@@ -120,6 +126,11 @@ pub(crate) fn select_pv() {
     CURRENT.store(PV, Ordering::Relaxed);
 }
 
+#[cfg(target_os = "none")]
+pub(crate) fn select_native() {
+    CURRENT.store(NATIVE, Ordering::Relaxed);
+}
+
 /// The ways into the kernel; [`kernel_main!`](crate::kernel_main) keeps them in the image.
 #[cfg(target_os = "none")]
-pub const ENTRIES: [unsafe extern "C" fn(); 1] = [pv::pv_entry];
+pub const ENTRIES: [unsafe extern "C" fn(); 2] = [pv::pv_entry, native::native_entry];

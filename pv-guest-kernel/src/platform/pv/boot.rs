@@ -251,6 +251,9 @@ impl MapTables {
             .next()
             .expect("a frame for each table was counted"));
         fill(direct(pfn), entry);
+        // The initial tables map a few MiB behind the image; where they do not reach, there is nothing to unmap.
+        let alias = IMAGE_BASE + pfn.0 as usize * PAGE_SIZE;
+        let _ = paging::update_va_mapping(alias, 0, xen::UVMF_INVLPG);
         paging::make_table(pfn, 1);
         pfn
     }

@@ -15,43 +15,6 @@ pv_entry:                                   # rsi = start_info; Xen masks events
     ud2
 
     .text
-# Frame with general registers in the order of TrapFrame.
-.macro SAVE_REGISTERS
-    push    rdi
-    push    rsi
-    push    rdx
-    push    rcx
-    push    rax
-    push    r8
-    push    r9
-    push    r10
-    push    r11
-    push    rbx
-    push    rbp
-    push    r12
-    push    r13
-    push    r14
-    push    r15
-.endm
-
-.macro RESTORE_REGISTERS
-    pop     r15
-    pop     r14
-    pop     r13
-    pop     r12
-    pop     rbp
-    pop     rbx
-    pop     r11
-    pop     r10
-    pop     r9
-    pop     r8
-    pop     rax
-    pop     rcx
-    pop     rdx
-    pop     rsi
-    pop     rdi
-.endm
-
 .macro TRAP vector
     .global pv_trap_\vector
 pv_trap_\vector:

@@ -24,3 +24,4 @@
     NOTE 14, .long, 0                           # SUSPEND_CANCEL
     NOTE 16, .long, 1                           # MOD_START_PFN: the ramdisk may stay unmapped
     NOTE 12, .quad, 0xffff800000000000          # HV_START_LOW
+    NOTE 18, .long, native_entry - 0xffffffff80000000    # PHYS32_ENTRY: QEMU's -kernel takes it on a bare machine

@@ -18,7 +18,12 @@ use pv_abi::xen;
 use super::{events, hypercall, shared};
 use crate::platform::frame::{TrapFrame, VECTOR_EVENT};
 
-global_asm!(include_str!("entry.s"));
+global_asm!(
+    include_str!("../registers.s"),
+    include_str!("entry.s"),
+    ".purgem SAVE_REGISTERS",
+    ".purgem RESTORE_REGISTERS",
+);
 global_asm!(include_str!("notes.s"));
 
 macro_rules! trap_entries {

@@ -1,0 +1,75 @@
+//! Page tables on a PC: an entry is written, a stale translation is flushed, and that is all.
+
+use core::sync::atomic::{AtomicU64, Ordering};
+
+use x86_64::PhysAddr;
+use x86_64::VirtAddr;
+use x86_64::instructions::tlb;
+use x86_64::registers::control::{Cr3, Cr3Flags};
+use x86_64::structures::paging::PhysFrame;
+
+use crate::mm::{Entry, EntryUpdate, Pfn, phys};
+
+static KERNEL_ROOT: AtomicU64 = AtomicU64::new(0);
+
+pub(super) fn set_kernel_root(root: Pfn) {
+    KERNEL_ROOT.store(root.0, Ordering::Relaxed);
+}
+
+pub(super) fn kernel_root() -> Pfn {
+    Pfn(KERNEL_ROOT.load(Ordering::Relaxed))
+}
+
+pub(super) fn read_entry(table: Pfn, index: usize) -> Entry {
+    let bits = phys::read_u64(table, index);
+    let entry = Entry::new(Pfn(Entry::frame_in(bits)), Entry::flags_in(bits));
+    if entry.is_present() {
+        entry
+    } else {
+        Entry::ABSENT
+    }
+}
+
+pub(super) fn write_entries(updates: &[EntryUpdate]) {
+    for update in updates {
+        let bits = update.entry.bits_with_frame(update.entry.pfn.0);
+        phys::write_u64(update.table, update.index, bits);
+    }
+}
+
+/// A top-level table shares the kernel's half with all others.
+pub(super) fn make_table(table: Pfn, level: u8) {
+    if level == 4 {
+        for index in 256..512 {
+            phys::write_u64(table, index, phys::read_u64(kernel_root(), index));
+        }
+    }
+}
+
+/// A table in use as the root is left first.
+pub(super) fn retire_tables(tables: &[(Pfn, u8)]) {
+    if tables.iter().any(|(table, _)| *table == loaded()) {
+        load(kernel_root());
+    }
+}
+
+fn loaded() -> Pfn {
+    Pfn(Cr3::read().0.start_address().as_u64() >> 12)
+}
+
+/// Loads a top-level table, if it is another one.
+pub(super) fn load(root: Pfn) {
+    if loaded() != root {
+        let frame = PhysFrame::containing_address(PhysAddr::new(root.0 << 12));
+        // SAFETY: each root has the kernel's half, in which this code and its stack lie.
+        unsafe { Cr3::write(frame, Cr3Flags::empty()) };
+    }
+}
+
+pub(super) fn flush_page(addr: usize) {
+    tlb::flush(VirtAddr::new_truncate(addr as u64));
+}
+
+pub(super) fn flush_user() {
+    tlb::flush_all();
+}
