@@ -33,6 +33,7 @@ pub struct SlowDisk {
     pub room: usize,
     pub geometry: Option<Geometry>,
     pub buffers_out: isize,
+    pub no_buffers: bool,
 }
 
 impl SharedDisk {
@@ -46,6 +47,7 @@ impl SharedDisk {
             room: usize::MAX,
             geometry: None,
             buffers_out: 0,
+            no_buffers: false,
         };
         Self {
             inner: Rc::new(RefCell::new(inner)),
@@ -85,6 +87,27 @@ impl SharedDisk {
     }
 }
 
+/// What a back end may never ask of its device, whatever a front end wrote.
+fn assert_possible(geometry: &Geometry, operation: &DeviceOperation<Vec<u8>>) {
+    let (sector, sectors) = match operation {
+        DeviceOperation::Read { sector, buffer } => (*sector, buffer.len() as u64 / 512),
+        DeviceOperation::Write { sector, buffer } => {
+            assert!(!geometry.read_only);
+            (*sector, buffer.len() as u64 / 512)
+        }
+        DeviceOperation::Flush => (0, 0),
+        DeviceOperation::Discard {
+            sector, sectors, ..
+        } => (*sector, *sectors),
+    };
+    assert!(
+        sector
+            .checked_add(sectors)
+            .is_some_and(|end| end <= geometry.sectors),
+        "{sector}+{sectors}"
+    );
+}
+
 fn describe(operation: &DeviceOperation<Vec<u8>>) -> String {
     match operation {
         DeviceOperation::Read { sector, buffer } => format!("read {sector}+{}", buffer.len() / 512),
@@ -107,8 +130,14 @@ impl BlockDevice for SharedDisk {
     }
 
     fn take_buffer(&mut self, len_bytes: usize) -> Option<Vec<u8>> {
-        self.inner.borrow_mut().buffers_out += 1;
-        self.inner.borrow_mut().disk.take_buffer(len_bytes)
+        let mut inner = self.inner.borrow_mut();
+        let buffer = if inner.no_buffers {
+            None
+        } else {
+            inner.disk.take_buffer(len_bytes)
+        };
+        inner.buffers_out += isize::from(buffer.is_some());
+        buffer
     }
 
     fn give_back(&mut self, _buffer: Vec<u8>) {
@@ -121,6 +150,7 @@ impl BlockDevice for SharedDisk {
     }
 
     fn submit(&mut self, tag: Tag, operation: DeviceOperation<Vec<u8>>) {
+        assert_possible(&self.geometry(), &operation);
         let manual = {
             let mut inner = self.inner.borrow_mut();
             inner.waiting.push_back((tag, operation));
