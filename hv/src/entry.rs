@@ -41,6 +41,19 @@ pub fn on_hypercall<M: Machine>(hv: &Hypervisor<M>, running: &mut Running, regis
     before_return(hv, running, registers)
 }
 
+/// `syscall` in guest-kernel mode, tried first: whether it was a hypercall whose answer is always the same
+/// ([`hypercall::immediate`]) and nothing is due, so that the guest goes on. Uses only `rax` and `rdi` of the registers.
+#[inline(always)]
+#[must_use]
+pub fn on_immediate_hypercall<M: Machine>(hv: &Hypervisor<M>, running: &Running, registers: &mut Registers) -> bool {
+    let Some(answer) = hypercall::immediate(registers.rax, registers.rdi) else { return false };
+    if running.vcpu.work.load(Ordering::Relaxed) != 0 || evtchn::upcall_due(hv, &running.vcpu) {
+        return false;
+    }
+    registers.rax = answer;
+    true
+}
+
 /// `syscall` in guest-user mode: the guest kernel's system-call entry.
 pub fn on_system_call<M: Machine>(hv: &Hypervisor<M>, running: &mut Running, registers: &mut Registers) -> Next {
     traps::enter_system_call(hv, running, registers, traps::SystemCall::Syscall64);

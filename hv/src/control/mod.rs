@@ -25,7 +25,7 @@ pub use console::console_io;
 pub use crash::{crash, on_shutdown, report_guest_crash};
 pub use physdev::physdev_op;
 pub use settings::{Settings, TscSettings};
-pub use version::xen_version;
+pub use version::{VERSION, xen_version};
 
 pub use crate::domain::context::apply as set_context;
 

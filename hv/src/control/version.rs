@@ -21,7 +21,7 @@ use crate::refusal::{Evidence, Refusal};
 use crate::rules::{control as rule, core as core_rule};
 
 /// Major and minor version of the ABI.
-const VERSION: u64 = 4 << 16 | 17;
+pub const VERSION: u64 = 4 << 16 | 17;
 /// What follows them in the version's text.
 const EXTRAVERSION: &str = ".0-xenolith";
 /// The kinds of guests that can be built.

@@ -7,6 +7,7 @@ use alloc::string::String;
 use core::fmt::Write;
 
 use pv_abi::errno::Errno;
+use pv_abi::version::XENVER_VERSION;
 use pv_abi::xen as number;
 
 use crate::call::Call;
@@ -75,6 +76,18 @@ hypercalls! {
     number::HYPERVISOR_PHYSDEV_OP, "physdev_op" => control::physdev_op;
     number::HYPERVISOR_SYSCTL, "sysctl" => control::sysctl;
     number::HYPERVISOR_DOMCTL, "domctl" => control::domctl;
+}
+
+/// The answer of a hypercall that is the same for everyone at any time. Such a one is how a guest looks for events that
+/// are due (Linux: `xen_force_evtchn_callback`), so it is to cost little.
+#[inline(always)]
+#[must_use]
+pub const fn immediate(number: u64, first_argument: u64) -> Option<u64> {
+    if number == number::HYPERVISOR_XEN_VERSION && first_argument as u32 == XENVER_VERSION {
+        Some(control::VERSION)
+    } else {
+        None
+    }
 }
 
 #[cold]

@@ -44,6 +44,12 @@ global_asm!(
     R_R8 = const offset_of!(Registers, r8),
     R_R9 = const offset_of!(Registers, r9),
     R_R10 = const offset_of!(Registers, r10),
+    R_R12 = const offset_of!(Registers, r12),
+    R_R13 = const offset_of!(Registers, r13),
+    R_R14 = const offset_of!(Registers, r14),
+    R_R15 = const offset_of!(Registers, r15),
+    R_RBX = const offset_of!(Registers, rbx),
+    R_RBP = const offset_of!(Registers, rbp),
     FLAGS_GUEST = const !(flags::IOPL | flags::VM | flags::VIF | flags::VIP) & 0x7fff_ffff,
 );
 
@@ -76,6 +82,14 @@ fn current(cpu: &Cpu) -> (&'static Hypervisor<Hardware>, &mut Running) {
 fn switch(hv: &Hypervisor<Hardware>, cpu: &Cpu, registers: &mut Registers) {
     sched::switch(hv, cpu.running(), registers);
     registers.entry_vector = ENTRY_FULL;
+}
+
+/// A hypercall that may need no work: whether it is done and the guest goes on. Only the registers that a function may
+/// change are in the frame yet.
+#[unsafe(no_mangle)]
+extern "C" fn immediate_entry(registers: &mut Registers, cpu: &Cpu) -> bool {
+    let (hv, running) = current(cpu);
+    entry::on_immediate_hypercall(hv, running, registers)
 }
 
 #[unsafe(no_mangle)]

@@ -24,6 +24,15 @@
     push r15
 .endm
 
+.macro SAVE_PRESERVED
+    mov [rsp + {R_RBX}], rbx
+    mov [rsp + {R_RBP}], rbp
+    mov [rsp + {R_R12}], r12
+    mov [rsp + {R_R13}], r13
+    mov [rsp + {R_R14}], r14
+    mov [rsp + {R_R15}], r15
+.endm
+
 .macro RESTORE_GENERAL
     pop r15
     pop r14
@@ -47,6 +56,8 @@
 
 # `syscall` from 64-bit mode, after the CPU's stub (cpu.rs) put rax into its place of the frame, the guest's rsp into
 # rax and the top of the frame into rsp. The frame is 16-byte aligned.
+#
+# First a hypercall whose answer needs no work is looked for; that and the way back use none of rbx, rbp, r12 to r15.
 .balign 64
 .global entry_syscall
 entry_syscall:
@@ -65,28 +76,32 @@ entry_syscall:
     push r9
     push r10
     push r11
-    push rbx
-    push rbp
-    push r12
-    push r13
-    push r14
-    push r15
-    mov rdi, rsp
-    lea rsi, [rsp + {SYSCALL_TO_CPU}]
+    sub rsp, 48                             # rbx, rbp, r12 to r15
     cmp byte ptr [rsp + {SYSCALL_TO_CPU} + {CPU_KERNEL_MODE}], 0
     je 2f
+    mov rdi, rsp
+    lea rsi, [rsp + {SYSCALL_TO_CPU}]
+    call immediate_entry
+    test al, al
+    jnz 3f
+    SAVE_PRESERVED
+    mov rdi, rsp
+    lea rsi, [rsp + {SYSCALL_TO_CPU}]
     call hypercall_entry
 
 # Back by `sysret`, if the frame still is as `syscall` made it: then rcx and r11 are the guest's only as rip and rflags,
 # and Rust has kept rbx, rbp and r12 to r15. `sysret` to an address that is not canonical faults in ring 0 on Intel.
 1:  cmp dword ptr [rsp + {R_ENTRY_VECTOR}], -1
     jne guest_return
-    mov rcx, [rsp + {R_RIP}]
-    mov rax, rcx
+    mov rax, [rsp + {R_RIP}]
     sar rax, 47
     inc rax
     cmp rax, 1
     ja guest_return
+3:  mov rcx, [rsp + {R_RIP}]
+    mov rax, rcx                            # after an immediate call rip may be one past the lower half, and no worse
+    shl rax, 17
+    jz 4f
     mov r10, [rsp + {R_R10}]
     mov r9, [rsp + {R_R9}]
     mov r8, [rsp + {R_R8}]
@@ -97,8 +112,13 @@ entry_syscall:
     mov r11, [rsp + {R_RFLAGS}]
     mov rsp, [rsp + {R_RSP}]
     sysretq
-2:  call system_call_entry
+2:  SAVE_PRESERVED
+    mov rdi, rsp
+    lea rsi, [rsp + {SYSCALL_TO_CPU}]
+    call system_call_entry
     jmp 1b
+4:  SAVE_PRESERVED
+    jmp guest_return
 
 # `syscall` from 32-bit mode: as above.
 .balign 16
