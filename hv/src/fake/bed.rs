@@ -7,7 +7,7 @@ use core::sync::atomic::Ordering;
 
 use pv_abi::{DomId, Mfn, VcpuId};
 use spin::Mutex;
-use zerocopy::{FromBytes, FromZeros, Immutable, IntoBytes};
+use zerocopy::{FromBytes, Immutable, IntoBytes};
 
 use super::{FakeMachine, entry};
 use crate::Hypervisor;
@@ -88,6 +88,13 @@ impl Bed {
         guest
     }
 
+    /// Lets a vCPU wait for an event that wakes it and is not delivered: its domain has no callback.
+    pub fn sleep(&self, vcpu: &Vcpu) {
+        sched::block(&self.hv, vcpu);
+        let (frame, offset) = vcpu.info_place();
+        self.hv.machine.swap_byte(frame, offset + 1, 1);
+    }
+
     /// Lets the scheduler run, waiting where nobody can, until a vCPU is about to go on; gives that vCPU.
     pub fn schedule(&self, slot: &mut Option<Running>) -> Arc<Vcpu> {
         sched::switch(&self.hv, slot, &mut Registers::default());
@@ -121,7 +128,7 @@ impl Guest {
     fn build(&mut self, bed: &Bed, frames: usize) {
         assert!(frames < 500, "the frames fit in one table");
         let hv = &bed.hv;
-        let mut frame = || frames::allocate_domain_frame(hv, &self.domain).expect("a free frame");
+        let frame = || frames::allocate_domain_frame(hv, &self.domain).expect("a free frame");
         self.tables = [(); 4].map(|()| frame());
         self.frames = (0..frames).map(|_| frame()).collect();
         let [l4, l3, l2, l1] = self.tables;

@@ -163,6 +163,11 @@ impl FakeMachine {
         *self.deadline.lock()
     }
 
+    /// Whether the timer interrupt that was asked for is due; it comes once.
+    pub fn take_timer_interrupt(&self) -> bool {
+        self.deadline.lock().take_if(|at| *at <= self.now()).is_some()
+    }
+
     /// The CPU that the following calls run on.
     pub fn set_cpu(&self, cpu: u32) {
         self.cpu.store(cpu, Ordering::Relaxed);

@@ -373,7 +373,7 @@ fn entries_are_swapped_unless_they_are_in_use() {
     let (bed, mut a, mut b) = guests();
     grant(&bed, &b, 8, GTF_PERMIT_ACCESS, 0, b.frames[3]);
     grant(&bed, &b, 9, GTF_PERMIT_ACCESS | GTF_READONLY, 0, b.frames[4]);
-    let mut swap = |b: &mut Guest, ref_a, ref_b| {
+    let swap = |b: &mut Guest, ref_a, ref_b| {
         let mut request = GnttabSwapGrantRef { ref_a, ref_b, ..Default::default() };
         b.call_with(&bed, CALL, GNTTABOP_SWAP_GRANT_REF, &mut request);
         request.status
@@ -390,7 +390,7 @@ fn entries_are_swapped_unless_they_are_in_use() {
 #[test]
 fn caches_are_flushed_of_what_one_may_reach() {
     let (bed, mut a, b) = guests();
-    let mut flush = |a: &mut Guest, mfn: Mfn, offset, length, op| {
+    let flush = |a: &mut Guest, mfn: Mfn, offset, length, op| {
         let mut request = GnttabCacheFlush { a: mfn.0 << 12, offset, length, op };
         a.call_with(&bed, CALL, GNTTABOP_CACHE_FLUSH, &mut request)
     };

@@ -99,7 +99,7 @@ struct RunQueue {
     /// Who waits: furthest behind last; of equals, who came first is last.
     waiting: Vec<Arc<Vcpu>>,
     running: Option<Running>,
-    /// The virtual time of whoever was chosen last, never going back.
+    /// The virtual time of whoever is furthest behind of those who want to run, never going back.
     clock: u64,
 }
 
@@ -155,8 +155,11 @@ impl RunQueue {
             let weight = u64::from(running.vcpu.domain.weight.load(Ordering::Relaxed)).max(1);
             let used = now.saturating_sub(running.since).saturating_mul(USUAL_WEIGHT) / weight;
             let schedule = &running.vcpu.schedule;
-            schedule.set_virtual_ns(schedule.virtual_ns().saturating_add(used));
+            let virtual_ns = schedule.virtual_ns().saturating_add(used);
+            schedule.set_virtual_ns(virtual_ns);
             running.since = now;
+            let behind = self.waiting.last().map_or(virtual_ns, |behind| behind.schedule.virtual_ns());
+            self.clock = self.clock.max(virtual_ns.min(behind));
         }
     }
 
@@ -369,10 +372,10 @@ pub(super) fn wake<M: Machine>(hv: &Hypervisor<M>, vcpu: &Arc<Vcpu>) {
         }
     }
     vcpu.runstate.lock().enter(RUNSTATE_RUNNABLE, now);
+    queue.charge(now);
     let earliest = queue.clock.saturating_sub(WAKE_CREDIT_NS);
     vcpu.schedule.set_virtual_ns(vcpu.schedule.virtual_ns().max(earliest));
     queue.insert(vcpu.clone());
-    queue.charge(now);
     cpu.count_waiting(&queue);
     let preempts = match &queue.running {
         None => true,

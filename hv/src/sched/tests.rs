@@ -47,7 +47,9 @@ fn run_for(bed: &Bed, slot: &mut Option<Running>, ns: u64) {
         bed.schedule(slot);
         let next = bed.hv.machine.deadline().unwrap_or(u64::MAX).clamp(bed.hv.machine.now() + 1, end);
         bed.hv.machine.set_now(next);
-        time::on_timer(&bed.hv);
+        if bed.hv.machine.take_timer_interrupt() {
+            time::on_timer(&bed.hv);
+        }
     }
 }
 
@@ -68,7 +70,7 @@ fn who_sleeps_does_not_save_up() {
     let bed = Bed::new(64);
     let (sleeper, worker) = (hungry(&bed, 1, 256), hungry(&bed, 2, 256));
     let mut slot = None;
-    block(&bed.hv, &sleeper);
+    bed.sleep(&sleeper);
     run_for(&bed, &mut slot, 5_000 * MS);
     unblock(&bed.hv, &sleeper);
     let before = [cpu_time(&bed.hv, &sleeper), cpu_time(&bed.hv, &worker)];
@@ -83,7 +85,7 @@ fn who_wakes_runs_soon() {
     let bed = Bed::new(64);
     let (sleeper, _worker) = (hungry(&bed, 1, 256), hungry(&bed, 2, 256));
     let mut slot = None;
-    block(&bed.hv, &sleeper);
+    bed.sleep(&sleeper);
     run_for(&bed, &mut slot, 1_000 * MS);
     let running = bed.schedule(&mut slot);
     assert!(!Arc::ptr_eq(&running, &sleeper));
@@ -99,7 +101,7 @@ fn an_idle_cpu_waits_in_the_machine_and_does_not_spin() {
     let vcpu = hungry(&bed, 1, 256);
     let mut slot = None;
     bed.schedule(&mut slot);
-    block(&bed.hv, &vcpu);
+    bed.sleep(&vcpu);
     time::set_single(&bed.hv, &vcpu, Some(bed.hv.machine.now() + 500 * MS));
     evtchn::bind_virq(&vcpu.domain, VIRQ_TIMER, 0).unwrap();
     bed.hv.machine.take_events();
@@ -160,7 +162,7 @@ fn an_idle_cpu_takes_work_from_a_busy_one() {
     let busy = waiting.cpu.load(Ordering::Relaxed);
     let other = 1 - busy;
     bed.hv.machine.set_cpu(other);
-    block(&bed.hv, &running[other as usize]);
+    bed.sleep(&running[other as usize]);
     assert!(Arc::ptr_eq(&bed.schedule(&mut slots[other as usize]), waiting));
     assert_eq!(waiting.cpu.load(Ordering::Relaxed), other);
 }
@@ -218,7 +220,7 @@ fn a_watchdog_that_is_not_fed_stops_its_domain() {
     let bed = Bed::new(128);
     let mut guest = bed.guest(1, 2);
     quiet(&bed, &guest.domain);
-    let mut watchdog = |guest: &mut Guest, id, timeout| {
+    let watchdog = |guest: &mut Guest, id, timeout| {
         guest.call_with(&bed, HYPERVISOR_SCHED_OP, SCHEDOP_WATCHDOG, &mut SchedWatchdog { id, timeout })
     };
     assert_eq!(watchdog(&mut guest, 0, 0), Errno::Inval.as_return());
@@ -347,10 +349,10 @@ fn another_vcpus_single_shot_timer_is_left_alone() {
 #[test]
 fn vcpu_info_is_registered_where_it_may_be() {
     let bed = Bed::new(160);
-    let mut guest = bed.guest(1, 3);
+    let guest = bed.guest(1, 3);
     let vcpu = guest.running.vcpu.clone();
     let frame = guest.frames[1].0;
-    let mut register = |own, mfn, offset| {
+    let register = |own, mfn, offset| {
         register_vcpu_info(&bed.hv, &vcpu, own, mfn, offset).map_err(|refusal| refusal.as_errno().unwrap())
     };
     assert_eq!(register(true, frame, 4), Err(Errno::Nxio));
