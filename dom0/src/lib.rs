@@ -6,7 +6,6 @@
 //! - [`xenstore`]: the tree through which domains find each other;
 //! - [`toolstack`]: guest descriptions, kernels, building and watching domains;
 //! - [`console`]: one terminal, several guests;
-//! - [`bridge`]: which of the plugged-in interfaces a frame goes to;
 //! - [`ramdisk`]: the files that came with this domain.
 //!
 //! Nothing here needs more of a hypervisor than Xen 4.17 offers.
@@ -17,7 +16,6 @@ extern crate alloc;
 #[cfg(test)]
 extern crate std;
 
-pub mod bridge;
 pub mod console;
 pub mod ids;
 pub mod ramdisk;

@@ -7,22 +7,25 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 
 use backends::block::memory::MemoryDisk;
-use backends::block::{
-    BlockBack, BlockDevice, DeviceCompletion, DeviceOperation, Geometry, Options, Tag,
-};
+use backends::block::{BlockBack, Options};
+use backends::net::NetBack;
+use backends::net::bridge::{Bridge, PortId};
 use dom0::ids::DomId;
 use dom0::toolstack::config::GuestConfig;
-use dom0::toolstack::device::{Disk, DiskTarget};
+use dom0::toolstack::device::{DEFAULT_BRIDGE, Disk, DiskTarget, Vif};
 use dom0::toolstack::nodes::DevicePaths;
 use dom0::xenstore::LocalStore;
 use pv_bus::Store;
+use pv_bus::net::Frame;
 use pv_guest_kernel::platform::pv::hal::PvHal;
 use pv_guest_kernel::task::{self, Signal};
 use virtio_drivers::transport::DeviceType;
 
 use super::Service;
-use crate::machine::disk::{DiskBuffer, VirtioDisk};
+use super::medium::Medium;
+use crate::machine::disk::VirtioDisk;
 use crate::machine::interrupt::Line;
+use crate::machine::net::VirtioCard;
 use crate::machine::pci;
 
 type DriverHal = PvHal<LocalStore>;
@@ -30,153 +33,75 @@ type DriverHal = PvHal<LocalStore>;
 /// How often devices are looked at whose interrupt cannot be had.
 const POLL_NS: u64 = 1_000_000;
 
-/// What is behind a guest's disk.
-pub(super) enum Medium {
-    /// A virtio disk, by its name here.
-    Virtio(String, VirtioDisk),
-    /// A copy of a file of the ramdisk.
-    Memory(MemoryDisk),
-}
-
-/// Memory for a request of either kind of disk.
-pub(super) enum MediumBuffer {
-    Virtio(DiskBuffer),
-    Memory(Vec<u8>),
-}
-
-impl AsRef<[u8]> for MediumBuffer {
-    fn as_ref(&self) -> &[u8] {
-        match self {
-            Self::Virtio(buffer) => buffer.as_ref(),
-            Self::Memory(buffer) => buffer,
-        }
-    }
-}
-
-impl AsMut<[u8]> for MediumBuffer {
-    fn as_mut(&mut self) -> &mut [u8] {
-        match self {
-            Self::Virtio(buffer) => buffer.as_mut(),
-            Self::Memory(buffer) => buffer,
-        }
-    }
-}
-
-/// The operation with its buffer taken out of the common type; none if the buffer is of another disk.
-fn operation_for<B>(
-    operation: DeviceOperation<MediumBuffer>,
-    unwrap: impl FnOnce(MediumBuffer) -> Option<B>,
-) -> Option<DeviceOperation<B>> {
-    Some(match operation {
-        DeviceOperation::Read { sector, buffer } => DeviceOperation::Read {
-            sector,
-            buffer: unwrap(buffer)?,
-        },
-        DeviceOperation::Write { sector, buffer } => DeviceOperation::Write {
-            sector,
-            buffer: unwrap(buffer)?,
-        },
-        DeviceOperation::Flush => DeviceOperation::Flush,
-        DeviceOperation::Discard {
-            sector,
-            sectors,
-            secure,
-        } => DeviceOperation::Discard {
-            sector,
-            sectors,
-            secure,
-        },
-    })
-}
-
-fn completion_of<B>(
-    completion: DeviceCompletion<B>,
-    wrap: impl FnOnce(B) -> MediumBuffer,
-) -> DeviceCompletion<MediumBuffer> {
-    DeviceCompletion {
-        tag: completion.tag,
-        result: completion.result,
-        buffer: completion.buffer.map(wrap),
-    }
-}
-
-impl BlockDevice for Medium {
-    type Buffer = MediumBuffer;
-
-    fn geometry(&self) -> Geometry {
-        match self {
-            Self::Virtio(_, disk) => disk.geometry(),
-            Self::Memory(disk) => disk.geometry(),
-        }
-    }
-
-    fn take_buffer(&mut self, len_bytes: usize) -> Option<MediumBuffer> {
-        match self {
-            Self::Virtio(_, disk) => disk.take_buffer(len_bytes).map(MediumBuffer::Virtio),
-            Self::Memory(disk) => disk.take_buffer(len_bytes).map(MediumBuffer::Memory),
-        }
-    }
-
-    fn give_back(&mut self, buffer: MediumBuffer) {
-        match (self, buffer) {
-            (Self::Virtio(_, disk), MediumBuffer::Virtio(buffer)) => disk.give_back(buffer),
-            (Self::Memory(disk), MediumBuffer::Memory(buffer)) => disk.give_back(buffer),
-            _ => {}
-        }
-    }
-
-    fn can_submit(&self) -> bool {
-        match self {
-            Self::Virtio(_, disk) => disk.can_submit(),
-            Self::Memory(disk) => disk.can_submit(),
-        }
-    }
-
-    fn submit(&mut self, tag: Tag, operation: DeviceOperation<MediumBuffer>) {
-        match self {
-            Self::Virtio(_, disk) => {
-                let unwrap = |buffer| match buffer {
-                    MediumBuffer::Virtio(buffer) => Some(buffer),
-                    MediumBuffer::Memory(_) => None,
-                };
-                operation_for(operation, unwrap)
-                    .into_iter()
-                    .for_each(|operation| disk.submit(tag, operation));
-            }
-            Self::Memory(disk) => {
-                let unwrap = |buffer| match buffer {
-                    MediumBuffer::Memory(buffer) => Some(buffer),
-                    MediumBuffer::Virtio(_) => None,
-                };
-                operation_for(operation, unwrap)
-                    .into_iter()
-                    .for_each(|operation| disk.submit(tag, operation));
-            }
-        }
-    }
-
-    fn commit(&mut self) {
-        match self {
-            Self::Virtio(_, disk) => disk.commit(),
-            Self::Memory(disk) => disk.commit(),
-        }
-    }
-
-    fn next_completion(&mut self) -> Option<DeviceCompletion<MediumBuffer>> {
-        match self {
-            Self::Virtio(_, disk) => disk
-                .next_completion()
-                .map(|done| completion_of(done, MediumBuffer::Virtio)),
-            Self::Memory(disk) => disk
-                .next_completion()
-                .map(|done| completion_of(done, MediumBuffer::Memory)),
-        }
-    }
-}
+/// Frames that wait for a guest or a card.
+const FRAMES_WAITING: usize = 512;
+/// Frames taken from a card in one turn.
+const FRAMES_A_TURN: usize = 64;
 
 struct DiskBack {
     domain: DomId,
     back: BlockBack<DriverHal, Medium>,
+}
+
+struct NetworkBack {
+    domain: DomId,
+    back: NetBack<DriverHal>,
+    bridge: usize,
+    port: PortId,
+    /// Frames that this guest had no room for when it had its turn.
+    left_waiting: usize,
+}
+
+/// A bridge and the card that it is on.
+struct Network {
+    name: String,
+    bridge: Bridge,
+    card: Option<(VirtioCard, PortId)>,
+}
+
+impl Network {
+    fn new(name: String) -> Self {
+        Self {
+            name,
+            bridge: Bridge::new(),
+            card: None,
+        }
+    }
+
+    fn plug(&mut self, card: VirtioCard) {
+        let port = self.bridge.add_port(FRAMES_WAITING, false);
+        self.card = Some((card, port));
+    }
+
+    /// Moves frames from the card to the bridge; says whether there may be more.
+    fn from_card(&mut self, now_ns: u64) -> bool {
+        let Some((card, port)) = &mut self.card else {
+            return false;
+        };
+        for _ in 0..FRAMES_A_TURN {
+            let Some(frame) = card.take() else {
+                card.commit();
+                return false;
+            };
+            self.bridge.send(*port, Frame::new(frame), now_ns);
+        }
+        card.commit();
+        true
+    }
+
+    /// Moves frames from the bridge to the card. What does not fit waits for the card's next interrupt.
+    fn to_card(&mut self) {
+        let Some((card, port)) = &mut self.card else {
+            return;
+        };
+        while card.can_send() {
+            let Some(frame) = self.bridge.take(*port) else {
+                break;
+            };
+            card.send(&frame.bytes);
+        }
+        card.commit();
+    }
 }
 
 /// All devices and back ends.
@@ -184,19 +109,29 @@ struct DiskBack {
 pub(super) struct Devices {
     /// Virtio disks that no guest has, by name.
     disks: BTreeMap<String, VirtioDisk>,
+    networks: Vec<Network>,
     lines: Vec<Line>,
     disk_backs: Vec<DiskBack>,
+    network_backs: Vec<NetworkBack>,
 }
 
 impl Devices {
     /// Finds and starts the devices of this machine.
     pub(super) fn find(signal: &Arc<Signal>) -> Result<Self, String> {
         let mut devices = Self::default();
+        devices
+            .networks
+            .push(Network::new(DEFAULT_BRIDGE.to_string()));
+        let mut cards = 0;
         let mut polled = false;
         for device in pci::virtio_devices()? {
             polled |= !devices.listen(device.line, signal);
             match device.kind {
                 DeviceType::Block => devices.add_disk(VirtioDisk::new(device.transport)),
+                DeviceType::Network => {
+                    devices.add_card(cards, VirtioCard::new(device.transport));
+                    cards += 1;
+                }
                 kind => log::info!("virtio device of kind {kind:?} is not used"),
             }
         }
@@ -232,6 +167,18 @@ impl Devices {
         }
     }
 
+    fn add_card(&mut self, number: usize, card: Result<VirtioCard, virtio_drivers::Error>) {
+        let card = match card {
+            Ok(card) => card,
+            Err(error) => return log::warn!("network card {number} does not start: {error}"),
+        };
+        while self.networks.len() <= number {
+            let name = format!("xenbr{}", self.networks.len());
+            self.networks.push(Network::new(name));
+        }
+        self.networks[number].plug(card);
+    }
+
     /// The names of the disks that no guest has.
     pub(super) fn free_disks(&self) -> Vec<&str> {
         self.disks.keys().map(String::as_str).collect()
@@ -242,10 +189,16 @@ impl Devices {
         let mut busy = false;
         while let Some(event) = hal.next_watch_event() {
             busy = true;
-            let _ = self
+            let taken = self
                 .disk_backs
                 .iter_mut()
                 .any(|disk| disk.back.on_watch(hal, &event));
+            if !taken {
+                let _ = self
+                    .network_backs
+                    .iter_mut()
+                    .any(|network| network.back.on_watch(&event));
+            }
         }
         let fired: Vec<usize> = (0..self.lines.len())
             .filter(|index| self.lines[*index].take())
@@ -256,11 +209,43 @@ impl Devices {
         for disk in &mut self.disk_backs {
             busy |= disk.back.poll(hal) == backends::Progress::More;
         }
-        fired.iter().for_each(|index| self.lines[*index].done());
+        busy |= self.move_frames(hal);
+        for index in fired {
+            self.lines[index].done();
+        }
         busy
     }
 
+    fn move_frames(&mut self, hal: &mut DriverHal) -> bool {
+        let now_ns = pv_guest_kernel::time::now_ns();
+        let mut busy = false;
+        for network in &mut self.networks {
+            busy |= network.from_card(now_ns);
+        }
+        for vif in &mut self.network_backs {
+            let bridge = &mut self.networks[vif.bridge].bridge;
+            let progress = vif.back.poll(hal, &mut bridge.handle(vif.port, now_ns));
+            vif.left_waiting = bridge.waiting(vif.port);
+            busy |= progress == backends::Progress::More;
+        }
+        self.networks.iter_mut().for_each(Network::to_card);
+        busy | self.frames_wait()
+    }
+
+    /// Whether frames came for a guest after it had its turn.
+    fn frames_wait(&self) -> bool {
+        let waiting = |vif: &NetworkBack| self.networks[vif.bridge].bridge.waiting(vif.port);
+        self.network_backs
+            .iter()
+            .any(|vif| waiting(vif) > vif.left_waiting)
+    }
+
     fn acknowledge(&mut self) {
+        let cards = self
+            .networks
+            .iter_mut()
+            .filter_map(|network| network.card.as_mut());
+        cards.for_each(|(card, _)| card.acknowledge());
         self.disks.values_mut().for_each(VirtioDisk::acknowledge);
         for disk in &mut self.disk_backs {
             if let Medium::Virtio(_, disk) = disk.back.device_mut() {
@@ -271,6 +256,7 @@ impl Devices {
 
     /// Takes every device from a guest.
     pub(super) fn detach(&mut self, hal: &mut DriverHal, domain: DomId) {
+        self.detach_vifs(hal, domain);
         let (gone, kept): (Vec<_>, Vec<_>) = core::mem::take(&mut self.disk_backs)
             .into_iter()
             .partition(|disk| disk.domain == domain);
@@ -280,6 +266,53 @@ impl Devices {
                 self.disks.insert(name, disk);
             }
         }
+    }
+
+    fn detach_vifs(&mut self, hal: &mut DriverHal, domain: DomId) {
+        let (gone, kept): (Vec<_>, Vec<_>) = core::mem::take(&mut self.network_backs)
+            .into_iter()
+            .partition(|vif| vif.domain == domain);
+        self.network_backs = kept;
+        for vif in gone {
+            self.networks[vif.bridge].bridge.remove_port(vif.port);
+            vif.back.release(hal);
+        }
+    }
+
+    fn attach_vif(
+        &mut self,
+        hal: &mut DriverHal,
+        domain: DomId,
+        index: u32,
+        vif: &Vif,
+    ) -> Result<(), String> {
+        let bridge = self
+            .networks
+            .iter()
+            .position(|network| network.name == vif.bridge)
+            .ok_or_else(|| {
+                let names: Vec<&str> = self
+                    .networks
+                    .iter()
+                    .map(|network| network.name.as_str())
+                    .collect();
+                format!(
+                    "vif {index}: there is no bridge {}: there are {}",
+                    vif.bridge,
+                    names.join(", ")
+                )
+            })?;
+        let path = DevicePaths::new(domain, "vif", index).back;
+        let back = NetBack::open(hal, &path).map_err(|error| format!("vif {index}: {error:?}"))?;
+        let port = self.networks[bridge].bridge.add_port(FRAMES_WAITING, true);
+        self.network_backs.push(NetworkBack {
+            domain,
+            back,
+            bridge,
+            port,
+            left_waiting: 0,
+        });
+        Ok(())
     }
 
     fn attach_disk(
@@ -319,6 +352,9 @@ impl Service {
             let medium = self.medium(disk)?;
             self.devices
                 .attach_disk(&mut self.hal, domain, disk, medium)?;
+        }
+        for (index, vif) in (0..).zip(&config.vifs) {
+            self.devices.attach_vif(&mut self.hal, domain, index, vif)?;
         }
         Ok(())
     }

@@ -4,7 +4,6 @@ use alloc::format;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 
-use dom0::console::guest::GuestConsole;
 use dom0::console::multiplexer::Focus;
 use dom0::ids::{DomId, Port};
 use dom0::toolstack::build::{self, Built, Request};
@@ -14,9 +13,9 @@ use dom0::toolstack::lifecycle;
 use dom0::toolstack::nodes::{self, Entry};
 use pv_bus::{Store, StoreError, Transaction};
 use pv_guest_kernel::boot;
-use pv_guest_kernel::platform::pv::hal::PeerPage;
 
 use super::Service;
+use super::consoles::GuestConsole;
 
 /// Folder of the ramdisk with the descriptions of the guests to start.
 const DESCRIPTIONS: &str = "/guests";
@@ -24,12 +23,18 @@ const DESCRIPTIONS: &str = "/guests";
 /// A guest that was built here.
 pub(super) struct Guest {
     pub(super) config: GuestConfig,
-    pub(super) console: GuestConsole<PeerPage>,
+    pub(super) console: GuestConsole,
     handle: String,
     /// Started with this domain: when the last of them has ended, this domain ends.
     autostarted: bool,
     /// It stopped and is kept as it is.
     preserved: bool,
+}
+
+/// What is left of a guest that was taken down.
+pub(super) struct Ended {
+    config: GuestConfig,
+    autostarted: bool,
 }
 
 impl Service {
@@ -155,7 +160,7 @@ impl Service {
         config: &GuestConfig,
         built: &Built,
         handle: &str,
-    ) -> Result<GuestConsole<PeerPage>, String> {
+    ) -> Result<GuestConsole, String> {
         let domain = built.domain;
         let mut entries = nodes::home(config, built, handle);
         entries.extend(
@@ -176,7 +181,7 @@ impl Service {
             .map_err(|error| format!("the store does not take it: {error}"))?;
         self.attach_devices(domain, config)?;
         let port = Port(built.console_port.0);
-        let console = GuestConsole::attach(&mut self.hal, domain, port)?;
+        let console = GuestConsole::attach(&mut self.hal, domain, port, &config.name)?;
         match self.xen.unpause(domain) {
             Ok(()) => Ok(console),
             Err(error) => {
@@ -256,11 +261,15 @@ impl Service {
     }
 
     /// Takes a guest down at once.
-    pub(super) fn remove(&mut self, domain: DomId) -> Option<Guest> {
+    pub(super) fn remove(&mut self, domain: DomId) -> Option<Ended> {
         let guest = self.guests.remove(&domain)?;
         self.terminal.multiplexer.remove(domain);
+        guest.console.detach(&mut self.hal);
         self.take_down(domain, &guest.handle);
-        Some(guest)
+        Some(Ended {
+            config: guest.config,
+            autostarted: guest.autostarted,
+        })
     }
 
     fn take_down(&mut self, domain: DomId, handle: &str) {

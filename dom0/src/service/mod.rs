@@ -1,8 +1,10 @@
 //! The service domain at work: the loop, and what it serves.
 
 mod commands;
+mod consoles;
 mod devices;
 mod guests;
+mod medium;
 mod terminal;
 
 use alloc::collections::BTreeMap;

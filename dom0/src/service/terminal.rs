@@ -135,25 +135,6 @@ impl Service {
         !keys.is_empty()
     }
 
-    fn type_to(&mut self, domain: DomId, keys: &[u8]) {
-        if let Some(guest) = self.guests.get_mut(&domain) {
-            guest.console.type_in(keys);
-        }
-    }
-
-    /// Moves guests' text to the terminal, and keys to guests.
-    pub(super) fn serve_consoles(&mut self) -> bool {
-        let mut busy = false;
-        for (domain, guest) in &mut self.guests {
-            let text = guest.console.turn(&mut self.hal);
-            if self.terminal.multiplexer.output(*domain, &text) {
-                self.terminal.pass(&text);
-            }
-            busy |= !text.is_empty();
-        }
-        busy
-    }
-
     /// Gives the terminal to a guest.
     pub(super) fn attach(&mut self, domain: DomId) {
         let Some(kept) = self.terminal.multiplexer.attach(domain) else {
