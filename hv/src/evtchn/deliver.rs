@@ -42,7 +42,11 @@ pub fn send<M: Machine>(hv: &Hypervisor<M>, domain: &Domain, port: u32) -> Resul
     let events = domain.events.lock();
     let channel = events.channel(port)?;
     match &channel.state {
-        State::Interdomain { domain: far, port, vcpu } => make_pending(hv, far, *vcpu, *port),
+        State::Interdomain {
+            domain: far,
+            port,
+            vcpu,
+        } => make_pending(hv, far, *vcpu, *port),
         State::Ipi => make_pending(hv, domain, channel.vcpu, port),
         State::Unbound { .. } => {}
         other => return Err(not_sendable(port, other)),
@@ -52,14 +56,22 @@ pub fn send<M: Machine>(hv: &Hypervisor<M>, domain: &Domain, port: u32) -> Resul
 
 #[cold]
 fn not_sendable(port: u32, state: &State) -> Refusal {
-    Refusal::errno(Errno::Inval, rules::evtchn::NOT_SENDABLE).with(Evidence::Port { port, state: state.name() })
+    Refusal::errno(Errno::Inval, rules::evtchn::NOT_SENDABLE).with(Evidence::Port {
+        port,
+        state: state.name(),
+    })
 }
 
 /// Sets a port pending and tells `vcpu`, unless it was pending or is masked.
 #[inline]
 pub(super) fn make_pending<M: Machine>(hv: &Hypervisor<M>, domain: &Domain, vcpu: u32, port: u32) {
     let (word, bit) = (port as usize / 64, 1 << (port % 64));
-    if hv.machine.fetch_or_word(domain.shared_info, PENDING + word, bit) & bit != 0 {
+    if hv
+        .machine
+        .fetch_or_word(domain.shared_info, PENDING + word, bit)
+        & bit
+        != 0
+    {
         return;
     }
     if hv.machine.read_word(domain.shared_info, MASK + word) & bit == 0 {
@@ -77,7 +89,9 @@ fn select<M: Machine>(hv: &Hypervisor<M>, domain: &Domain, vcpu: u32, word: usiz
         return;
     };
     let (frame, offset) = vcpu.info_place();
-    let selected = hv.machine.fetch_or_word(frame, offset / 8 + SELECTOR, 1 << word);
+    let selected = hv
+        .machine
+        .fetch_or_word(frame, offset / 8 + SELECTOR, 1 << word);
     if selected & 1 << word == 0 && hv.machine.fetch_or_word(frame, offset / 8, 1) & 1 == 0 {
         sched::notify(hv, vcpu);
     }
@@ -86,25 +100,39 @@ fn select<M: Machine>(hv: &Hypervisor<M>, domain: &Domain, vcpu: u32, word: usiz
 /// Makes a vCPU look at everything: after its `vcpu_info` moved, nothing may be lost.
 pub fn select_everything<M: Machine>(hv: &Hypervisor<M>, vcpu: &Vcpu) {
     let (frame, offset) = vcpu.info_place();
-    hv.machine.fetch_or_word(frame, offset / 8 + SELECTOR, u64::MAX);
+    hv.machine
+        .fetch_or_word(frame, offset / 8 + SELECTOR, u64::MAX);
     hv.machine.fetch_or_word(frame, offset / 8, 1);
     sched::notify(hv, vcpu);
 }
 
 /// Makes a pending port not pending: it is about to be something else.
 pub(super) fn clear_pending<M: Machine>(hv: &Hypervisor<M>, domain: &Domain, port: u32) {
-    hv.machine.fetch_and_word(domain.shared_info, PENDING + port as usize / 64, !(1 << (port % 64)));
+    hv.machine.fetch_and_word(
+        domain.shared_info,
+        PENDING + port as usize / 64,
+        !(1 << (port % 64)),
+    );
 }
 
 /// Whether a port is pending.
 ///
 /// # Errors
 /// `EINVAL` where the domain has no such port.
-pub fn is_pending<M: Machine>(hv: &Hypervisor<M>, domain: &Domain, port: u32) -> Result<bool, Refusal> {
+pub fn is_pending<M: Machine>(
+    hv: &Hypervisor<M>,
+    domain: &Domain,
+    port: u32,
+) -> Result<bool, Refusal> {
     if port >= domain.events.lock().size() {
         return Err(out_of_range(port));
     }
-    Ok(hv.machine.read_word(domain.shared_info, PENDING + port as usize / 64) >> (port % 64) & 1 != 0)
+    Ok(hv
+        .machine
+        .read_word(domain.shared_info, PENDING + port as usize / 64)
+        >> (port % 64)
+        & 1
+        != 0)
 }
 
 /// `EVTCHNOP_unmask`: takes a port's mask away; what was pending meanwhile is delivered.
@@ -115,7 +143,11 @@ pub fn unmask<M: Machine>(hv: &Hypervisor<M>, domain: &Domain, port: u32) -> Res
     let events = domain.events.lock();
     let vcpu = events.channel(port)?.vcpu;
     let (word, bit) = (port as usize / 64, 1 << (port % 64));
-    let was_masked = hv.machine.fetch_and_word(domain.shared_info, MASK + word, !bit) & bit != 0;
+    let was_masked = hv
+        .machine
+        .fetch_and_word(domain.shared_info, MASK + word, !bit)
+        & bit
+        != 0;
     if was_masked && hv.machine.read_word(domain.shared_info, PENDING + word) & bit != 0 {
         select(hv, domain, vcpu, word);
     }

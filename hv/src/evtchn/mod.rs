@@ -26,17 +26,21 @@ use alloc::sync::Arc;
 use pv_abi::DomId;
 use pv_abi::errno::Errno;
 use pv_abi::event_channel::{
-    EVTCHNOP_ALLOC_UNBOUND, EVTCHNOP_BIND_INTERDOMAIN, EVTCHNOP_BIND_IPI, EVTCHNOP_BIND_PIRQ, EVTCHNOP_BIND_VCPU,
-    EVTCHNOP_BIND_VIRQ, EVTCHNOP_CLOSE, EVTCHNOP_EXPAND_ARRAY, EVTCHNOP_INIT_CONTROL, EVTCHNOP_RESET, EVTCHNOP_SEND,
-    EVTCHNOP_SET_PRIORITY, EVTCHNOP_STATUS, EVTCHNOP_UNMASK, EvtchnAllocUnbound, EvtchnBindInterdomain, EvtchnBindIpi,
-    EvtchnBindPirq, EvtchnBindVcpu, EvtchnBindVirq, EvtchnClose, EvtchnReset, EvtchnSend, EvtchnStatus, EvtchnUnmask,
+    EVTCHNOP_ALLOC_UNBOUND, EVTCHNOP_BIND_INTERDOMAIN, EVTCHNOP_BIND_IPI, EVTCHNOP_BIND_PIRQ,
+    EVTCHNOP_BIND_VCPU, EVTCHNOP_BIND_VIRQ, EVTCHNOP_CLOSE, EVTCHNOP_EXPAND_ARRAY,
+    EVTCHNOP_INIT_CONTROL, EVTCHNOP_RESET, EVTCHNOP_SEND, EVTCHNOP_SET_PRIORITY, EVTCHNOP_STATUS,
+    EVTCHNOP_UNMASK, EvtchnAllocUnbound, EvtchnBindInterdomain, EvtchnBindIpi, EvtchnBindPirq,
+    EvtchnBindVcpu, EvtchnBindVirq, EvtchnClose, EvtchnReset, EvtchnSend, EvtchnStatus,
+    EvtchnUnmask,
 };
 
 pub use bind::{
-    alloc_unbound, bind_interdomain, bind_ipi, bind_pirq, bind_vcpu, bind_virq, close, close_all, close_some, status,
+    alloc_unbound, bind_interdomain, bind_ipi, bind_pirq, bind_vcpu, bind_virq, close, close_all,
+    close_some, status,
 };
 pub use deliver::{
-    is_pending, raise_global_virq, raise_virq, select_everything, send, set_pending, unmask, upcall_due,
+    is_pending, raise_global_virq, raise_virq, select_everything, send, set_pending, unmask,
+    upcall_due,
 };
 pub use table::{Channel, EventChannels, MAX_PORTS, State};
 
@@ -51,7 +55,10 @@ use crate::rules;
 /// # Errors
 /// Those of the operation; `ENOSYS` for one of the FIFO ABI or one that does not exist.
 #[inline]
-pub fn event_channel_op<M: Machine>(call: &mut Call<'_, M>, args: [u64; 5]) -> Result<u64, Refusal> {
+pub fn event_channel_op<M: Machine>(
+    call: &mut Call<'_, M>,
+    args: [u64; 5],
+) -> Result<u64, Refusal> {
     let [operation, argument, ..] = args;
     if operation as u32 == EVTCHNOP_SEND {
         let request: EvtchnSend = call.read(argument)?;
@@ -60,7 +67,11 @@ pub fn event_channel_op<M: Machine>(call: &mut Call<'_, M>, args: [u64; 5]) -> R
     other_operation(call, operation as u32, argument)
 }
 
-fn other_operation<M: Machine>(call: &mut Call<'_, M>, operation: u32, argument: u64) -> Result<u64, Refusal> {
+fn other_operation<M: Machine>(
+    call: &mut Call<'_, M>,
+    operation: u32,
+    argument: u64,
+) -> Result<u64, Refusal> {
     match operation {
         EVTCHNOP_ALLOC_UNBOUND => {
             let mut request: EvtchnAllocUnbound = call.read(argument)?;
@@ -116,7 +127,8 @@ fn other_operation<M: Machine>(call: &mut Call<'_, M>, operation: u32, argument:
         EVTCHNOP_INIT_CONTROL | EVTCHNOP_EXPAND_ARRAY | EVTCHNOP_SET_PRIORITY => {
             Err(Refusal::errno(Errno::NoSys, rules::evtchn::NO_FIFO))
         }
-        _ => Err(Refusal::errno(Errno::NoSys, rules::core::UNKNOWN_OPERATION).with(Evidence::Value(operation.into()))),
+        _ => Err(Refusal::errno(Errno::NoSys, rules::core::UNKNOWN_OPERATION)
+            .with(Evidence::Value(operation.into()))),
     }
 }
 
@@ -125,7 +137,8 @@ fn reset<M: Machine>(call: &mut Call<'_, M>, argument: u64) -> Result<u64, Refus
     let request: EvtchnReset = call.read(argument)?;
     let domain = target(call, request.dom)?;
     if domain.id != call.domain().id && !domain.lifecycle.lock().paused_by_control {
-        return Err(Refusal::errno(Errno::Inval, rules::evtchn::RESET_RUNNING).with(Evidence::Value(domain.id.0.into())));
+        return Err(Refusal::errno(Errno::Inval, rules::evtchn::RESET_RUNNING)
+            .with(Evidence::Value(domain.id.0.into())));
     }
     while !close_some(call.hv, &domain) {
         if call.should_stop() {
@@ -151,10 +164,16 @@ fn remote<M: Machine>(call: &Call<'_, M>, named: u16) -> Result<Arc<Domain>, Ref
         return Ok(call.running.vcpu.domain.clone());
     }
     let found = call.hv.domains.get(id);
-    found.ok_or_else(|| Refusal::errno(Errno::Srch, rules::core::NO_SUCH_DOMAIN).with(Evidence::Value(named.into())))
+    found.ok_or_else(|| {
+        Refusal::errno(Errno::Srch, rules::core::NO_SUCH_DOMAIN).with(Evidence::Value(named.into()))
+    })
 }
 
 /// The number that an argument means: `DOMID_SELF` is the caller.
 fn own_id<M: Machine>(call: &Call<'_, M>, named: u16) -> DomId {
-    if named == pv_abi::xen::DOMID_SELF { call.domain().id } else { DomId(named) }
+    if named == pv_abi::xen::DOMID_SELF {
+        call.domain().id
+    } else {
+        DomId(named)
+    }
 }

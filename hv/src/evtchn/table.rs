@@ -101,19 +101,29 @@ impl EventChannels {
         let limit = max_port.saturating_add(1).min(MAX_PORTS);
         let mut first = new_chunk();
         first[0].state = State::Reserved;
-        Self { chunks: alloc::vec![first], lowest_free: 1, limit, virqs: Vec::new(), next_to_close: 0 }
+        Self {
+            chunks: alloc::vec![first],
+            lowest_free: 1,
+            limit,
+            virqs: Vec::new(),
+            next_to_close: 0,
+        }
     }
 
     /// One port, if the table is that large.
     #[inline]
     pub(super) fn get(&self, port: u32) -> Option<&Channel> {
-        self.chunks.get(port as usize / CHUNK).map(|chunk| &chunk[port as usize % CHUNK])
+        self.chunks
+            .get(port as usize / CHUNK)
+            .map(|chunk| &chunk[port as usize % CHUNK])
     }
 
     /// One port, if the table is that large.
     #[inline]
     pub(super) fn get_mut(&mut self, port: u32) -> Option<&mut Channel> {
-        self.chunks.get_mut(port as usize / CHUNK).map(|chunk| &mut chunk[port as usize % CHUNK])
+        self.chunks
+            .get_mut(port as usize / CHUNK)
+            .map(|chunk| &mut chunk[port as usize % CHUNK])
     }
 
     /// One port.
@@ -138,7 +148,15 @@ impl EventChannels {
     pub(super) fn allocate(&mut self, state: State, vcpu: u32) -> Result<u32, Refusal> {
         let size = self.size();
         let mut port = self.lowest_free;
-        while port < size && !matches!(self.get(port), Some(Channel { state: State::Free, .. })) {
+        while port < size
+            && !matches!(
+                self.get(port),
+                Some(Channel {
+                    state: State::Free,
+                    ..
+                })
+            )
+        {
             port += 1;
         }
         if port >= self.limit {
@@ -175,7 +193,9 @@ impl EventChannels {
     /// The port of a vCPU's virtual interrupt; 0 for none.
     #[inline]
     pub(super) fn virq_port(&self, vcpu: u32, virq: u32) -> u32 {
-        self.virqs.get(vcpu as usize).map_or(0, |ports| ports[virq as usize].into())
+        self.virqs
+            .get(vcpu as usize)
+            .map_or(0, |ports| ports[virq as usize].into())
     }
 
     /// Notes the port of a vCPU's virtual interrupt.
