@@ -13,6 +13,7 @@ pub mod build;
 pub mod console;
 mod crash;
 pub(crate) mod destroy;
+mod domctl;
 pub mod options;
 pub(crate) mod pci;
 pub mod permissions;
@@ -23,6 +24,7 @@ mod version;
 pub use build::{Dom0, Ramdisk, build_dom0, start};
 pub use console::console_io;
 pub use crash::{crash, on_shutdown, report_guest_crash};
+pub use domctl::domctl;
 pub use physdev::physdev_op;
 pub use settings::{Settings, TscSettings};
 pub use version::{VERSION, xen_version};
@@ -55,12 +57,5 @@ pub fn platform_op<M: Machine>(_call: &mut Call<'_, M>, _args: [u64; 5]) -> Resu
 /// # Errors
 /// `ENOSYS` for an operation that is not implemented.
 pub fn sysctl<M: Machine>(_call: &mut Call<'_, M>, _args: [u64; 5]) -> Result<u64, Refusal> {
-    Err(Refusal::errno(Errno::NoSys, rules::core::UNKNOWN_OPERATION))
-}
-/// `domctl`.
-///
-/// # Errors
-/// `ENOSYS` for an operation that is not implemented.
-pub fn domctl<M: Machine>(_call: &mut Call<'_, M>, _args: [u64; 5]) -> Result<u64, Refusal> {
     Err(Refusal::errno(Errno::NoSys, rules::core::UNKNOWN_OPERATION))
 }

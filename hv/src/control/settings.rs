@@ -2,7 +2,8 @@
 
 use alloc::vec::Vec;
 
-use pv_abi::arch::CpuidLeaf;
+use pv_abi::arch::{CpuidLeaf, XEN_X86_MSR_RELAXED};
+use pv_abi::domctl::DomctlCreatedomain;
 
 /// How the domain's time-stamp counter behaves (`XEN_DOMCTL_settscinfo`).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -28,6 +29,10 @@ pub struct Settings {
     pub relaxed_msrs: bool,
     /// Its time-stamp counter.
     pub tsc: TscSettings,
+    /// How many vCPUs it was made for.
+    pub max_vcpus: u32,
+    /// It ran once: its policy stays as it is.
+    pub started: bool,
     /// `XEN_DOMCTL_CDF_*` as it was made with.
     pub flags: u32,
     /// `XEN_X86_EMU_*` as it was made with.
@@ -40,4 +45,31 @@ pub struct Settings {
     pub destroy_step: super::destroy::Step,
     /// The CPUs that each vCPU may run on and likes to run on, where it was set: vCPU, hard, soft.
     pub affinities: Vec<(u32, u64, u64)>,
+}
+
+impl Settings {
+    /// The settings that a toolstack makes a domain with.
+    #[must_use]
+    pub fn from_request(request: &DomctlCreatedomain) -> Self {
+        Self {
+            max_vcpus: request.max_vcpus,
+            flags: request.flags,
+            emulation_flags: request.arch.emulation_flags,
+            relaxed_msrs: request.arch.misc_flags & XEN_X86_MSR_RELAXED != 0,
+            security_label: request.ssidref,
+            ..Self::default()
+        }
+    }
+
+    /// The CPUs that a vCPU may run on and likes to run on.
+    #[must_use]
+    pub fn affinity(&self, vcpu: u32) -> (u64, u64) {
+        self.affinities.iter().find(|set| set.0 == vcpu).map_or((u64::MAX, u64::MAX), |set| (set.1, set.2))
+    }
+
+    /// Sets the CPUs that a vCPU may run on and likes to run on.
+    pub fn set_affinity(&mut self, vcpu: u32, (hard, soft): (u64, u64)) {
+        self.affinities.retain(|set| set.0 != vcpu);
+        self.affinities.push((vcpu, hard, soft));
+    }
 }

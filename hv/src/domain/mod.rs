@@ -79,6 +79,8 @@ pub struct Lifecycle {
     pub dying: bool,
     /// Its toolstack has paused it (`XEN_DOMCTL_pausedomain`); a new domain is.
     pub paused_by_control: bool,
+    /// How many times more its toolstack has to unpause it.
+    pub further_pauses: u32,
 }
 
 impl Domain {

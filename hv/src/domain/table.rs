@@ -2,6 +2,7 @@
 
 use alloc::sync::Arc;
 use alloc::vec::Vec;
+use core::sync::atomic::{AtomicU16, Ordering};
 
 use hashbrown::HashMap;
 use pv_abi::DomId;
@@ -13,6 +14,8 @@ use super::Domain;
 #[derive(Default)]
 pub struct DomainTable {
     domains: RwLock<HashMap<u16, Arc<Domain>>>,
+    /// The number that was given out last.
+    last: AtomicU16,
 }
 
 impl DomainTable {
@@ -36,6 +39,17 @@ impl DomainTable {
     /// Takes a domain out.
     pub fn remove(&self, id: DomId) -> Option<Arc<Domain>> {
         self.domains.write().remove(&id.0)
+    }
+
+    /// A number that no domain has, for a new one: numbers are used again only after all others were.
+    #[must_use]
+    pub fn free_number(&self) -> Option<DomId> {
+        let domains = self.domains.read();
+        let first = self.last.load(Ordering::Relaxed);
+        let count = DomId::FIRST_RESERVED.0 - 1;
+        let number = (0..count).map(|n| (first + n) % count + 1).find(|number| !domains.contains_key(number))?;
+        self.last.store(number, Ordering::Relaxed);
+        Some(DomId(number))
     }
 
     /// All domains from number `first` on, in order of their numbers.

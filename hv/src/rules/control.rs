@@ -22,4 +22,36 @@ crate::rules! {
         "Xen: XEN_DOMCTL_setvcpucontext, -EOPNOTSUPP";
     DESTROY_SELF = "CTL-17", "A domain cannot destroy, pause or rebuild itself, and nobody destroys dom0",
         "Xen: XEN_DOMCTL_destroydomain, -EINVAL";
+    DOMAIN_KIND = "CTL-18", "A domain is PV, without IOMMU, device models or tracing, in CPU pool 0",
+        "Xen: XEN_DOMCTL_createdomain, -EINVAL";
+    GRANT_VERSION = "CTL-19", "Grant tables are of version 1", "Xen: XEN_DOMCTL_createdomain, grant_opts";
+    NO_FREE_NUMBER = "CTL-20", "A free domain number must be left", "Xen: XEN_DOMCTL_createdomain, -ENOMEM";
+    NOT_PAUSED = "CTL-21", "Only a domain that its toolstack paused can be unpaused", "Xen: XEN_DOMCTL_unpausedomain, -EINVAL";
+    TOO_MANY_PAUSES = "CTL-22", "A toolstack pauses a domain at most 255 times at once", "Xen: XEN_DOMCTL_pausedomain, -EUSERS";
+    NO_SUCH_VCPU = "CTL-23", "The vCPU must be one of the domain's", "Xen: domctl, -EINVAL or -ESRCH";
+    VCPU_WITHOUT_CONTEXT = "CTL-24", "The vCPU must have been given a context", "Xen: XEN_DOMCTL_getvcpucontext, -ENODATA";
+    ADDRESS_SIZE = "CTL-25", "PV guests are 64-bit", "Xen: XEN_DOMCTL_set_address_size, -EINVAL";
+    AFFINITY = "CTL-26", "A vCPU must be allowed to run on a CPU that there is", "Xen: XEN_DOMCTL_setvcpuaffinity, -EINVAL";
+    SCHEDULER = "CTL-27", "The scheduler is credit2, with weights of 1 to 65535", "Xen: XEN_DOMCTL_scheduler_op, -EINVAL";
+    PERMISSION_RANGE = "CTL-28", "A range of ports, frames or interrupts must exist and not wrap",
+        "Xen: XEN_DOMCTL_ioport_permission and kin, -EINVAL";
+    PERMISSION_OWN = "CTL-29", "A domain can only be given what its giver has", "Xen: XEN_DOMCTL_iomem_permission, -EPERM";
+    EXTENDED_CONTEXT = "CTL-30", "An extended context must have its size and canonical callbacks",
+        "Xen: XEN_DOMCTL_set_ext_vcpucontext, -EINVAL";
+    EXTENDED_STATE = "CTL-31", "Extended state must have XCR0 first, with components that guests have, and their size",
+        "Xen: XEN_DOMCTL_setvcpuextstate, -EINVAL";
+    VCPU_MSRS = "CTL-32", "PV guests have no model-specific registers to restore but zero ones",
+        "Xen: XEN_DOMCTL_set_vcpu_msrs, -EINVAL";
+    PAGE_INFO_COUNT = "CTL-33", "At most 1024 frames are asked about at once", "Xen: XEN_DOMCTL_getpageframeinfo3, -E2BIG";
+    LOG_DIRTY = "CTL-34", "PV guests run on their own page tables: there is no shadow and no log of writes",
+        "Xen: XEN_DOMCTL_shadow_op in a build without shadow paging, -EINVAL";
+    VIRQ_HANDLER = "CTL-35", "A global virtual interrupt goes to dom0", "Xen: XEN_DOMCTL_set_virq_handler";
+    POLICY_SIZE = "CTL-36", "The buffer must hold the whole policy, and a policy no more than there is",
+        "Xen: XEN_DOMCTL_get_cpu_policy, -ENOBUFS; set_cpu_policy, -E2BIG";
+    POLICY_STAYS = "CTL-37", "The policy of a domain that ran stays", "Xen: XEN_DOMCTL_set_cpu_policy, -EEXIST";
+    POLICY_MSR = "CTL-38", "A policy's model-specific registers are zero", "Xen: XEN_DOMCTL_set_cpu_policy, -EINVAL";
+    NO_IOMMU = "CTL-39", "Devices are passed to guests only behind an IOMMU, which is not used", "Xen: -EOPNOTSUPP of iommu_do_domctl";
+    TRIGGER = "CTL-40", "PV guests can be sent NMIs only", "Xen: XEN_DOMCTL_sendtrigger, -ENOSYS";
+    HYPERCALL_PAGE_FRAME = "CTL-41", "The hypercall page must be a frame of the domain that is not in use as a table",
+        "Xen: XEN_DOMCTL_hypercall_init, -EACCES";
 }

@@ -25,7 +25,7 @@ const MAX_BASIC: u32 = 0xd;
 const MAX_EXTENDED: u32 = 0x8000_0021;
 
 /// CPUID.1:ECX: XSAVE exists.
-pub(super) const XSAVE: u32 = 1 << 26;
+pub(crate) const XSAVE: u32 = 1 << 26;
 /// CPUID.1:ECX: XSAVE is switched on.
 const OSXSAVE: u32 = 1 << 27;
 /// CPUID.1:ECX: this is no bare machine.
@@ -215,7 +215,7 @@ fn leaf_d<M: Machine>(machine: &M, subleaf: u32) -> CpuidResult {
 }
 
 /// The state components that a guest may switch on, on this machine.
-pub(super) fn xcr0_mask<M: Machine>(machine: &M) -> u64 {
+pub(crate) fn xcr0_mask<M: Machine>(machine: &M) -> u64 {
     let host = machine.cpuid(0xd, 0);
     let mut mask = (u64::from(host.edx) << 32 | u64::from(host.eax)) & XCR0;
     if mask & 0xe0 != 0xe0 {
