@@ -79,7 +79,7 @@ structs! {
     }
 
     /// A device of a device tree.
-    pub struct DomctlAssignDeviceDt ["typeof(((struct xen_domctl_assign_device *)0)->u.dt)"] {
+    pub struct DomctlAssignDeviceDt ["struct xen_domctl_assign_device.u.dt"] {
         /// In: length of the path.
         pub size: u32,
         /// Padding.
@@ -115,7 +115,7 @@ structs! {
     }
 
     /// A PCI pin of an HVM domain.
-    pub struct DomctlBindPtIrqPci ["typeof(((struct xen_domctl_bind_pt_irq *)0)->u.pci)"] {
+    pub struct DomctlBindPtIrqPci ["struct xen_domctl_bind_pt_irq.u.pci"] {
         /// In: bus.
         pub bus: u8,
         /// In: device.
@@ -125,7 +125,7 @@ structs! {
     }
 
     /// A message to an HVM domain.
-    pub struct DomctlBindPtIrqMsi ["typeof(((struct xen_domctl_bind_pt_irq *)0)->u.msi)"] {
+    pub struct DomctlBindPtIrqMsi ["struct xen_domctl_bind_pt_irq.u.msi"] {
         /// In: vector.
         pub gvec: u8,
         /// Padding.

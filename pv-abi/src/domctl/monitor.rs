@@ -128,7 +128,7 @@ structs! {
     }
 
     /// Options of writes to control registers.
-    pub struct DomctlMonitorOpMovToCr ["typeof(((struct xen_domctl_monitor_op *)0)->u.mov_to_cr)"] {
+    pub struct DomctlMonitorOpMovToCr ["struct xen_domctl_monitor_op.u.mov_to_cr"] {
         /// In: which register.
         pub index: u8,
         /// In: the vCPU waits.
@@ -144,7 +144,7 @@ structs! {
     }
 
     /// Options of writes to MSRs.
-    pub struct DomctlMonitorOpMovToMsr ["typeof(((struct xen_domctl_monitor_op *)0)->u.mov_to_msr)"] {
+    pub struct DomctlMonitorOpMovToMsr ["struct xen_domctl_monitor_op.u.mov_to_msr"] {
         /// In: which.
         pub msr: u32,
         /// In: only where the value changes.
@@ -154,7 +154,7 @@ structs! {
     }
 
     /// Options of the guest's own requests.
-    pub struct DomctlMonitorOpGuestRequest ["typeof(((struct xen_domctl_monitor_op *)0)->u.guest_request)"] {
+    pub struct DomctlMonitorOpGuestRequest ["struct xen_domctl_monitor_op.u.guest_request"] {
         /// In: the vCPU waits.
         pub sync: u8,
         /// In: user mode may ask.

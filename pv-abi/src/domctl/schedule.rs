@@ -94,7 +94,7 @@ structs! {
     }
 
     /// Where [`DomctlSchedparamVcpu`]s are.
-    pub struct DomctlSchedulerOpV ["typeof(((struct xen_domctl_scheduler_op *)0)->u.v)"] {
+    pub struct DomctlSchedulerOpV ["struct xen_domctl_scheduler_op.u.v"] {
         /// In: their address.
         pub vcpus: u64,
         /// In: their number. Out: how many were done.
