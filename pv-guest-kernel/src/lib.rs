@@ -35,6 +35,7 @@ pub mod task;
 pub mod time;
 #[cfg(target_os = "none")]
 mod trap;
+pub mod url;
 
 pub use boot::{command_line, ramdisk};
 

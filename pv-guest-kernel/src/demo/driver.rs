@@ -9,7 +9,7 @@ use pv_guest_kernel::platform::pv::hal::PvHal;
 use pv_guest_kernel::platform::pv::store::RingStore;
 use pv_guest_kernel::platform::pv::store_ring;
 
-use crate::disk;
+use crate::{disk, network};
 
 /// What drivers run on here.
 pub(crate) type Hal = PvHal<RingStore>;
@@ -21,6 +21,9 @@ pub(crate) fn start() {
     }
     if let Some(path) = first_device("vbd") {
         disk::open(&path);
+    }
+    if let Some(path) = first_device("vif") {
+        network::open(&path);
     }
 }
 

@@ -11,6 +11,8 @@ mod commands;
 mod disk;
 mod driver;
 mod files;
+mod http;
+mod network;
 
 use pv_guest_kernel::platform::{self, Shutdown};
 use pv_guest_kernel::println;

@@ -2,6 +2,7 @@
 
 mod disk;
 mod machine;
+mod net;
 mod system;
 
 use pv_guest_kernel::shell::Command;
@@ -25,6 +26,24 @@ pub(crate) static COMMANDS: &[Command] = &[
         usage: "PATH TEXT…",
         about: "make a file with a line of text, durably",
         run: disk::write,
+    },
+    Command {
+        name: "fetch",
+        usage: "URL",
+        about: "print a page (http://host:port/path)",
+        run: net::fetch,
+    },
+    Command {
+        name: "ping",
+        usage: "HOST [COUNT]",
+        about: "ask a host for an echo",
+        run: net::ping,
+    },
+    Command {
+        name: "ifconfig",
+        usage: "",
+        about: "the network card and its addresses",
+        run: net::ifconfig,
     },
     Command {
         name: "ps",

@@ -1,0 +1,365 @@
+//! The domain's network: smoltcp over the net front end.
+//!
+//! A thread (`network`) lets the stack work whenever the card has something or a timer of the stack runs out. Commands use
+//! sockets through [`with`], and sleep in [`wait_for`] until the stack has made progress. The address comes from DHCP, or
+//! from `ip=ADDRESS/BITS` and `gateway=ADDRESS` on the kernel's command line.
+
+use alloc::vec::Vec;
+use core::fmt;
+
+use frontends::net::{NetFront, Options, RxToken, TxToken};
+use pv_bus::Store;
+use pv_guest_kernel::boot::option;
+use pv_guest_kernel::sync::SleepLock;
+use pv_guest_kernel::task::{self, Signal};
+use pv_guest_kernel::time::{MILLISECOND_NS, SECOND_NS, now_ns};
+use smoltcp::iface::{Config, Interface, SocketHandle, SocketSet};
+use smoltcp::phy::{self, DeviceCapabilities, Medium};
+use smoltcp::socket::{AnySocket, dhcpv4, dns};
+use smoltcp::time::Instant;
+use smoltcp::wire::{EthernetAddress, HardwareAddress, IpAddress, IpCidr, Ipv4Address, Ipv4Cidr};
+
+use crate::driver::{self, Hal};
+
+/// How long a command waits for an address or a name.
+const PATIENCE_NS: u64 = 15 * SECOND_NS;
+
+/// Header of an Ethernet frame.
+const ETHERNET_BYTES: usize = 14;
+
+static STACK: SleepLock<Option<Stack>> = SleepLock::new(None);
+/// Raised when the stack has worked.
+static PROGRESS: Signal = Signal::new();
+/// First port for connections from here.
+const FIRST_PORT: u16 = 49152;
+
+/// Why the network did not do it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) enum NetworkError {
+    /// The domain was given no card.
+    NoCard,
+    /// Nobody gave the card an address.
+    NoAddress,
+    /// The name has no address.
+    UnknownHost,
+    /// Nothing came in time.
+    TimedOut,
+    /// The other side refused or closed the connection.
+    Refused,
+    /// What came is not HTTP.
+    NotHttp,
+}
+
+impl fmt::Display for NetworkError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::NoCard => "this machine has no network card",
+            Self::NoAddress => "the network gave no address (DHCP); ip=ADDRESS/BITS gives one",
+            Self::UnknownHost => "no such host",
+            Self::TimedOut => "no answer in time",
+            Self::Refused => "the connection was refused or broke",
+            Self::NotHttp => "the answer is not HTTP",
+        })
+    }
+}
+
+/// The card, as smoltcp wants it.
+struct Card {
+    hal: Hal,
+    front: NetFront<Hal>,
+}
+
+/// A received frame.
+pub(crate) struct Received(RxToken);
+
+impl phy::RxToken for Received {
+    fn consume<R, F: FnOnce(&[u8]) -> R>(self, take: F) -> R {
+        self.0.consume(take)
+    }
+}
+
+/// The right to send a frame.
+pub(crate) struct Sending<'a>(TxToken<'a, Hal>);
+
+impl phy::TxToken for Sending<'_> {
+    fn consume<R, F: FnOnce(&mut [u8]) -> R>(self, len: usize, fill: F) -> R {
+        self.0.consume(len, fill)
+    }
+}
+
+impl phy::Device for Card {
+    type RxToken<'a> = Received;
+    type TxToken<'a> = Sending<'a>;
+
+    fn receive(&mut self, _now: Instant) -> Option<(Received, Sending<'_>)> {
+        let (received, sending) = self.front.receive_tokens(&mut self.hal)?;
+        Some((Received(received), Sending(sending)))
+    }
+
+    fn transmit(&mut self, _now: Instant) -> Option<Sending<'_>> {
+        self.front.transmit_token(&mut self.hal).map(Sending)
+    }
+
+    fn capabilities(&self) -> DeviceCapabilities {
+        let mut capabilities = DeviceCapabilities::default();
+        capabilities.medium = Medium::Ethernet;
+        capabilities.max_transmission_unit = self.front.mtu() + ETHERNET_BYTES;
+        capabilities
+    }
+}
+
+/// Card, addresses and sockets.
+pub(crate) struct Stack {
+    card: Card,
+    pub(crate) interface: Interface,
+    pub(crate) sockets: SocketSet<'static>,
+    dhcp: Option<SocketHandle>,
+    dns: SocketHandle,
+    servers: Vec<IpAddress>,
+    next_port: u16,
+}
+
+/// smoltcp's clock.
+pub(crate) fn now() -> Instant {
+    Instant::from_micros((now_ns() / 1000) as i64)
+}
+
+/// Opens the card whose directory in the store is `path`, and starts the thread that serves it.
+pub(crate) fn open(path: &str) {
+    let Some(mut hal) = driver::connect() else {
+        return;
+    };
+    let signal = hal.signal();
+    match NetFront::open(&mut hal, path, Options::default()) {
+        Ok(front) => {
+            *STACK.lock() = Some(Stack::new(Card { hal, front }));
+            task::spawn("network", move || serve(&signal));
+        }
+        Err(error) => log::error!("{path}: {error}"),
+    }
+}
+
+/// The thread: sleeps until the card or a timer wants something.
+fn serve(signal: &Signal) {
+    loop {
+        let delay = with(|stack| Ok(stack.work())).ok().flatten();
+        PROGRESS.raise();
+        match delay {
+            Some(delay_ns) => {
+                signal.wait_until(now_ns() + delay_ns);
+            }
+            None => signal.wait(),
+        }
+    }
+}
+
+/// Does something with the stack.
+///
+/// # Errors
+/// [`NetworkError::NoCard`], or whatever `action` returns.
+pub(crate) fn with<R>(
+    action: impl FnOnce(&mut Stack) -> Result<R, NetworkError>,
+) -> Result<R, NetworkError> {
+    action(STACK.lock().as_mut().ok_or(NetworkError::NoCard)?)
+}
+
+/// Lets the stack work until `look` finds what it looks for.
+///
+/// # Errors
+/// [`NetworkError::TimedOut`] after `patience_ns`; whatever `look` returns.
+pub(crate) fn wait_for<R>(
+    patience_ns: u64,
+    mut look: impl FnMut(&mut Stack) -> Result<Option<R>, NetworkError>,
+) -> Result<R, NetworkError> {
+    let deadline = now_ns() + patience_ns;
+    loop {
+        let found = with(|stack| {
+            stack.work();
+            let found = look(stack)?;
+            // What the look has put into a socket goes out now; the serving thread learns of new timers.
+            stack.work();
+            stack.card.hal.signal().raise();
+            Ok(found)
+        })?;
+        if let Some(found) = found {
+            return Ok(found);
+        }
+        if now_ns() >= deadline {
+            return Err(NetworkError::TimedOut);
+        }
+        PROGRESS.wait_until(deadline.min(now_ns() + 100 * MILLISECOND_NS));
+    }
+}
+
+impl Stack {
+    fn new(mut card: Card) -> Self {
+        let address = EthernetAddress(card.front.mac());
+        let mut config = Config::new(HardwareAddress::Ethernet(address));
+        config.random_seed = now_ns() ^ u64::from_le_bytes([address.0[5]; 8]);
+        let interface = Interface::new(config, &mut card, now());
+        let mut sockets = SocketSet::new(Vec::new());
+        let dns = sockets.add(dns::Socket::new(&[], Vec::new()));
+        let mut stack = Self {
+            card,
+            interface,
+            sockets,
+            dhcp: None,
+            dns,
+            servers: Vec::new(),
+            next_port: FIRST_PORT + (now_ns() / 1000 % 8192) as u16,
+        };
+        match option("ip").and_then(|text| text.parse().ok()) {
+            Some(address) => {
+                let gateway = option("gateway").and_then(|text| text.parse().ok());
+                stack.configure(address, gateway, &[]);
+            }
+            None => stack.dhcp = Some(stack.sockets.add(dhcpv4::Socket::new())),
+        }
+        stack
+    }
+
+    /// A port for a new connection.
+    pub(crate) fn next_port(&mut self) -> u16 {
+        self.next_port = self.next_port.checked_add(1).unwrap_or(FIRST_PORT);
+        self.next_port
+    }
+
+    /// Lets card and stack work; the nanoseconds until a timer of the stack runs out.
+    fn work(&mut self) -> Option<u64> {
+        let card = &mut self.card;
+        while let Some(event) = card.hal.next_watch_event() {
+            card.front.on_watch(&mut card.hal, &event);
+        }
+        card.front.poll(&mut card.hal);
+        self.interface
+            .poll(now(), &mut self.card, &mut self.sockets);
+        self.follow_dhcp();
+        let delay = self.interface.poll_delay(now(), &self.sockets);
+        delay.map(|delay| delay.total_micros() * 1000)
+    }
+
+    fn follow_dhcp(&mut self) {
+        let Some(dhcp) = self.dhcp else { return };
+        let event = self.sockets.get_mut::<dhcpv4::Socket>(dhcp).poll();
+        let Some(event) = event else { return };
+        match event {
+            dhcpv4::Event::Configured(config) => {
+                let servers: Vec<_> = config
+                    .dns_servers
+                    .iter()
+                    .copied()
+                    .map(IpAddress::Ipv4)
+                    .collect();
+                let (address, router) = (config.address, config.router);
+                self.configure(address, router, &servers);
+            }
+            dhcpv4::Event::Deconfigured => {
+                self.interface
+                    .update_ip_addrs(|addresses| addresses.clear());
+                self.interface.routes_mut().remove_default_ipv4_route();
+            }
+        }
+    }
+
+    fn configure(
+        &mut self,
+        address: Ipv4Cidr,
+        gateway: Option<Ipv4Address>,
+        servers: &[IpAddress],
+    ) {
+        self.interface.update_ip_addrs(|addresses| {
+            addresses.clear();
+            // The list has room for more than one.
+            let _ = addresses.push(IpCidr::Ipv4(address));
+        });
+        if let Some(gateway) = gateway {
+            let _ = self.interface.routes_mut().add_default_ipv4_route(gateway);
+        }
+        self.servers = servers.to_vec();
+        self.sockets
+            .get_mut::<dns::Socket>(self.dns)
+            .update_servers(servers);
+    }
+
+    /// What the card and its addresses are, as lines of text.
+    pub(crate) fn describe(&self) -> alloc::string::String {
+        let front = &self.card.front;
+        let counters = front.counters();
+        let mac = EthernetAddress(front.mac());
+        let mut text = alloc::format!("card {mac}, {:?}, mtu {}\n", front.status(), front.mtu());
+        for address in self.interface.ip_addrs() {
+            text += &alloc::format!("address {address}\n");
+        }
+        for server in &self.servers {
+            text += &alloc::format!("name server {server}\n");
+        }
+        text + &alloc::format!(
+            "frames: {} received, {} broken; slots: {} sent, {} refused",
+            counters.received,
+            counters.receive_errors,
+            counters.transmitted_slots,
+            counters.transmit_errors
+        )
+    }
+}
+
+/// Sleeps until the card has an address.
+///
+/// # Errors
+/// [`NetworkError::NoCard`], [`NetworkError::NoAddress`].
+pub(crate) fn wait_for_address() -> Result<(), NetworkError> {
+    let found = wait_for(PATIENCE_NS, |stack| {
+        Ok((!stack.interface.ip_addrs().is_empty()).then_some(()))
+    });
+    found.map_err(|error| match error {
+        NetworkError::TimedOut => NetworkError::NoAddress,
+        other => other,
+    })
+}
+
+/// The address of a host: the text itself if it is one, or what the name server says.
+///
+/// # Errors
+/// [`NetworkError`].
+pub(crate) fn resolve(host: &str) -> Result<IpAddress, NetworkError> {
+    wait_for_address()?;
+    if let Ok(address) = host.parse::<Ipv4Address>() {
+        return Ok(IpAddress::Ipv4(address));
+    }
+    let query = with(|stack| {
+        if stack.servers.is_empty() {
+            return Err(NetworkError::UnknownHost);
+        }
+        let socket = stack.sockets.get_mut::<dns::Socket>(stack.dns);
+        let kind = smoltcp::wire::DnsQueryType::A;
+        socket
+            .start_query(stack.interface.context(), host, kind)
+            .map_err(|_| NetworkError::UnknownHost)
+    })?;
+    let answer = wait_for(PATIENCE_NS, |stack| {
+        let socket = stack.sockets.get_mut::<dns::Socket>(stack.dns);
+        match socket.get_query_result(query) {
+            Ok(addresses) => Ok(Some(addresses.first().copied())),
+            Err(dns::GetQueryResultError::Pending) => Ok(None),
+            Err(dns::GetQueryResultError::Failed) => Err(NetworkError::UnknownHost),
+        }
+    })?;
+    answer.ok_or(NetworkError::UnknownHost)
+}
+
+/// Adds a socket for the length of `action`.
+///
+/// # Errors
+/// [`NetworkError::NoCard`], or whatever `action` returns.
+pub(crate) fn with_socket<S: AnySocket<'static>, R>(
+    socket: S,
+    action: impl FnOnce(SocketHandle) -> Result<R, NetworkError>,
+) -> Result<R, NetworkError> {
+    let handle = with(|stack| Ok(stack.sockets.add(socket)))?;
+    let result = action(handle);
+    with(|stack| {
+        stack.sockets.remove(handle);
+        Ok(())
+    })?;
+    result
+}
