@@ -9,8 +9,8 @@
 use alloc::string::String;
 use alloc::vec::Vec;
 
-use super::tmp_abi::domctl::{self, Domctl};
-use super::tmp_abi::sysctl::{self, Sysctl};
+use pv_abi::domctl::{self, Domctl};
+use pv_abi::sysctl::{self, Sysctl};
 use dom0::ids::{DomId, Port};
 use dom0::toolstack::control::{
     Control, ControlError, Creation, DomainInfo, GuestMemory, StopReason,

@@ -10,4 +10,3 @@ pub(crate) mod dma;
 pub(crate) mod interrupt;
 pub(crate) mod net;
 pub(crate) mod pci;
-pub(crate) mod tmp_abi;
