@@ -1,5 +1,7 @@
-//! Mapping the pages of a ring: all of them or none.
+//! What the back ends have in common: mapping the pages of a ring, and quoting a guest.
 
+use alloc::format;
+use alloc::string::String;
 use alloc::vec::Vec;
 
 use pv_bus::{Access, DomId, GrantError, GrantRef, Grants};
@@ -27,4 +29,10 @@ pub(crate) fn map_all<H: Grants>(
             Err(failure)
         }
     }
+}
+
+/// What a guest wrote, fit for a log: at most 40 characters, nothing that moves a cursor.
+pub(crate) fn quoted(text: &str) -> String {
+    let start: String = text.chars().take(40).collect();
+    format!("{start:?}")
 }

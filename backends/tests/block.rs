@@ -42,7 +42,8 @@ fn a_disk_is_described_as_its_device_is() {
 
 #[test]
 fn what_is_read_is_what_is_on_the_disk() {
-    let mut pair = DiskPair::connected(SharedDisk::new(content(5000)));
+    let expected = content(5000);
+    let mut pair = DiskPair::connected(SharedDisk::new(expected.clone()));
     for (sector, sectors) in [
         (0, 1),
         (7, 8),
@@ -61,7 +62,7 @@ fn what_is_read_is_what_is_on_the_disk() {
             .unwrap();
         let at = sector as usize * 512;
         assert!(
-            read == content(5000)[at..at + sectors * 512],
+            read == expected[at..at + sectors * 512],
             "{sector}+{sectors}"
         );
     }
@@ -336,7 +337,7 @@ fn more_requests_than_the_ring_holds_are_all_answered() {
         pair.poll_back();
         while let Some((id, data)) = pair.take() {
             let sector = ids.iter().position(|each| *each == id).unwrap();
-            assert!(data.unwrap() == content(4096)[sector * 512..(sector + 1) * 512]);
+            assert!(data.unwrap() == expected[sector * 512..(sector + 1) * 512]);
             answered.push(id);
         }
         if answered.len() == ids.len() {
@@ -545,4 +546,37 @@ fn a_batch_of_requests_costs_few_notifications() {
     assert_eq!(std::iter::from_fn(|| pair.take()).count(), 30);
     let after = pair.guest.notifications() + pair.service.notifications();
     assert!(after - before <= 3, "{}", after - before);
+}
+
+#[test]
+fn an_old_write_cannot_land_on_top_of_a_new_one() {
+    let disk = SharedDisk::new(vec![0; 100 * 512]).manual();
+    let mut pair = DiskPair::connected(disk.clone());
+    pair.submit(Operation::Write {
+        sector: 5,
+        data: &[1; 512],
+    });
+    pair.settle();
+    pair.front = None;
+    pair.guest.crash();
+    pair.start_front();
+    pair.settle();
+    assert_eq!(
+        pair.front().status(),
+        Status::Connecting,
+        "the device still has the old write"
+    );
+    disk.run(0);
+    pair.poll_back();
+    pair.settle();
+    assert_eq!(pair.front().status(), Status::Ready);
+    disk.inner.borrow_mut().manual = false;
+    pair.call(Operation::Write {
+        sector: 5,
+        data: &[2; 512],
+    })
+    .unwrap();
+    pair.call(Operation::Flush).unwrap();
+    assert_eq!(disk.medium()[5 * 512], 2);
+    assert_eq!(disk.inner.borrow().buffers_out, 0);
 }

@@ -306,7 +306,8 @@ fn each_block_rule_refuses_by_its_name() {
 
 #[test]
 fn rules_of_the_device_refuse_by_their_name() {
-    let cases: [(Rule, fn(&mut backends::block::Geometry), u8, u64, i16); 5] = [
+    type Change = fn(&mut backends::block::Geometry);
+    let cases: [(Rule, Change, u8, u64, i16); 5] = [
         (
             block_rules::WRITE_READ_ONLY,
             |device| device.read_only = true,

@@ -291,8 +291,8 @@ impl<P: SharedPage, Q: Entry, R: Entry> BackRing<P, Q, R> {
                 entries: self.memory.entries,
             });
         }
-        let room = self.memory.entries - self.in_flight();
-        Ok(shared.wrapping_sub(self.req_cons).min(room))
+        // Not beyond the unanswered ones, and not beyond the ring: so what waits fits beside what is in flight.
+        Ok(shared.wrapping_sub(self.req_cons))
     }
 
     /// Takes the next request, as a private copy.

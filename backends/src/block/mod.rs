@@ -192,8 +192,7 @@ impl<H: Hal, D: BlockDevice> BlockBack<H, D> {
         }
         self.link.announce(hal, XenbusState::Reconfiguring);
         if let Err(error) = self.publish_device(hal) {
-            self.link
-                .report(hal, format_args!("block.back.not_published: {error}"));
+            log::warn!("{}: block.back.not_published: {error}", self.link.path());
         }
         self.link.announce(hal, XenbusState::Reconfigured);
         self.link.announce(hal, XenbusState::Connected);
@@ -250,7 +249,7 @@ impl<H: Hal, D: BlockDevice> BlockBack<H, D> {
                 self.disconnect(hal);
                 self.link.enter(hal, Phase::Closed, XenbusState::Closed);
             }
-            BackStep::Enter(phase) => self.link.enter(hal, phase, state_of(phase)),
+            BackStep::Enter(phase) => self.link.enter(hal, phase, phase.back_state()),
         }
         Next::Step
     }
@@ -262,8 +261,7 @@ impl<H: Hal, D: BlockDevice> BlockBack<H, D> {
                 Next::Step
             }
             Err(error) => {
-                self.link
-                    .report(hal, format_args!("block.back.not_published: {error}"));
+                log::warn!("{}: block.back.not_published: {error}", self.link.path());
                 Next::Done(Progress::Idle)
             }
         }
@@ -351,7 +349,7 @@ impl<H: Hal, D: BlockDevice> BlockBack<H, D> {
             .read_peer_text(hal, "protocol")
             .unwrap_or_else(|_| PROTOCOL.into());
         if protocol != PROTOCOL {
-            return Err((rules::PROTOCOL_UNKNOWN, protocol));
+            return Err((rules::PROTOCOL_UNKNOWN, crate::shared::quoted(&protocol)));
         }
         let grants = self.ring_grants(hal)?;
         let remote: u32 = link
@@ -484,14 +482,4 @@ fn take_requests<H: Hal, B: AsRef<[u8]> + AsMut<[u8]>>(
         }
     }
     Ok(())
-}
-
-fn state_of(phase: Phase) -> XenbusState {
-    match phase {
-        Phase::Start => XenbusState::Initialising,
-        Phase::Offered => XenbusState::InitWait,
-        Phase::Established => XenbusState::Connected,
-        Phase::Leaving => XenbusState::Closing,
-        Phase::Closed => XenbusState::Closed,
-    }
 }

@@ -154,7 +154,7 @@ impl<H: Hal> NetBack<H> {
                 BackStep::Connect => self.connect(hal),
                 BackStep::Serve => return self.serve(hal, port),
                 BackStep::Disconnect => self.disconnect_and_close(hal),
-                BackStep::Enter(phase) => self.link.enter(hal, phase, state_of(phase)),
+                BackStep::Enter(phase) => self.link.enter(hal, phase, phase.back_state()),
             }
         }
         Progress::More
@@ -189,8 +189,7 @@ impl<H: Hal> NetBack<H> {
                 true
             }
             Err(error) => {
-                self.link
-                    .report(hal, format_args!("net.back.not_published: {error}"));
+                log::warn!("{}: net.back.not_published: {error}", self.link.path());
                 false
             }
         }
@@ -370,15 +369,5 @@ fn bind<H: Hal>(
             hal.close(transmit);
             Err(refused(remote_receive, error))
         }
-    }
-}
-
-fn state_of(phase: Phase) -> XenbusState {
-    match phase {
-        Phase::Start => XenbusState::Initialising,
-        Phase::Offered => XenbusState::InitWait,
-        Phase::Established => XenbusState::Connected,
-        Phase::Leaving => XenbusState::Closing,
-        Phase::Closed => XenbusState::Closed,
     }
 }

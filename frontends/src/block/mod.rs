@@ -356,7 +356,7 @@ impl<H: Hal> BlockFront<H> {
                 self.link.enter(hal, Phase::Closed, XenbusState::Closed);
             }
             FrontStep::Evict => self.link.set_intent(Intent::Restart),
-            FrontStep::Enter(phase) => self.link.enter(hal, phase, state_of(phase)),
+            FrontStep::Enter(phase) => self.link.enter(hal, phase, phase.front_state(false)),
         }
         true
     }
@@ -516,16 +516,6 @@ impl<H: Hal> BlockFront<H> {
         if let Some(connection) = self.connection.take() {
             connection.end(hal, &mut self.core);
         }
-    }
-}
-
-fn state_of(phase: Phase) -> XenbusState {
-    match phase {
-        Phase::Start => XenbusState::Initialising,
-        Phase::Offered => XenbusState::Initialised,
-        Phase::Established => XenbusState::Connected,
-        Phase::Leaving => XenbusState::Closing,
-        Phase::Closed => XenbusState::Closed,
     }
 }
 

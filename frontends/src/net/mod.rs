@@ -358,7 +358,7 @@ impl<H: Hal> NetFront<H> {
                 self.link.enter(hal, Phase::Closed, XenbusState::Closed);
             }
             FrontStep::Evict => self.link.set_intent(Intent::Restart),
-            FrontStep::Enter(phase) => self.link.enter(hal, phase, state_of(phase)),
+            FrontStep::Enter(phase) => self.link.enter(hal, phase, phase.front_state(true)),
         }
         true
     }
@@ -568,15 +568,6 @@ fn ignore_missing(error: StoreError) -> Result<(), StoreError> {
         Ok(())
     } else {
         Err(error)
-    }
-}
-
-fn state_of(phase: Phase) -> XenbusState {
-    match phase {
-        Phase::Start => XenbusState::Initialising,
-        Phase::Offered | Phase::Established => XenbusState::Connected,
-        Phase::Leaving => XenbusState::Closing,
-        Phase::Closed => XenbusState::Closed,
     }
 }
 

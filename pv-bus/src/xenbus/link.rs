@@ -249,8 +249,13 @@ impl Link {
     }
 
     /// Tells the toolstack why this device does not work, where Linux tells it: `error/<path>/error`.
+    ///
+    /// A front also logs it. A back does not: what a guest causes is logged where it is counted, at a bounded rate
+    /// ([`Refusals`](crate::refusal::Refusals)).
     pub fn report<S: Store>(&self, store: &mut S, message: fmt::Arguments<'_>) {
-        log::warn!("{}: {message}", self.path);
+        if self.side == Side::Front {
+            log::warn!("{}: {message}", self.path);
+        }
         let path = match self.path.strip_prefix('/') {
             Some(_) => join(&self.path, "error"),
             None => format!("error/{}/error", self.path),

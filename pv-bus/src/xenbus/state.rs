@@ -78,6 +78,33 @@ pub enum Phase {
     Closed,
 }
 
+impl Phase {
+    /// What a front writes in this phase. An *eager* one (a network card) says `Connected` as soon as it offers.
+    #[must_use]
+    pub fn front_state(self, eager: bool) -> XenbusState {
+        match self {
+            Self::Start => XenbusState::Initialising,
+            Self::Offered if eager => XenbusState::Connected,
+            Self::Offered => XenbusState::Initialised,
+            Self::Established => XenbusState::Connected,
+            Self::Leaving => XenbusState::Closing,
+            Self::Closed => XenbusState::Closed,
+        }
+    }
+
+    /// What a back writes in this phase.
+    #[must_use]
+    pub fn back_state(self) -> XenbusState {
+        match self {
+            Self::Start => XenbusState::Initialising,
+            Self::Offered => XenbusState::InitWait,
+            Self::Established => XenbusState::Connected,
+            Self::Leaving => XenbusState::Closing,
+            Self::Closed => XenbusState::Closed,
+        }
+    }
+}
+
 /// What the owner of a driver wants of it.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Hash)]
 pub enum Intent {

@@ -72,33 +72,12 @@ impl Half {
     }
 }
 
-fn front_key(phase: Phase, eager: bool) -> S {
-    match phase {
-        Phase::Start => S::Initialising,
-        Phase::Offered if eager => S::Connected,
-        Phase::Offered => S::Initialised,
-        Phase::Established => S::Connected,
-        Phase::Leaving => S::Closing,
-        Phase::Closed => S::Closed,
-    }
-}
-
-fn back_key(phase: Phase) -> S {
-    match phase {
-        Phase::Start => S::Initialising,
-        Phase::Offered => S::InitWait,
-        Phase::Established => S::Connected,
-        Phase::Leaving => S::Closing,
-        Phase::Closed => S::Closed,
-    }
-}
-
 impl World {
     fn front_enters(mut self, phase: Phase) -> Self {
         if phase == Phase::Start {
             self.front.intent = Intent::Run;
         }
-        self.front.enter(phase, front_key(phase, self.eager));
+        self.front.enter(phase, phase.front_state(self.eager));
         self
     }
 
@@ -106,7 +85,7 @@ impl World {
         if phase == Phase::Offered {
             self.back.intent = Intent::Run;
         }
-        self.back.enter(phase, back_key(phase));
+        self.back.enter(phase, phase.back_state());
         self
     }
 
