@@ -104,6 +104,11 @@ impl Console {
         lines[lines.len().saturating_sub(30)..].join("\n")
     }
 
+    /// The status with which it ended.
+    pub(crate) fn status(&mut self) -> Result<Option<i32>> {
+        Ok(self.child.wait()?.code())
+    }
+
     /// What QEMU itself said on standard error, after it ended.
     pub(crate) fn complaint(&mut self) -> String {
         let mut text = String::new();

@@ -208,6 +208,11 @@ fn read_execution(console: &mut Console, progress: &ProgressBar) -> Result<Outco
                 );
             }
         };
+        if output.is_none()
+            && let Some(problem) = problem_in(&line)
+        {
+            bail!("{problem}");
+        }
         if line.ends_with("\x1eexec-begin") {
             progress.set_message("running the guest's commands");
             output = Some(String::new());
@@ -228,6 +233,13 @@ fn read_execution(console: &mut Console, progress: &ProgressBar) -> Result<Outco
             output.push('\n');
         }
     }
+}
+
+/// What hv or dom0 say on the console instead of starting the guest.
+fn problem_in(line: &str) -> Option<&str> {
+    line.split_once("(hv) error: ")
+        .map(|(_, problem)| problem)
+        .or_else(|| line.strip_prefix("dom0: "))
 }
 
 /// A spinner with the time since it began, on a terminal only.
@@ -303,17 +315,43 @@ pub(crate) fn execute(
     exec: &str,
 ) -> Result<Outcome> {
     let options = Options {
-        guest: "demo".to_owned(),
-        on,
         mode,
-        config: None,
         exec: Some(exec.to_owned()),
-        disk: Some(disk.to_owned()),
-        memory: 512,
-        cpus: 1,
-        deterministic: false,
-        timeout: 120,
-        hv_options: String::new(),
+        ..Options::for_test(on, disk)
     };
     System::prepare(artifacts, &options)?.execute(Duration::from_secs(options.timeout))
+}
+
+/// What a test runs: a guest with this description.
+pub(crate) fn execute_described(
+    artifacts: &Artifacts,
+    on: Hypervisor,
+    disk: &Path,
+    config: &Path,
+) -> Result<Outcome> {
+    let options = Options {
+        config: Some(config.to_owned()),
+        exec: Some(String::new()),
+        timeout: 30,
+        ..Options::for_test(on, disk)
+    };
+    System::prepare(artifacts, &options)?.execute(Duration::from_secs(options.timeout))
+}
+
+impl Options {
+    fn for_test(on: Hypervisor, disk: &Path) -> Self {
+        Self {
+            guest: "demo".to_owned(),
+            on,
+            mode: Mode::Pv,
+            config: None,
+            exec: None,
+            disk: Some(disk.to_owned()),
+            memory: 512,
+            cpus: 1,
+            deterministic: false,
+            timeout: 120,
+            hv_options: String::new(),
+        }
+    }
 }

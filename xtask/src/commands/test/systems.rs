@@ -1,5 +1,7 @@
 //! Whole systems: hypervisor, dom0, guest, disk and network together.
 
+mod refused;
+
 use std::io::{Read, Write};
 use std::net::TcpListener;
 use std::path::PathBuf;
@@ -27,6 +29,7 @@ pub(super) fn run(tally: &mut Tally, artifacts: &Artifacts) {
             || failing_command(artifacts, on),
         );
     }
+    refused::run(tally, artifacts);
     tally.test(
         "the demo kernel runs its shell natively on bare QEMU",
         || native_shell(artifacts),
