@@ -321,6 +321,7 @@ fn more_requests_than_the_ring_holds_are_all_answered() {
     let disk = SharedDisk::new(content(4096)).manual();
     disk.inner.borrow_mut().room = 5;
     let mut pair = DiskPair::connected(disk.clone());
+    let expected = content(4096);
     let ids: Vec<_> = (0..200)
         .map(|sector| {
             pair.submit(Operation::Read {
