@@ -18,7 +18,9 @@ pub mod options;
 pub(crate) mod pci;
 pub mod permissions;
 pub mod physdev;
+mod platform;
 mod settings;
+mod sysctl;
 mod version;
 
 pub use build::{Dom0, Ramdisk, build_dom0, start};
@@ -26,36 +28,19 @@ pub use console::console_io;
 pub use crash::{crash, on_shutdown, report_guest_crash};
 pub use domctl::domctl;
 pub use physdev::physdev_op;
+pub use platform::platform_op;
 pub use settings::{Settings, TscSettings};
+pub use sysctl::sysctl;
 pub use version::{VERSION, xen_version};
 
 pub use crate::domain::context::apply as set_context;
 
-use pv_abi::errno::Errno;
-
 use crate::call::Call;
 use crate::hardware::Machine;
-use crate::refusal::Refusal;
-use crate::rules;
 
 /// Whether the calling vCPU may not go on now (its domain shut down or paused, it blocked).
 #[must_use]
 #[inline]
 pub fn must_stop<M: Machine>(call: &Call<'_, M>) -> bool {
     !call.vcpu().is_runnable()
-}
-
-/// `platform_op`.
-///
-/// # Errors
-/// `ENOSYS` for an operation that is not implemented.
-pub fn platform_op<M: Machine>(_call: &mut Call<'_, M>, _args: [u64; 5]) -> Result<u64, Refusal> {
-    Err(Refusal::errno(Errno::NoSys, rules::core::UNKNOWN_OPERATION))
-}
-/// `sysctl`.
-///
-/// # Errors
-/// `ENOSYS` for an operation that is not implemented.
-pub fn sysctl<M: Machine>(_call: &mut Call<'_, M>, _args: [u64; 5]) -> Result<u64, Refusal> {
-    Err(Refusal::errno(Errno::NoSys, rules::core::UNKNOWN_OPERATION))
 }

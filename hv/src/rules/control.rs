@@ -54,4 +54,10 @@ crate::rules! {
     TRIGGER = "CTL-40", "PV guests can be sent NMIs only", "Xen: XEN_DOMCTL_sendtrigger, -ENOSYS";
     HYPERCALL_PAGE_FRAME = "CTL-41", "The hypercall page must be a frame of the domain that is not in use as a table",
         "Xen: XEN_DOMCTL_hypercall_init, -EACCES";
+    BUFFER_SIZE = "CTL-42", "The buffer must hold an entry for each CPU or node", "Xen: sysctl, -ENOBUFS";
+    NO_SUCH_POOL = "CTL-43", "There is one CPU pool, number 0", "Xen: XEN_SYSCTL_cpupool_op, -ENOENT";
+    POLICY_INDEX = "CTL-44", "The policy asked for must be of the host or of PV guests", "Xen: XEN_SYSCTL_get_cpu_policy, -EINVAL or -EOPNOTSUPP";
+    NO_FIRMWARE_INFO = "CTL-45", "The firmware left no such information", "Xen: XENPF_firmware_info, -ESRCH";
+    SLEEP_STATE = "CTL-46", "The machine can be switched off (S5) but does not sleep", "Xen: XENPF_enter_acpi_sleep";
+    WALL_CLOCK = "CTL-47", "A wall-clock time has less than 1000000000 nanoseconds and zero padding", "Xen: XENPF_settime64, -EINVAL";
 }

@@ -6,6 +6,8 @@
 //! is not switched; FSGSBASE; the speculation controls). A toolstack may show less still, by a policy of leaves. The
 //! hypervisor's own leaves start at 0x40000000. Source: abi-needs of Xen 4.17, §4; Xen's `public/arch-x86/cpuid.h`.
 
+use alloc::vec::Vec;
+
 use pv_abi::arch::{CpuidLeaf, XEN_CPUID_NO_SUBLEAF};
 
 use crate::Hypervisor;
@@ -277,10 +279,21 @@ fn scaled(mul: u32, shift: i8, ticks: u64) -> u64 {
 }
 
 /// All leaves that PV guests may see at most, in order: what a toolstack is given to start from.
-pub(crate) fn visible_policy<M: Machine>(machine: &M) -> alloc::vec::Vec<CpuidLeaf> {
-    let mut policy = alloc::vec::Vec::new();
+pub(crate) fn visible_policy<M: Machine>(machine: &M) -> Vec<CpuidLeaf> {
+    policy_of(machine, |leaf, subleaf| visible_leaf(machine, leaf, subleaf))
+}
+
+/// The leaves of the CPU itself.
+pub(crate) fn host_policy<M: Machine>(machine: &M) -> Vec<CpuidLeaf> {
+    policy_of(machine, |leaf, subleaf| {
+        if leaf == BASE { CpuidResult::default() } else { machine.cpuid(leaf, subleaf) }
+    })
+}
+
+fn policy_of<M: Machine>(machine: &M, read: impl Fn(u32, u32) -> CpuidResult) -> Vec<CpuidLeaf> {
+    let mut policy = Vec::new();
     let mut push = |leaf: u32, subleaf: Option<u32>| {
-        let CpuidResult { eax, ebx, ecx, edx } = visible_leaf(machine, leaf, subleaf.unwrap_or(0));
+        let CpuidResult { eax, ebx, ecx, edx } = read(leaf, subleaf.unwrap_or(0));
         let subleaf = subleaf.unwrap_or(XEN_CPUID_NO_SUBLEAF);
         policy.push(CpuidLeaf { leaf, subleaf, a: eax, b: ebx, c: ecx, d: edx });
     };
@@ -301,7 +314,7 @@ pub(crate) fn visible_policy<M: Machine>(machine: &M) -> alloc::vec::Vec<CpuidLe
 
 /// The policy that results where a toolstack asks for `wanted`: never more than [`visible_policy`] in a feature word;
 /// and the highest hypervisor leaf it asks for.
-pub(crate) fn merged<M: Machine>(machine: &M, wanted: &[CpuidLeaf]) -> (alloc::vec::Vec<CpuidLeaf>, Option<u32>) {
+pub(crate) fn merged<M: Machine>(machine: &M, wanted: &[CpuidLeaf]) -> (Vec<CpuidLeaf>, Option<u32>) {
     let mut limit = None;
     let mut policy = visible_policy(machine);
     policy.retain(|entry| entry.leaf & 0xffff_0000 != BASE);

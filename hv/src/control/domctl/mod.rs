@@ -22,7 +22,7 @@ use crate::refusal::{Evidence, Refusal};
 use crate::rules::{control as rule, core as core_rule};
 
 pub(super) use info::describe as describe_domain;
-pub(super) use policy::write_leaves;
+pub(super) use policy::{write_leaves, write_msrs};
 
 /// What an operation did to its frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -134,7 +134,7 @@ fn other<M: Machine>(call: &mut Call<'_, M>, frame: &mut Domctl, domain: &Arc<Do
 }
 
 /// Writes a bitmap of at most 64 bits; the caller's further bits are zero.
-fn write_bits<M: Machine>(call: &Call<'_, M>, to: &pv_abi::xen::CtlBitmap, bits: u64) -> Result<(), Refusal> {
+pub(super) fn write_bits<M: Machine>(call: &Call<'_, M>, to: &pv_abi::xen::CtlBitmap, bits: u64) -> Result<(), Refusal> {
     let bits = if to.nr_bits < 64 { bits & !(u64::MAX << to.nr_bits) } else { bits };
     let len = to.nr_bits.div_ceil(8).min(8192) as usize;
     let known = bits.to_le_bytes();
