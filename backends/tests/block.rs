@@ -581,3 +581,51 @@ fn an_old_write_cannot_land_on_top_of_a_new_one() {
     assert_eq!(disk.medium()[5 * 512], 2);
     assert_eq!(disk.inner.borrow().buffers_out, 0);
 }
+
+/// The order and the keys of Linux's blkback: features only when it connects, `info` as a number of bits.
+#[test]
+fn a_front_end_connects_to_a_back_end_that_does_as_linux_does() {
+    let mut pair = DiskPair::cold(SharedDisk::new(content(100)));
+    pair.start_front();
+    let (front, back) = (pair.front_path.clone(), pair.back_path.clone());
+    pair.service.put(&format!("{back}/max-ring-page-order"), 4);
+    pair.service.put(&format!("{back}/feature-persistent"), 1);
+    pair.service.put(&format!("{back}/state"), 2);
+    pair.settle();
+    assert_eq!(pair.guest.get(&format!("{front}/state")), "3");
+    for key in ["ring-ref", "event-channel"] {
+        assert!(
+            pair.guest
+                .get(&format!("{front}/{key}"))
+                .parse::<u32>()
+                .is_ok(),
+            "{key}"
+        );
+    }
+    assert_eq!(pair.guest.get(&format!("{front}/protocol")), "x86_64-abi");
+    assert_eq!(pair.guest.get(&format!("{front}/feature-persistent")), "1");
+    assert_eq!(
+        pair.guest.get(&format!("{front}/ring-page-order")),
+        "",
+        "not written for one page"
+    );
+    for (key, value) in [
+        ("feature-flush-cache", 1),
+        ("sectors", 2048),
+        ("info", 4),
+        ("sector-size", 512),
+    ] {
+        pair.service.put(&format!("{back}/{key}"), value);
+    }
+    pair.service.put(&format!("{back}/state"), 4);
+    pair.settle();
+    assert_eq!(pair.guest.get(&format!("{front}/state")), "4");
+    let device = *pair.front().device().unwrap();
+    assert_eq!(
+        (device.sectors, device.read_only, device.discard),
+        (2048, true, None)
+    );
+    pair.service.put(&format!("{back}/state"), 5);
+    pair.settle();
+    assert_eq!(pair.guest.get(&format!("{front}/state")), "6");
+}

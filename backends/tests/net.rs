@@ -415,3 +415,53 @@ proptest! {
         prop_assert!(pair.wire.from_guest.iter().map(|frame| frame.bytes.clone()).eq(out.iter().map(|(len, seed)| frame(*len, *seed))));
     }
 }
+
+/// The order and the keys of Linux's netback.
+#[test]
+fn a_front_end_connects_to_a_back_end_that_does_as_linux_does() {
+    let mut pair = NetPair::cold();
+    pair.start_front();
+    let (front, back) = (pair.front_path.clone(), pair.back_path.clone());
+    let keys = [
+        "feature-sg",
+        "feature-gso-tcpv4",
+        "feature-rx-copy",
+        "feature-split-event-channels",
+    ];
+    for key in keys {
+        pair.service.put(&format!("{back}/{key}"), 1);
+    }
+    pair.service
+        .put(&format!("{back}/multi-queue-max-queues"), 8);
+    pair.service.put(&format!("{back}/state"), 2);
+    pair.settle();
+    assert_eq!(
+        pair.guest.get(&format!("{front}/state")),
+        "4",
+        "a network front end says so at once"
+    );
+    for key in [
+        "tx-ring-ref",
+        "rx-ring-ref",
+        "event-channel-tx",
+        "event-channel-rx",
+    ] {
+        assert!(
+            pair.guest
+                .get(&format!("{front}/{key}"))
+                .parse::<u32>()
+                .is_ok(),
+            "{key}"
+        );
+    }
+    assert_eq!(
+        pair.guest.get(&format!("{front}/multi-queue-num-queues")),
+        ""
+    );
+    pair.service.put(&format!("{back}/state"), 4);
+    pair.settle();
+    assert_eq!(pair.front().status(), Status::Ready);
+    pair.service.put(&format!("{back}/state"), 5);
+    pair.settle();
+    assert_eq!(pair.guest.get(&format!("{front}/state")), "6");
+}

@@ -174,7 +174,7 @@ impl Consumer {
                 u32::try_from(rest.len()).unwrap_or(u32::MAX),
             );
             let (piece, after) = rest.split_at_mut(len);
-            page.read(at, piece);
+            page.read_once(at, piece);
             rest = after;
             self.cons = self.cons.wrapping_add(len as u32);
         }

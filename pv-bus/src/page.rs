@@ -12,7 +12,7 @@
 //!
 //! Source: Xen `public/io/ring.h` (`RING_COPY_REQUEST`: process a local copy only).
 
-use core::sync::atomic::Ordering;
+use core::sync::atomic::{Ordering, compiler_fence};
 
 /// Bytes in a page. Grants and rings count in pages of this size on every architecture.
 pub const PAGE_SIZE: usize = 4096;
@@ -26,6 +26,15 @@ pub const PAGE_SIZE: usize = 4096;
 pub trait SharedPage {
     /// Copies `into.len()` bytes out of the page.
     fn read(&self, offset: usize, into: &mut [u8]);
+
+    /// Copies `into.len()` bytes out of the page, for someone who will judge them.
+    ///
+    /// A compiler may look at the source of a plain copy again instead of at the copy. It may not do so past a fence:
+    /// what is checked afterwards is what is used afterwards, whatever the peer writes in between.
+    fn read_once(&self, offset: usize, into: &mut [u8]) {
+        self.read(offset, into);
+        compiler_fence(Ordering::SeqCst);
+    }
 
     /// Copies `from` into the page.
     fn write(&self, offset: usize, from: &[u8]);

@@ -101,9 +101,9 @@ impl<P: SharedPage> RingMemory<P> {
         let mut entry = T::new_zeroed();
         let bytes = entry.as_mut_bytes();
         let (page, at, first) = self.split(index, bytes.len());
-        self.pages[page].read(at, &mut bytes[..first]);
+        self.pages[page].read_once(at, &mut bytes[..first]);
         if first < bytes.len() {
-            self.pages[page + 1].read(0, &mut bytes[first..]);
+            self.pages[page + 1].read_once(0, &mut bytes[first..]);
         }
         entry
     }

@@ -121,7 +121,7 @@ impl<M: SharedPage> Mapped<M> {
 
 fn copy_mapped<M: SharedPage>(page: &M, piece: &Piece, bytes: &mut [u8], direction: Direction) {
     match direction {
-        Direction::FromPeer => page.read(piece.offset, bytes),
+        Direction::FromPeer => page.read_once(piece.offset, bytes),
         Direction::ToPeer => page.write(piece.offset, bytes),
     }
 }

@@ -6,6 +6,7 @@
     reason = "each test file uses a part of this"
 )]
 
+pub mod attacker;
 pub mod net;
 
 use std::cell::RefCell;

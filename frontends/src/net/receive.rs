@@ -201,7 +201,7 @@ impl<H: Hal> Receive<H> {
                     return Err(Violation::EndlessFrame);
                 }
                 let mut piece = vec![0; len_bytes];
-                buffer.page.read(offset, &mut piece);
+                buffer.page.read_once(offset, &mut piece);
                 if partial.bytes.is_empty() {
                     partial.bytes = piece
                 } else {
