@@ -67,6 +67,8 @@ pub fn event_channel_op<M: Machine>(
     other_operation(call, operation as u32, argument)
 }
 
+/// All but sending, apart so that sending stays small.
+#[inline(never)]
 fn other_operation<M: Machine>(
     call: &mut Call<'_, M>,
     operation: u32,

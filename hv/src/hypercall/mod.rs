@@ -101,8 +101,8 @@ fn unknown(number: u64) -> Refusal {
 #[inline]
 pub fn dispatch<M: Machine>(hv: &Hypervisor<M>, running: &mut Running, registers: &mut Registers) {
     let number = registers.rax;
+    running.state.recent.push(number, registers.rdi, registers.rsi);
     let arguments = registers.hypercall_arguments();
-    running.state.recent.push(number, arguments[0], arguments[1]);
     let mut call = Call { hv, running, registers, next_arguments: None, in_multicall: false };
     match handle(&mut call, number, arguments) {
         Ok(value) => {
@@ -112,7 +112,7 @@ pub fn dispatch<M: Machine>(hv: &Hypervisor<M>, running: &mut Running, registers
         }
         Err(refusal) => {
             let next = call.next_arguments;
-            refuse(hv, running, registers, number, arguments, next, &refusal);
+            refuse(hv, running, registers, number, next, &refusal);
         }
     }
 }
@@ -123,11 +123,10 @@ fn refuse<M: Machine>(
     running: &mut Running,
     registers: &mut Registers,
     number: u64,
-    arguments: [u64; 5],
     next: Option<[u64; 5]>,
     refusal: &Refusal,
 ) {
-    explain(hv, running, number, arguments, refusal);
+    explain(hv, running, number, registers.hypercall_arguments(), refusal);
     match refusal.consequence {
         Consequence::Errno(errno) => registers.rax = errno.as_return().cast_unsigned(),
         Consequence::Status(status) => registers.rax = i64::from(status).cast_unsigned(),

@@ -66,7 +66,8 @@ pub(crate) fn copy_to_guest(to: u64, from: &[u8]) -> Result<(), GuestFault> {
     unsafe { copy::<false>(to, from.as_ptr() as u64, from.len()) }
 }
 
-/// Copies words, then bytes. A fault leaves in `rcx` what was not copied, and the guest's pointer where it happened.
+/// Copies words, then a half word or bytes. A fault leaves in `rcx` what was not copied, and the guest's pointer where it
+/// happened.
 ///
 /// # Safety
 /// The side that is not the guest's is memory of `len` bytes that may be accessed.
@@ -85,7 +86,17 @@ unsafe fn copy<const READ: bool>(mut to: u64, mut from: u64, len: usize) -> Resu
         }
     }
     let mut bytes = len % 8;
-    if bytes != 0 {
+    if bytes == 4 {
+        let mut halves = 1_u64;
+        // SAFETY: as above.
+        unsafe {
+            asm!(smap_site!("stac"), "2: rep movsd", "3:", fixup!("2b", "3b"), smap_site!("clac"),
+                inout("rcx") halves, inout("rdi") to, inout("rsi") from, options(nostack, preserves_flags));
+        }
+        if halves != 0 {
+            return Err(guest(to, from));
+        }
+    } else if bytes != 0 {
         // SAFETY: as above.
         unsafe {
             asm!(smap_site!("stac"), "2: rep movsb", "3:", fixup!("2b", "3b"), smap_site!("clac"),

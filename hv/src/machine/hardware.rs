@@ -111,7 +111,8 @@ impl Hardware {
 unsafe fn copy(to: u64, from: u64, len: usize) {
     // SAFETY: the caller's promise; the instructions make no assumption about who else writes.
     unsafe {
-        asm!("rep movsb", inout("rcx") len => _, inout("rdi") to => _, inout("rsi") from => _,
+        asm!("rep movsq", "mov rcx, {rest}", "rep movsb", rest = in(reg) len % 8,
+            inout("rcx") len / 8 => _, inout("rdi") to => _, inout("rsi") from => _,
             options(nostack, preserves_flags));
     }
 }
