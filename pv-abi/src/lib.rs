@@ -4,6 +4,7 @@
 
 pub mod arch;
 pub mod callback;
+pub mod cpuid;
 pub mod domctl;
 pub mod elfnote;
 pub mod errno;
@@ -12,9 +13,11 @@ pub mod features;
 pub mod grant_table;
 #[cfg(feature = "hypercall")]
 pub mod hypercall;
+pub mod hvm;
 pub mod hypercall_page;
 pub mod io;
 pub mod layout;
+pub mod mca;
 pub mod memory;
 mod newtypes;
 mod payload;
