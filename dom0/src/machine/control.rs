@@ -182,7 +182,8 @@ impl Control for Xen {
         // The hypervisor's own limits.
         payload.max_grant_frames = -1;
         payload.max_maptrack_frames = -1;
-        payload.grant_opts = 2;
+        // Version 1 of the grant tables serves every front end and every hypervisor.
+        payload.grant_opts = 1;
         let (domain, _) = domctl(
             "creating a domain",
             domctl::XEN_DOMCTL_CREATEDOMAIN,

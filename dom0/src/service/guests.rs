@@ -50,7 +50,7 @@ impl Service {
             .iter()
             .filter(|(name, _)| wanted.as_ref().is_none_or(|wanted| names(name, wanted)));
         let chosen: Vec<_> = chosen.collect();
-        if let Some(wanted) = wanted.filter(|_| chosen.is_empty()) {
+        if let Some(wanted) = wanted.as_ref().filter(|_| chosen.is_empty()) {
             let known: Vec<&str> = files.iter().map(|(name, _)| name.as_str()).collect();
             self.terminal.say(&format!(
                 "dom0: guest={wanted} names no guest: the ramdisk has {}",
@@ -65,6 +65,10 @@ impl Service {
             }
         }
         self.started_any = !started.is_empty();
+        if started.is_empty() && (wanted.is_some() || !files.is_empty()) {
+            self.terminal.say("dom0: no guest could be started");
+            self.done = true;
+        }
         if let [only] = started.as_slice() {
             self.attach(*only);
         }
