@@ -8,7 +8,25 @@ use anyhow::{Context, Result, bail};
 use crate::tools;
 
 /// The target of everything without an operating system.
-const TARGET: &str = "x86_64-unknown-none";
+pub(crate) const TARGET: &str = "x86_64-unknown-none";
+
+/// The crates of the kernels, by what is built together: cargo gives all of one build the same features of what they
+/// share, and hv is to have no more than it asks for.
+pub(crate) const KERNELS: [&[&str]; 3] = [&["hv"], &["pv-guest-kernel", "dom0"], &["guest-tests"]];
+
+/// Cargo's arguments that name these crates and say that they are for the bare metal.
+pub(crate) fn bare_metal(packages: &[&str]) -> Vec<String> {
+    let mut arguments = Vec::new();
+    for package in packages {
+        arguments.extend(["-p".to_owned(), (*package).to_owned()]);
+    }
+    let features: Vec<String> = packages
+        .iter()
+        .map(|package| format!("{package}/bare-metal"))
+        .collect();
+    arguments.extend(["--features".to_owned(), features.join(",")]);
+    arguments
+}
 
 /// The built kernels.
 pub(crate) struct Artifacts {
@@ -38,27 +56,16 @@ impl Artifacts {
     /// Builds all kernels; says so on the terminal only where there is something to do.
     pub(crate) fn build() -> Result<Self> {
         tools::ensure_target()?;
-        let status = Command::new(env!("CARGO"))
-            .current_dir(root())
-            .args(["build", "--release", "--target", TARGET])
-            .args([
-                "-p",
-                "hv",
-                "-p",
-                "pv-guest-kernel",
-                "-p",
-                "dom0",
-                "-p",
-                "guest-tests",
-            ])
-            .args([
-                "--features",
-                "hv/bare-metal,pv-guest-kernel/bare-metal,dom0/bare-metal,guest-tests/bare-metal",
-            ])
-            .status()
-            .context("cargo cannot be started")?;
-        if !status.success() {
-            bail!("the kernels do not build; cargo's message is above");
+        for packages in KERNELS {
+            let status = Command::new(env!("CARGO"))
+                .current_dir(root())
+                .args(["build", "--quiet", "--release", "--target", TARGET])
+                .args(bare_metal(packages))
+                .status()
+                .context("cargo cannot be started")?;
+            if !status.success() {
+                bail!("the kernels do not build; cargo's message is above");
+            }
         }
         Ok(Self {
             folder: target_folder().join(TARGET).join("release"),

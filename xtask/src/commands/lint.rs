@@ -18,28 +18,19 @@ pub(crate) fn run() -> Result<u8> {
         "-D",
         "warnings",
     ])?;
-    let kernels = [
-        "-p",
-        "hv",
-        "-p",
-        "pv-guest-kernel",
-        "-p",
-        "dom0",
-        "-p",
-        "guest-tests",
-    ];
-    let features =
-        "hv/bare-metal,pv-guest-kernel/bare-metal,dom0/bare-metal,guest-tests/bare-metal";
-    let mut bare = vec![
-        "clippy",
-        "--quiet",
-        "--release",
-        "--target",
-        "x86_64-unknown-none",
-    ];
-    bare.extend(kernels);
-    bare.extend(["--features", features, "--", "-D", "warnings"]);
-    clean &= cargo(&bare)?;
+    for packages in artifacts::KERNELS {
+        let named = artifacts::bare_metal(packages);
+        let mut bare = vec![
+            "clippy",
+            "--quiet",
+            "--release",
+            "--target",
+            artifacts::TARGET,
+        ];
+        bare.extend(named.iter().map(String::as_str));
+        bare.extend(["--", "-D", "warnings"]);
+        clean &= cargo(&bare)?;
+    }
     println!(
         "{}",
         if clean {
