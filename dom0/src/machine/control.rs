@@ -9,16 +9,16 @@
 use alloc::string::String;
 use alloc::vec::Vec;
 
-use pv_abi::domctl::{self, Domctl};
-use pv_abi::sysctl::{self, Sysctl};
 use dom0::ids::{DomId, Port};
 use dom0::toolstack::control::{
     Control, ControlError, Creation, DomainInfo, GuestMemory, StopReason,
 };
 use pv_abi::arch::VcpuGuestContext;
+use pv_abi::domctl::{self, Domctl};
 use pv_abi::errno::Errno;
 use pv_abi::grant_table::{GNTST_OKAY, GNTTABOP_SETUP_TABLE, GnttabSetupTable};
 use pv_abi::memory::{MemoryReservation, XENMEM_POPULATE_PHYSMAP};
+use pv_abi::sysctl::{self, Sysctl};
 use pv_abi::version::{XENVER_CAPABILITIES, XENVER_EXTRAVERSION, XENVER_VERSION};
 use pv_abi::xen::{self, MmuextOp};
 use pv_abi::{Mfn, Pfn};

@@ -80,6 +80,7 @@ enum Kind {
 
 struct Flying {
     tag: Tag,
+    owner: u64,
     slot: usize,
     kind: Kind,
 }
@@ -94,6 +95,8 @@ pub(crate) struct VirtioDisk {
     free_buffers: Vec<DmaRegion>,
     buffers_made: usize,
     flying: BTreeMap<u16, Flying>,
+    /// Counts the back ends that had the disk: what one of them left in flight is not told to the next.
+    owner: u64,
 }
 
 impl VirtioDisk {
@@ -136,7 +139,13 @@ impl VirtioDisk {
             free_buffers: Vec::new(),
             buffers_made: 0,
             flying: BTreeMap::new(),
+            owner: 0,
         })
+    }
+
+    /// The disk has a new owner, who will hear only of its own requests.
+    pub(crate) fn hand_over(&mut self) {
+        self.owner += 1;
     }
 
     /// Takes the device's interrupt back.
@@ -150,6 +159,44 @@ impl VirtioDisk {
         bytes[4..8].fill(0);
         bytes[8..16].copy_from_slice(&sector.to_le_bytes());
         bytes[STATUS_AT] = STATUS_PENDING;
+    }
+
+    /// The next request that the device has finished, and who made it.
+    fn pop(&mut self) -> Option<(u64, DeviceCompletion<DiskBuffer>)> {
+        let token = self.queue.peek_used()?;
+        let mut flying = self.flying.remove(&token)?;
+        let (header, status) = slot_parts(&mut self.headers, flying.slot);
+        // SAFETY: the same memory that was added with this token.
+        let popped = unsafe {
+            match &mut flying.kind {
+                Kind::Read(buffer) => {
+                    self.queue
+                        .pop_used(token, &[header], &mut [buffer.as_mut(), status])
+                }
+                Kind::Write(buffer) => {
+                    self.queue
+                        .pop_used(token, &[header, buffer.as_ref()], &mut [status])
+                }
+                Kind::Flush => self.queue.pop_used(token, &[header], &mut [status]),
+            }
+        };
+        let (_, status) = slot_parts(&mut self.headers, flying.slot);
+        let result = match (popped, status[0]) {
+            (Ok(_), STATUS_OK) => Ok(()),
+            (Ok(_), STATUS_UNSUPPORTED) => Err(DeviceError::NotSupported),
+            _ => Err(DeviceError::Failed),
+        };
+        self.free_slots.push(flying.slot);
+        let buffer = match flying.kind {
+            Kind::Read(buffer) | Kind::Write(buffer) => Some(buffer),
+            Kind::Flush => None,
+        };
+        let completion = DeviceCompletion {
+            tag: flying.tag,
+            result,
+            buffer,
+        };
+        Some((flying.owner, completion))
     }
 }
 
@@ -215,7 +262,15 @@ impl BlockDevice for VirtioDisk {
             }
         };
         let token = added.expect("can_submit counted the descriptors");
-        self.flying.insert(token, Flying { tag, slot, kind });
+        self.flying.insert(
+            token,
+            Flying {
+                tag,
+                owner: self.owner,
+                slot,
+                kind,
+            },
+        );
     }
 
     fn commit(&mut self) {
@@ -225,38 +280,15 @@ impl BlockDevice for VirtioDisk {
     }
 
     fn next_completion(&mut self) -> Option<DeviceCompletion<DiskBuffer>> {
-        let token = self.queue.peek_used()?;
-        let mut flying = self.flying.remove(&token)?;
-        let (header, status) = slot_parts(&mut self.headers, flying.slot);
-        // SAFETY: the same memory that was added with this token.
-        let popped = unsafe {
-            match &mut flying.kind {
-                Kind::Read(buffer) => {
-                    self.queue
-                        .pop_used(token, &[header], &mut [buffer.as_mut(), status])
-                }
-                Kind::Write(buffer) => {
-                    self.queue
-                        .pop_used(token, &[header, buffer.as_ref()], &mut [status])
-                }
-                Kind::Flush => self.queue.pop_used(token, &[header], &mut [status]),
+        loop {
+            let (owner, completion) = self.pop()?;
+            if owner == self.owner {
+                return Some(completion);
             }
-        };
-        let (_, status) = slot_parts(&mut self.headers, flying.slot);
-        let result = match (popped, status[0]) {
-            (Ok(_), STATUS_OK) => Ok(()),
-            (Ok(_), STATUS_UNSUPPORTED) => Err(DeviceError::NotSupported),
-            _ => Err(DeviceError::Failed),
-        };
-        self.free_slots.push(flying.slot);
-        let buffer = match flying.kind {
-            Kind::Read(buffer) | Kind::Write(buffer) => Some(buffer),
-            Kind::Flush => None,
-        };
-        Some(DeviceCompletion {
-            tag: flying.tag,
-            result,
-            buffer,
-        })
+            completion
+                .buffer
+                .into_iter()
+                .for_each(|buffer| self.give_back(buffer));
+        }
     }
 }

@@ -262,7 +262,8 @@ impl Devices {
             .partition(|disk| disk.domain == domain);
         self.disk_backs = kept;
         for disk in gone {
-            if let Medium::Virtio(name, disk) = disk.back.release(hal) {
+            if let Medium::Virtio(name, mut disk) = disk.back.release(hal) {
+                disk.hand_over();
                 self.disks.insert(name, disk);
             }
         }
