@@ -6,6 +6,8 @@
 
 use core::sync::atomic::Ordering;
 
+use pv_abi::xen::HYPERVISOR_EVENT_CHANNEL_OP;
+
 use crate::Hypervisor;
 use crate::domain::{Running, work};
 use crate::hardware::Machine;
@@ -37,7 +39,9 @@ pub struct Exception {
 /// `syscall` in guest-kernel mode.
 #[inline]
 pub fn on_hypercall<M: Machine>(hv: &Hypervisor<M>, running: &mut Running, registers: &mut Registers) -> Next {
-    hypercall::dispatch(hv, running, registers);
+    if registers.rax != HYPERVISOR_EVENT_CHANNEL_OP || !evtchn::send_at_once(hv, running, registers) {
+        hypercall::dispatch(hv, running, registers);
+    }
     before_return(hv, running, registers)
 }
 

@@ -264,7 +264,24 @@ pub fn status(domain: &Domain, answer: &mut EvtchnStatus) -> Result<(), Refusal>
 ///
 /// # Errors
 /// `EINVAL` where the port is not open.
+#[inline]
 pub fn close<M: Machine>(hv: &Hypervisor<M>, domain: &Domain, port: u32) -> Result<(), Refusal> {
+    let mut events = domain.events.lock();
+    if events.free_if_alone(port) {
+        clear_pending(hv, domain, port);
+        return Ok(());
+    }
+    drop(events);
+    close_connected(hv, domain, port)
+}
+
+/// Closes a port that something else knows too.
+#[inline(never)]
+fn close_connected<M: Machine>(
+    hv: &Hypervisor<M>,
+    domain: &Domain,
+    port: u32,
+) -> Result<(), Refusal> {
     loop {
         let mut events = domain.events.lock();
         let channel = events.channel(port)?;

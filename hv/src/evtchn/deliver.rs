@@ -37,21 +37,32 @@ pub fn upcall_due<M: Machine>(hv: &Hypervisor<M>, vcpu: &Vcpu) -> bool {
 ///
 /// # Errors
 /// `EINVAL` for any other port.
-#[inline]
 pub fn send<M: Machine>(hv: &Hypervisor<M>, domain: &Domain, port: u32) -> Result<(), Refusal> {
-    let events = domain.events.lock();
-    let channel = events.channel(port)?;
-    match &channel.state {
-        State::Interdomain {
-            domain: far,
-            port,
-            vcpu,
-        } => make_pending(hv, far, *vcpu, *port),
-        State::Ipi => make_pending(hv, domain, channel.vcpu, port),
-        State::Unbound { .. } => {}
-        other => return Err(not_sendable(port, other)),
+    if try_send(hv, domain, port) {
+        return Ok(());
     }
-    Ok(())
+    let events = domain.events.lock();
+    events
+        .channel(port)
+        .and_then(|channel| Err(not_sendable(port, &channel.state)))
+}
+
+/// [`send`]; false for a port on which nothing is sent.
+#[inline]
+pub(crate) fn try_send<M: Machine>(hv: &Hypervisor<M>, domain: &Domain, port: u32) -> bool {
+    let events = domain.events.lock();
+    let Some(channel) = events.get(port) else {
+        return false;
+    };
+    if let State::Interdomain { domain, port, vcpu } = &channel.state {
+        make_pending(hv, domain, *vcpu, *port);
+        return true;
+    }
+    if let State::Ipi = channel.state {
+        make_pending(hv, domain, channel.vcpu, port);
+        return true;
+    }
+    matches!(channel.state, State::Unbound { .. })
 }
 
 #[cold]

@@ -145,6 +145,7 @@ impl EventChannels {
     ///
     /// # Errors
     /// `ENOSPC` where the domain has all it may have, `ENOMEM`.
+    #[inline]
     pub(super) fn allocate(&mut self, state: State, vcpu: u32) -> Result<u32, Refusal> {
         let size = self.size();
         let mut port = self.lowest_free;
@@ -178,6 +179,20 @@ impl EventChannels {
         self.chunks.try_reserve(1).map_err(no_memory)?;
         self.chunks.push(new_chunk());
         Ok(())
+    }
+
+    /// Makes a port free that nothing else knows of: unbound, or an IPI.
+    #[inline]
+    pub(super) fn free_if_alone(&mut self, port: u32) -> bool {
+        let alone = self
+            .get_mut(port)
+            .filter(|channel| matches!(channel.state, State::Unbound { .. } | State::Ipi));
+        let Some(channel) = alone else {
+            return false;
+        };
+        *channel = Channel::default();
+        self.lowest_free = self.lowest_free.min(port);
+        true
     }
 
     /// Makes a port free; gives what it was.
