@@ -9,7 +9,7 @@ use core::mem::{align_of, offset_of, size_of};
 use core::sync::atomic::{AtomicI8, AtomicU8, AtomicU32, AtomicU64};
 
 use crate::arch::{ArchSharedInfo, ArchVcpuInfo};
-use crate::layout::{constants, structs};
+use crate::layout::{atomics, constants, structs};
 
 constants! {
     header "xen.h";
@@ -217,8 +217,11 @@ impl SharedInfo {
 
 impl VcpuTimeInfo {
     /// System time, in ns, at the time stamp `tsc`; stamps before `tsc_timestamp` count as equal to it.
+    ///
+    /// Stamps wrap: where Xen emulates a domain's counter, the first `tsc_timestamp` lies before the counter's zero.
     pub const fn system_time_at(&self, tsc: u64) -> u64 {
-        let ticks = tsc.saturating_sub(self.tsc_timestamp);
+        let difference = tsc.wrapping_sub(self.tsc_timestamp).cast_signed();
+        let ticks = if difference < 0 { 0 } else { difference.cast_unsigned() };
         let shifted = if self.tsc_shift < 0 {
             ticks >> (self.tsc_shift.unsigned_abs() & 63)
         } else {
@@ -226,6 +229,20 @@ impl VcpuTimeInfo {
         };
         let ns = (shifted as u128 * self.tsc_to_system_mul as u128) >> 32;
         self.system_time.wrapping_add(ns as u64)
+    }
+}
+
+atomics! {
+    VcpuTimeInfoAtomic ["struct vcpu_time_info"] {
+        version, tsc_timestamp, system_time, tsc_to_system_mul, tsc_shift, flags,
+    }
+    VcpuInfoAtomic ["struct vcpu_info"] {
+        evtchn_upcall_pending, evtchn_upcall_mask, evtchn_pending_sel, cr2 ["arch.cr2"], time,
+    }
+    SharedInfoAtomic ["struct shared_info"] {
+        vcpu_info, evtchn_pending, evtchn_mask, wc_version, wc_sec, wc_nsec, wc_sec_hi, max_pfn ["arch.max_pfn"],
+        pfn_to_mfn_frame_list_list ["arch.pfn_to_mfn_frame_list_list"], nmi_reason ["arch.nmi_reason"],
+        p2m_cr3 ["arch.p2m_cr3"], p2m_vaddr ["arch.p2m_vaddr"], p2m_generation ["arch.p2m_generation"],
     }
 }
 
