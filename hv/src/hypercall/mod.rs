@@ -34,10 +34,17 @@ macro_rules! hypercalls {
         /// All hypercalls that have a handler: number and name.
         pub const IMPLEMENTED: &[(u64, &str)] = &[$(($number, $name)),*];
 
+        /// Each handler is a function of its own, so that what one needs of stack and registers the others do not pay.
         #[inline(always)]
         fn handle<M: Machine>(call: &mut Call<'_, M>, number: u64, arguments: [u64; 5]) -> Result<u64, Refusal> {
             match number {
-                $($number => $handler(call, arguments),)*
+                $($number => {
+                    #[inline(never)]
+                    fn alone<M: Machine>(call: &mut Call<'_, M>, arguments: [u64; 5]) -> Result<u64, Refusal> {
+                        $handler(call, arguments)
+                    }
+                    alone(call, arguments)
+                })*
                 _ => Err(unknown(number)),
             }
         }
@@ -100,33 +107,21 @@ fn unknown(number: u64) -> Refusal {
 /// Leaves the registers ready to go on, or to execute the hypercall again.
 #[inline]
 pub fn dispatch<M: Machine>(hv: &Hypervisor<M>, running: &mut Running, registers: &mut Registers) {
-    let number = registers.rax;
-    running.state.recent.push(number, registers.rdi, registers.rsi);
-    let arguments = registers.hypercall_arguments();
+    running.state.recent.push(registers.rax, registers.rdi, registers.rsi);
+    let (number, arguments) = (registers.rax, registers.hypercall_arguments());
     let mut call = Call { hv, running, registers, next_arguments: None, in_multicall: false };
     match handle(&mut call, number, arguments) {
-        Ok(value) => {
-            if number != number::HYPERVISOR_IRET {
-                registers.rax = value;
-            }
-        }
-        Err(refusal) => {
-            let next = call.next_arguments;
-            refuse(hv, running, registers, number, next, &refusal);
-        }
+        Ok(value) => call.registers.rax = value,
+        Err(refusal) => refuse(&mut call, &refusal),
     }
 }
 
+/// Applies a refusal; the registers still are as the guest gave them.
 #[cold]
-fn refuse<M: Machine>(
-    hv: &Hypervisor<M>,
-    running: &mut Running,
-    registers: &mut Registers,
-    number: u64,
-    next: Option<[u64; 5]>,
-    refusal: &Refusal,
-) {
-    explain(hv, running, number, registers.hypercall_arguments(), refusal);
+fn refuse<M: Machine>(call: &mut Call<'_, M>, refusal: &Refusal) {
+    let next = call.next_arguments;
+    let Call { hv, running, registers, .. } = call;
+    explain(hv, running, registers.rax, registers.hypercall_arguments(), refusal);
     match refusal.consequence {
         Consequence::Errno(errno) => registers.rax = errno.as_return().cast_unsigned(),
         Consequence::Status(status) => registers.rax = i64::from(status).cast_unsigned(),

@@ -19,7 +19,7 @@ use x86_64::structures::paging::PhysFrame;
 
 use super::acpi::{self, Acpi};
 use super::hardware::{CONSOLE, DeviceWindow};
-use super::layout::{DEVICES, DIRECT_MAP, IMAGE_BASE, LARGE_PAGE, M2P, PAGE};
+use super::layout::{DEVICES, DIRECT_MAP, IMAGE_BASE, LARGE_PAGE, M2P, M2P_INVALID, PAGE};
 use super::mapping::{Access, BootMemory, Tables};
 use super::multiboot::{self, BootInformation, MemoryRange, long, word};
 use super::{cpu, messages, panic, power, serial, smap, start, vectors};
@@ -175,7 +175,7 @@ fn prepare(options: Options, information: BootInformation, acpi: Acpi) -> (Prepa
     panic::set_image(DIRECT_MAP + image.file.start, image.file.end - image.file.start);
 
     let m2p_bytes = (frame_count * 8).next_multiple_of(LARGE_PAGE);
-    let m2p = take_filled(&mut memory, m2p_bytes, LARGE_PAGE, 0xff);
+    let m2p = take_filled(&mut memory, m2p_bytes, LARGE_PAGE, M2P_INVALID);
     let frame_table = take_filled(&mut memory, frame_count * size_of::<Frame>() as u64, PAGE, 0);
     let heap = enough(memory.take(HEAP, PAGE));
 
@@ -197,10 +197,15 @@ fn ram(information: &BootInformation) -> impl Iterator<Item = &MemoryRange> {
     information.memory.iter().filter(|range| range.kind == MemoryRange::RAM)
 }
 
-fn take_filled(memory: &mut BootMemory, bytes: u64, align: u64, value: u8) -> u64 {
+/// Takes whole pages and fills them with a word.
+fn take_filled(memory: &mut BootMemory, bytes: u64, align: u64, value: u64) -> u64 {
+    let bytes = bytes.next_multiple_of(PAGE);
     let start = enough(memory.take(bytes, align));
     // SAFETY: the range was just taken and is mapped one to one.
-    unsafe { core::ptr::write_bytes(start as *mut u8, value, bytes as usize) };
+    unsafe {
+        core::arch::asm!("rep stosq", inout("rcx") bytes / 8 => _, inout("rdi") start => _, in("rax") value,
+            options(nostack, preserves_flags));
+    }
     start
 }
 

@@ -66,14 +66,33 @@ pub(crate) fn copy_to_guest(to: u64, from: &[u8]) -> Result<(), GuestFault> {
     unsafe { copy::<false>(to, from.as_ptr() as u64, from.len()) }
 }
 
-/// Copies words, then a half word or bytes. A fault leaves in `rcx` what was not copied, and the guest's pointer where it
-/// happened.
+/// Copies one word, of a register's width; nothing where it faults.
+macro_rules! copy_one {
+    ($to:expr, $from:expr, $width:literal) => {{
+        let refused: u32;
+        asm!(smap_site!("stac"), concat!("2: mov {word", $width, "}, [{from}]"), concat!("4: mov [{to}], {word", $width, "}"),
+            "xor {refused:e}, {refused:e}", "3:", fixup!("2b", "3b"), fixup!("4b", "3b"), smap_site!("clac"),
+            word = out(reg) _, from = in(reg) $from, to = in(reg) $to, refused = inout(reg) 1_u32 => refused,
+            options(nostack));
+        (refused == 0).then_some(())
+    }};
+}
+
+/// Copies words, then bytes. A fault leaves in `rcx` what was not copied, and the guest's pointer where it happened.
 ///
 /// # Safety
 /// The side that is not the guest's is memory of `len` bytes that may be accessed.
 #[inline(always)]
 unsafe fn copy<const READ: bool>(mut to: u64, mut from: u64, len: usize) -> Result<(), GuestFault> {
     let guest = |to, from| GuestFault(if READ { from } else { to });
+    if len == 8 {
+        // SAFETY: the caller's promise.
+        return unsafe { copy_one!(to, from, "") }.ok_or(guest(to, from));
+    }
+    if len == 4 {
+        // SAFETY: the caller's promise.
+        return unsafe { copy_one!(to, from, ":e") }.ok_or(guest(to, from));
+    }
     if len >= 8 {
         let mut words = len / 8;
         // SAFETY: the caller's promise; faults on the guest's side have a fixup.
@@ -86,17 +105,7 @@ unsafe fn copy<const READ: bool>(mut to: u64, mut from: u64, len: usize) -> Resu
         }
     }
     let mut bytes = len % 8;
-    if bytes == 4 {
-        let mut halves = 1_u64;
-        // SAFETY: as above.
-        unsafe {
-            asm!(smap_site!("stac"), "2: rep movsd", "3:", fixup!("2b", "3b"), smap_site!("clac"),
-                inout("rcx") halves, inout("rdi") to, inout("rsi") from, options(nostack, preserves_flags));
-        }
-        if halves != 0 {
-            return Err(guest(to, from));
-        }
-    } else if bytes != 0 {
+    if bytes != 0 {
         // SAFETY: as above.
         unsafe {
             asm!(smap_site!("stac"), "2: rep movsb", "3:", fixup!("2b", "3b"), smap_site!("clac"),

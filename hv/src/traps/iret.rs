@@ -20,7 +20,7 @@ use crate::rules::traps as rule;
 /// What of rflags a guest sets by itself.
 const GUEST_FLAGS: u64 = 0x3f_ffff & !(flags::IOPL | flags::VM);
 
-/// `iret`: does not return a value; rax comes from the frame.
+/// `iret`: its result is the frame's rax.
 ///
 /// # Errors
 /// Crashes the domain where the frame is not readable or goes to user mode without user tables.
@@ -44,7 +44,7 @@ pub fn iret<M: Machine>(call: &mut Call<'_, M>, _args: [u64; 5]) -> Result<u64, 
         unmask_nmi(call);
     }
     restore(call, &frame);
-    Ok(0)
+    Ok(frame.rax)
 }
 
 #[inline]
