@@ -77,18 +77,30 @@ pub(crate) fn take_block<M: Machine>(hv: &Hypervisor<M>, domain: &Domain, block:
         }
         take_claimed(hv, &mut memory, block, frames).ok_or(NoBlock::Memory)?
     };
-    for n in 0..frames {
-        if block.preemptible && n != 0 && n.is_multiple_of(CLEAR_STEP) && hv.machine.interrupt_waiting() {
-            free_block(hv, first, block.order);
-            return Err(NoBlock::Interrupted);
-        }
-        let mfn = Mfn(first.0 + n);
-        prepare(hv, mfn, !block.keep_contents);
-        if !block.keep_contents {
-            hv.frames.record(mfn).set_clean();
-        }
+    if clean(hv, first, frames, block) {
+        return Ok(first);
     }
-    Ok(first)
+    free_block(hv, first, block.order);
+    Err(NoBlock::Interrupted)
+}
+
+/// Clears the frames of a block that are not clear; false where it stopped.
+fn clean<M: Machine>(hv: &Hypervisor<M>, first: Mfn, frames: u64, block: Block) -> bool {
+    let mut cleared = 0;
+    for mfn in (first.0..first.0 + frames).map(Mfn) {
+        let record = hv.frames.record(mfn);
+        let was_clean = record.is_clean();
+        let stops = cleared % CLEAR_STEP == 0 && cleared != 0 && !was_clean;
+        if block.preemptible && stops && hv.machine.interrupt_waiting() {
+            return false;
+        }
+        prepare(hv, mfn, !block.keep_contents);
+        if was_clean || !block.keep_contents {
+            record.set_clean();
+        }
+        cleared += u64::from(!was_clean);
+    }
+    true
 }
 
 /// Makes frames of [`take_block`] the domain's; false where the domain is being taken apart.
