@@ -13,7 +13,7 @@ use pv_guest_kernel::boot::option;
 use pv_guest_kernel::sync::SleepLock;
 use pv_guest_kernel::task::{self, Signal};
 use pv_guest_kernel::time::{MILLISECOND_NS, SECOND_NS, now_ns};
-use smoltcp::iface::{Config, Interface, SocketHandle, SocketSet};
+use smoltcp::iface::{Config, Interface, PollResult, SocketHandle, SocketSet};
 use smoltcp::phy::{self, DeviceCapabilities, Medium};
 use smoltcp::socket::{AnySocket, dhcpv4, dns};
 use smoltcp::time::Instant;
@@ -117,6 +117,8 @@ pub(crate) struct Stack {
     dns: SocketHandle,
     servers: Vec<IpAddress>,
     next_port: u16,
+    /// When the serving thread will work again by itself.
+    planned_ns: u64,
 }
 
 /// smoltcp's clock.
@@ -142,14 +144,15 @@ pub(crate) fn open(path: &str) {
 /// The thread: sleeps until the card or a timer wants something.
 fn serve(signal: &Signal) {
     loop {
-        let delay = with(|stack| Ok(stack.work())).ok().flatten();
-        PROGRESS.raise();
-        match delay {
-            Some(delay_ns) => {
-                signal.wait_until(now_ns() + delay_ns);
-            }
-            None => signal.wait(),
+        let worked = with(|stack| {
+            let changed = stack.work();
+            Ok((changed, stack.serve_at_ns()))
+        });
+        let (changed, wake_at_ns) = worked.unwrap_or((false, u64::MAX));
+        if changed {
+            PROGRESS.raise();
         }
+        signal.wait_until(wake_at_ns);
     }
 }
 
@@ -176,9 +179,12 @@ pub(crate) fn wait_for<R>(
         let found = with(|stack| {
             stack.work();
             let found = look(stack)?;
-            // What the look has put into a socket goes out now; the serving thread learns of new timers.
+            // What the look has put into a socket goes out now; the serving thread learns of earlier timers.
             stack.work();
-            stack.card.hal.signal().raise();
+            let planned = stack.planned_ns;
+            if stack.serve_at_ns() < planned {
+                stack.card.hal.signal().raise();
+            }
             Ok(found)
         })?;
         if let Some(found) = found {
@@ -207,6 +213,7 @@ impl Stack {
             dns,
             servers: Vec::new(),
             next_port: FIRST_PORT + (now_ns() / 1000 % 8192) as u16,
+            planned_ns: u64::MAX,
         };
         match option("ip").and_then(|text| text.parse().ok()) {
             Some(address) => {
@@ -224,24 +231,31 @@ impl Stack {
         self.next_port
     }
 
-    /// Lets card and stack work; the nanoseconds until a timer of the stack runs out.
-    fn work(&mut self) -> Option<u64> {
+    /// Lets card and stack work; true when a socket may have changed.
+    fn work(&mut self) -> bool {
         let card = &mut self.card;
         while let Some(event) = card.hal.next_watch_event() {
             card.front.on_watch(&mut card.hal, &event);
         }
         card.front.poll(&mut card.hal);
-        self.interface
+        let result = self
+            .interface
             .poll(now(), &mut self.card, &mut self.sockets);
-        self.follow_dhcp();
-        let delay = self.interface.poll_delay(now(), &self.sockets);
-        delay.map(|delay| delay.total_micros() * 1000)
+        self.follow_dhcp() || result == PollResult::SocketStateChanged
     }
 
-    fn follow_dhcp(&mut self) {
-        let Some(dhcp) = self.dhcp else { return };
+    /// When a timer of the stack runs out: the serving thread plans to work then.
+    fn serve_at_ns(&mut self) -> u64 {
+        let delay = self.interface.poll_delay(now(), &self.sockets);
+        self.planned_ns = delay.map_or(u64::MAX, |delay| now_ns() + delay.total_micros() * 1000);
+        self.planned_ns
+    }
+
+    /// Takes what DHCP says; true when it said something.
+    fn follow_dhcp(&mut self) -> bool {
+        let Some(dhcp) = self.dhcp else { return false };
         let event = self.sockets.get_mut::<dhcpv4::Socket>(dhcp).poll();
-        let Some(event) = event else { return };
+        let Some(event) = event else { return false };
         match event {
             dhcpv4::Event::Configured(config) => {
                 let servers: Vec<_> = config
@@ -259,6 +273,7 @@ impl Stack {
                 self.interface.routes_mut().remove_default_ipv4_route();
             }
         }
+        true
     }
 
     fn configure(

@@ -127,10 +127,10 @@ impl Signal {
         self.queue.wait_until(|| self.take());
     }
 
-    /// As [`wait`](Self::wait), no longer than `deadline_ns`; false when the time ran out.
+    /// As [`wait`](Self::wait), no longer than `deadline_ns` (`u64::MAX`: for ever); false when the time ran out.
     pub fn wait_until(&self, deadline_ns: u64) -> bool {
-        self.queue
-            .wait_until_deadline(Some(deadline_ns), || self.take())
+        let deadline = (deadline_ns != u64::MAX).then_some(deadline_ns);
+        self.queue.wait_until_deadline(deadline, || self.take())
     }
 
     /// Sleeps until it is raised and leaves it so.
