@@ -6,7 +6,8 @@
 //! - [`xenstore`]: the tree through which domains find each other;
 //! - [`toolstack`]: guest descriptions, kernels, building and watching domains;
 //! - [`console`]: one terminal, several guests;
-//! - [`ramdisk`]: the files that came with this domain.
+//! - [`ramdisk`]: the files that came with this domain;
+//! - [`acpi`]: how the machine is switched off.
 //!
 //! Nothing here needs more of a hypervisor than Xen 4.17 offers.
 #![no_std]
@@ -16,6 +17,7 @@ extern crate alloc;
 #[cfg(test)]
 extern crate std;
 
+pub mod acpi;
 pub mod console;
 pub mod ids;
 pub mod ramdisk;

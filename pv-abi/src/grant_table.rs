@@ -8,7 +8,7 @@
 
 use core::sync::atomic::{AtomicU16, AtomicU32};
 
-use crate::layout::{constants, structs};
+use crate::layout::{atomics, constants, structs};
 
 constants! {
     header "grant_table.h";
@@ -153,6 +153,7 @@ structs! {
     }
 
     /// An entry of version 2 as bytes; its form follows from the flags.
+    #[repr(align(8))]
     pub struct GrantEntryV2 ["union grant_entry_v2"] {
         /// Flags and domain.
         pub hdr: GrantEntryHeader,
@@ -161,7 +162,7 @@ structs! {
     }
 
     /// An entry of version 2 for a whole page.
-    pub struct GrantEntryV2FullPage ["__typeof__(((union grant_entry_v2 *)0)->full_page)"] {
+    pub struct GrantEntryV2FullPage ["union grant_entry_v2.full_page"] {
         /// Flags and domain.
         pub hdr: GrantEntryHeader,
         /// Zero.
@@ -171,7 +172,7 @@ structs! {
     }
 
     /// An entry of version 2 for part of a page (`GTF_SUB_PAGE`); for copies only.
-    pub struct GrantEntryV2SubPage ["__typeof__(((union grant_entry_v2 *)0)->sub_page)"] {
+    pub struct GrantEntryV2SubPage ["union grant_entry_v2.sub_page"] {
         /// Flags and domain.
         pub hdr: GrantEntryHeader,
         /// First byte.
@@ -183,7 +184,7 @@ structs! {
     }
 
     /// An entry of version 2 that passes on a grant made to us (`GTF_TRANSITIVE`); for copies only.
-    pub struct GrantEntryV2Transitive ["__typeof__(((union grant_entry_v2 *)0)->transitive)"] {
+    pub struct GrantEntryV2Transitive ["union grant_entry_v2.transitive"] {
         /// Flags and domain.
         pub hdr: GrantEntryHeader,
         /// The domain that granted to us.
@@ -192,8 +193,6 @@ structs! {
         pub pad0: u16,
         /// Its entry.
         pub gref: u32,
-        /// Padding.
-        pub _pad1: u32,
     }
 
     /// `GNTTABOP_map_grant_ref`: maps a page that another domain granted.
@@ -390,6 +389,10 @@ pub struct GrantEntryV1Atomic {
     pub flags_and_domid: AtomicU32,
     /// The frame. Guest writes before the other word.
     pub frame: AtomicU32,
+}
+
+atomics! {
+    GrantEntryV1Atomic ["struct grant_entry_v1"] { frame }
 }
 
 const _: () = {

@@ -6,15 +6,16 @@
 //! program from them, against Xen's own headers, and compares; tools may use them to decode a memory dump by name.
 //!
 //! Invariants:
-//! - a `#[repr(C)]` struct is declared through [`structs!`] (the test scans the source for others);
-//! - a constant's Rust name is its C name in upper case without leading underscores.
+//! - a `#[repr(C)]` struct is declared through [`structs!`], or is the atomic form of one and named in [`atomics!`] (the test
+//!   scans the source for others);
+//! - a constant's Rust name is its C name in upper case, without leading and double underscores and with one between words.
 
 /// A wire struct and what its C counterpart is called.
 #[derive(Clone, Copy, Debug)]
 pub struct Struct {
     /// The Rust name.
     pub name: &'static str,
-    /// The type as C spells it, for example `struct evtchn_send`.
+    /// The type as C spells it, for example `struct evtchn_send`; `struct netif_extra_info.u.gso` is the type of that field.
     pub c_name: &'static str,
     /// Size in bytes.
     pub size: usize,
@@ -55,8 +56,17 @@ pub struct Module {
     pub header: &'static str,
     /// The file's structs.
     pub structs: &'static [Struct],
+    /// The atomic forms of structs: the same layout, seen by two sides at once.
+    pub atomics: &'static [Struct],
     /// The file's constants.
     pub constants: &'static [Constant],
+}
+
+impl Module {
+    /// A file that declares nothing.
+    const fn empty(header: &'static str) -> Module {
+        Module { header, structs: &[], atomics: &[], constants: &[] }
+    }
 }
 
 /// Declares wire structs and the table [`Struct`] of them, `STRUCTS`.
@@ -138,6 +148,35 @@ macro_rules! constants {
     };
 }
 
+/// Declares the table [`Struct`] of the atomic forms of structs, `ATOMICS`.
+///
+/// A struct names its C type in brackets; a field names its C designator in brackets where it differs.
+macro_rules! atomics {
+    ($( $name:ident [$c:literal] { $( $field:ident $([$cfield:literal])? ),* $(,)? } )*) => {
+        pub(crate) const ATOMICS: &[crate::layout::Struct] = &[ $(
+            crate::layout::Struct {
+                name: stringify!($name),
+                c_name: $c,
+                size: core::mem::size_of::<$name>(),
+                align: core::mem::align_of::<$name>(),
+                fields: &[ $(
+                    crate::layout::Field {
+                        name: stringify!($field),
+                        c_name: crate::layout::optional!($($cfield)?),
+                        offset: core::mem::offset_of!($name, $field),
+                        size: crate::layout::field_size(|value: &$name| &value.$field),
+                    },
+                )* ],
+            },
+        )* ];
+    };
+}
+
+/// The size of what `_field` picks out of a struct.
+pub(crate) const fn field_size<Whole, Part>(_field: fn(&Whole) -> &Part) -> usize {
+    size_of::<Part>()
+}
+
 /// The C name of a constant: the second identifier where there is one.
 macro_rules! c_name {
     ($name:ident) => {
@@ -158,4 +197,60 @@ macro_rules! optional {
     };
 }
 
-pub(crate) use {c_name, constants, optional, structs};
+pub(crate) use {atomics, c_name, constants, optional, structs};
+
+/// One file's tables.
+macro_rules! module {
+    ($header:literal, $($at:ident)::+, $($table:ident: $name:ident),+) => {
+        {
+            use crate::$($at)::+ as file;
+            Module { $($table: file::$name,)+ ..Module::empty($header) }
+        }
+    };
+}
+
+/// Every file's tables.
+pub const MODULES: &[Module] = &[
+    module!("arch-x86/xen.h", arch, structs: STRUCTS, constants: CONSTANTS),
+    module!("callback.h", callback, structs: STRUCTS, constants: CONSTANTS),
+    module!("arch-x86/cpuid.h", cpuid, constants: CONSTANTS),
+    module!("domctl.h", domctl, structs: STRUCTS, constants: CONSTANTS),
+    module!("domctl.h", domctl::device, structs: STRUCTS, constants: CONSTANTS),
+    module!("domctl.h", domctl::domain, structs: STRUCTS, constants: CONSTANTS),
+    module!("domctl.h", domctl::hvm, structs: STRUCTS, constants: CONSTANTS),
+    module!("domctl.h", domctl::memory, structs: STRUCTS, constants: CONSTANTS),
+    module!("domctl.h", domctl::monitor, structs: STRUCTS, constants: CONSTANTS),
+    module!("domctl.h", domctl::schedule, structs: STRUCTS, constants: CONSTANTS),
+    module!("domctl.h", domctl::vcpu, structs: STRUCTS, constants: CONSTANTS),
+    module!("elfnote.h", elfnote, constants: CONSTANTS),
+    module!("errno.h", errno, constants: CONSTANTS),
+    module!("event_channel.h", event_channel, structs: STRUCTS, constants: CONSTANTS),
+    module!("features.h", features, constants: CONSTANTS),
+    module!("grant_table.h", grant_table, structs: STRUCTS, atomics: ATOMICS, constants: CONSTANTS),
+    module!("hvm/hvm_op.h", hvm, structs: STRUCTS, constants: CONSTANTS),
+    module!("hvm/params.h", hvm::params, constants: CONSTANTS),
+    module!("arch-x86/hvm/start_info.h", hvm::start_info, structs: STRUCTS, constants: CONSTANTS),
+    module!("io/blkif.h", io::blkif, structs: STRUCTS, constants: CONSTANTS),
+    module!("io/console.h", io::console, structs: STRUCTS, atomics: ATOMICS),
+    module!("io/netif.h", io::netif, structs: STRUCTS, constants: CONSTANTS),
+    module!("io/ring.h", io::ring, structs: STRUCTS, atomics: ATOMICS),
+    module!("io/xenbus.h", io::xenbus, constants: CONSTANTS),
+    module!("io/xs_wire.h", io::xs_wire, structs: STRUCTS, atomics: ATOMICS, constants: CONSTANTS),
+    module!("arch-x86/xen-mca.h", mca, structs: STRUCTS, constants: CONSTANTS),
+    module!("memory.h", memory, structs: STRUCTS, constants: CONSTANTS),
+    module!("nmi.h", nmi, structs: STRUCTS, constants: CONSTANTS),
+    module!("physdev.h", physdev, structs: STRUCTS, constants: CONSTANTS),
+    module!("platform.h", platform, structs: STRUCTS, constants: CONSTANTS),
+    module!("platform.h", platform::firmware, structs: STRUCTS, constants: CONSTANTS),
+    module!("platform.h", platform::power, structs: STRUCTS, constants: CONSTANTS),
+    module!("sched.h", sched, structs: STRUCTS, constants: CONSTANTS),
+    module!("sysctl.h", sysctl, structs: STRUCTS, constants: CONSTANTS),
+    module!("sysctl.h", sysctl::cpu, structs: STRUCTS, constants: CONSTANTS),
+    module!("sysctl.h", sysctl::machine, structs: STRUCTS, constants: CONSTANTS),
+    module!("sysctl.h", sysctl::trace, structs: STRUCTS, constants: CONSTANTS),
+    module!("vcpu.h", vcpu, structs: STRUCTS, constants: CONSTANTS),
+    module!("version.h", version, structs: STRUCTS, constants: CONSTANTS),
+    module!("xen.h", xen, structs: STRUCTS, constants: CONSTANTS),
+    module!("xen.h", xen::shared, structs: STRUCTS, atomics: ATOMICS, constants: CONSTANTS),
+    module!("xen.h", xen::start, structs: STRUCTS, constants: CONSTANTS),
+];

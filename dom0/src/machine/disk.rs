@@ -166,20 +166,9 @@ impl VirtioDisk {
         let token = self.queue.peek_used()?;
         let mut flying = self.flying.remove(&token)?;
         let (header, status) = slot_parts(&mut self.headers, flying.slot);
+        let (inputs, mut outputs) = parts(&mut flying.kind, header, status);
         // SAFETY: the same memory that was added with this token.
-        let popped = unsafe {
-            match &mut flying.kind {
-                Kind::Read(buffer) => {
-                    self.queue
-                        .pop_used(token, &[header], &mut [buffer.as_mut(), status])
-                }
-                Kind::Write(buffer) => {
-                    self.queue
-                        .pop_used(token, &[header, buffer.as_ref()], &mut [status])
-                }
-                Kind::Flush => self.queue.pop_used(token, &[header], &mut [status]),
-            }
-        };
+        let popped = unsafe { self.queue.pop_used(token, &inputs, &mut outputs) };
         let (_, status) = slot_parts(&mut self.headers, flying.slot);
         let result = match (popped, status[0]) {
             (Ok(_), STATUS_OK) => Ok(()),
@@ -208,6 +197,19 @@ fn slot_parts(headers: &mut DmaRegion, slot: usize) -> (&[u8], &mut [u8]) {
         header,
         &mut rest[STATUS_AT - HEADER_BYTES..=STATUS_AT - HEADER_BYTES],
     )
+}
+
+/// What the device reads, and what it writes, for a request.
+fn parts<'a>(
+    kind: &'a mut Kind,
+    header: &'a [u8],
+    status: &'a mut [u8],
+) -> (Vec<&'a [u8]>, Vec<&'a mut [u8]>) {
+    match kind {
+        Kind::Read(buffer) => (alloc::vec![header], alloc::vec![buffer.as_mut(), status]),
+        Kind::Write(buffer) => (alloc::vec![header, (*buffer).as_ref()], alloc::vec![status]),
+        Kind::Flush => (alloc::vec![header], alloc::vec![status]),
+    }
 }
 
 impl BlockDevice for VirtioDisk {
@@ -253,14 +255,9 @@ impl BlockDevice for VirtioDisk {
         let slot = self.free_slots.pop().expect("can_submit said so");
         self.write_header(slot, number, sector);
         let (header, status) = slot_parts(&mut self.headers, slot);
+        let (inputs, mut outputs) = parts(&mut kind, header, status);
         // SAFETY: header, status and data belong to this request until its token is popped.
-        let added = unsafe {
-            match &mut kind {
-                Kind::Read(buffer) => self.queue.add(&[header], &mut [buffer.as_mut(), status]),
-                Kind::Write(buffer) => self.queue.add(&[header, buffer.as_ref()], &mut [status]),
-                Kind::Flush => self.queue.add(&[header], &mut [status]),
-            }
-        };
+        let added = unsafe { self.queue.add(&inputs, &mut outputs) };
         let token = added.expect("can_submit counted the descriptors");
         self.flying.insert(
             token,

@@ -98,6 +98,7 @@ impl Service {
             }
         }
         self.terminal.leave();
+        crate::machine::power::off();
     }
 
     /// Lets each part do what it can; says whether one of them did anything.

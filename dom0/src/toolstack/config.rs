@@ -126,7 +126,7 @@ pub fn parse(file: &str, text: &str) -> Result<GuestConfig, ConfigError> {
         );
         return Err(source.whole(problem));
     }
-    let vifs = table.items("vif", |text| Vif::parse(text))?;
+    let vifs = table.items("vif", Vif::parse)?;
     let vifs = vifs
         .into_iter()
         .enumerate()
@@ -142,7 +142,7 @@ pub fn parse(file: &str, text: &str) -> Result<GuestConfig, ConfigError> {
         memory_mib,
         maxmem_mib,
         vcpus: u32::try_from(vcpus).unwrap_or(1),
-        disks: table.items("disk", |text| Disk::parse(text))?,
+        disks: table.items("disk", Disk::parse)?,
         vifs,
         on_poweroff: table.action("on_poweroff")?.unwrap_or(Action::Destroy),
         on_reboot: table.action("on_reboot")?.unwrap_or(Action::Restart),

@@ -230,7 +230,7 @@ fn check_place(kernel: &Kernel<'_>, pages: u64) -> Result<(), String> {
         return Err(too_large(kernel.end / PAGE + 1, pages));
     }
     let reserved = (1 << 47..HYPERVISOR_VIRT_END).contains(&virt_base);
-    if virt_base % PAGE != 0
+    if !virt_base.is_multiple_of(PAGE)
         || reserved
         || virt_base
             .checked_add(pages.min(1 << 19) * PAGE - 1)

@@ -58,7 +58,8 @@ impl Notes {
     /// One phrase: there are none, or they ask for what is not there.
     pub fn read(file: &ElfBytes<'_, LittleEndian>) -> Result<Self, String> {
         let mut notes = Self::default();
-        let found = notes.from_segments(file) || notes.from_sections(file) || notes.from_text(file);
+        let found =
+            notes.take_segments(file) || notes.take_sections(file) || notes.take_legacy(file);
         if !found {
             return Err(
                 "it has no Xen ELF notes: build it with Xen PV support (Linux: CONFIG_XEN_PV=y)"
@@ -75,27 +76,33 @@ impl Notes {
             .unwrap_or(if self.legacy { self.virt_base } else { 0 })
     }
 
-    fn from_segments(&mut self, file: &ElfBytes<'_, LittleEndian>) -> bool {
+    fn take_segments(&mut self, file: &ElfBytes<'_, LittleEndian>) -> bool {
         let segments = file
             .segments()
             .into_iter()
             .flatten()
             .filter(|segment| segment.p_type == PT_NOTE);
         let data = segments.filter_map(|segment| file.segment_data(&segment).ok());
-        data.fold(false, |found, bytes| self.take_all(bytes) || found)
+        data.map(|bytes| self.take_all(bytes))
+            .filter(|found| *found)
+            .count()
+            > 0
     }
 
-    fn from_sections(&mut self, file: &ElfBytes<'_, LittleEndian>) -> bool {
+    fn take_sections(&mut self, file: &ElfBytes<'_, LittleEndian>) -> bool {
         let sections = file
             .section_headers()
             .into_iter()
             .flatten()
             .filter(|section| section.sh_type == SHT_NOTE);
         let data = sections.filter_map(|section| file.section_data(&section).ok());
-        data.fold(false, |found, (bytes, _)| self.take_all(bytes) || found)
+        data.map(|(bytes, _)| self.take_all(bytes))
+            .filter(|found| *found)
+            .count()
+            > 0
     }
 
-    fn from_text(&mut self, file: &ElfBytes<'_, LittleEndian>) -> bool {
+    fn take_legacy(&mut self, file: &ElfBytes<'_, LittleEndian>) -> bool {
         let Ok(Some(section)) = file.section_header_by_name("__xen_guest") else {
             return false;
         };
@@ -188,8 +195,9 @@ impl Notes {
                 "it requires the feature \"{unknown}\", which PV guests do not have"
             ));
         }
-        let usable =
-            |base: &u64| base % 4096 == 0 && (self.virt_base == 0 || *base < self.virt_base);
+        let usable = |base: &u64| {
+            base.is_multiple_of(4096) && (self.virt_base == 0 || *base < self.virt_base)
+        };
         self.init_p2m = self.init_p2m.filter(usable);
         Ok(())
     }

@@ -59,7 +59,7 @@ impl Server {
     /// An empty store.
     pub fn new(quota: Quota) -> Self {
         Self {
-            tree: Tree::new(quota.clone()),
+            tree: Tree::new(quota),
             quota,
             sessions: BTreeMap::new(),
             introduced: Vec::new(),

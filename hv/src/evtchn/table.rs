@@ -147,6 +147,21 @@ impl EventChannels {
     /// `ENOSPC` where the domain has all it may have, `ENOMEM`.
     #[inline]
     pub(super) fn allocate(&mut self, state: State, vcpu: u32) -> Result<u32, Refusal> {
+        let port = self.lowest_free;
+        let limit = self.limit;
+        match self.get_mut(port) {
+            Some(channel) if matches!(channel.state, State::Free) && port < limit => {
+                *channel = Channel { state, vcpu };
+                self.lowest_free = port + 1;
+                Ok(port)
+            }
+            _ => self.allocate_beyond(state, vcpu),
+        }
+    }
+
+    /// Makes the lowest free port something, which is not the one where free ports may begin.
+    #[inline(never)]
+    fn allocate_beyond(&mut self, state: State, vcpu: u32) -> Result<u32, Refusal> {
         let size = self.size();
         let mut port = self.lowest_free;
         while port < size

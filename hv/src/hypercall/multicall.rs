@@ -5,8 +5,9 @@
 
 use pv_abi::errno::Errno;
 use pv_abi::xen::{HYPERVISOR_IRET, HYPERVISOR_MULTICALL, MulticallEntry};
+use zerocopy::IntoBytes;
 
-use super::{explain, handle};
+use super::{explain, handle, immediate};
 use crate::call::Call;
 use crate::control;
 use crate::hardware::Machine;
@@ -26,47 +27,57 @@ pub(super) fn multicall<M: Machine>(call: &mut Call<'_, M>, args: [u64; 5]) -> R
         return Err(Refusal::errno(Errno::Inval, rules::core::MULTICALL_NESTED));
     }
     call.in_multicall = true;
-    for index in 0..u64::from(count as u32) {
+    let count = u64::from(count as u32);
+    let mut entry = MulticallEntry::default();
+    for index in 0..count {
         if index > 0 && call.should_stop() {
             let done = index * size_of::<MulticallEntry>() as u64;
             return Err(call.again([entries.wrapping_add(done), count - index, 0, 0, 0]));
         }
-        let entry: MulticallEntry = call.read_element(entries, index)?;
-        let arguments = [entry.args[0], entry.args[1], entry.args[2], entry.args[3], entry.args[4]];
-        let place = entries + index * size_of::<MulticallEntry>() as u64;
-        let result = match one(call, entry.op, arguments) {
-            Ok(value) => value,
-            Err(refusal) => match refusal.consequence {
-                Consequence::Errno(errno) => {
-                    explain(call.hv, call.running, entry.op, arguments, &refusal);
-                    errno.as_return().cast_unsigned()
+        let place = entries.wrapping_add(index * size_of::<MulticallEntry>() as u64);
+        call.read_bytes(place, entry.as_mut_bytes())?;
+        let result = match immediate(entry.op, entry.args[0]) {
+            Some(answer) => answer,
+            None => match one(call, &entry) {
+                Ok(result) => result,
+                Err(refusal) if refusal.consequence == Consequence::Continue => {
+                    return Err(stopped_within(call, place, count - index)?);
                 }
-                Consequence::Status(status) => i64::from(status).cast_unsigned(),
-                Consequence::Continue => return Err(stopped_within(call, place, count - index)?),
-                Consequence::Crash => return Err(refusal),
+                Err(refusal) => return Err(refusal),
             },
         };
         if entry.op == HYPERVISOR_IRET || !call.running.state.kernel_mode {
-            return Ok(0);
+            return Ok(result);
         }
-        call.write(place + RESULT_OFFSET, &result)?;
+        call.write(place.wrapping_add(RESULT_OFFSET), &result)?;
         if control::must_stop(call) {
-            let done = place + size_of::<MulticallEntry>() as u64;
-            return if index + 1 == u64::from(count as u32) {
-                Ok(0)
-            } else {
-                Err(call.again([done, count - index - 1, 0, 0, 0]))
-            };
+            let next = place.wrapping_add(size_of::<MulticallEntry>() as u64);
+            return if index + 1 == count { Ok(0) } else { Err(call.again([next, count - index - 1, 0, 0, 0])) };
         }
     }
     Ok(0)
 }
 
-fn one<M: Machine>(call: &mut Call<'_, M>, number: u64, arguments: [u64; 5]) -> Result<u64, Refusal> {
-    if number == HYPERVISOR_MULTICALL {
+/// Does one entry; gives what goes into its `result`, unless the whole is to stop.
+#[inline(never)]
+fn one<M: Machine>(call: &mut Call<'_, M>, entry: &MulticallEntry) -> Result<u64, Refusal> {
+    if entry.op == HYPERVISOR_MULTICALL {
         return Err(Refusal::errno(Errno::Inval, rules::core::MULTICALL_NESTED));
     }
-    handle(call, number, arguments)
+    let [a, b, c, d, e, _] = entry.args;
+    handle(call, entry.op, [a, b, c, d, e]).or_else(|refusal| answer_of(call, entry, refusal))
+}
+
+#[cold]
+fn answer_of<M: Machine>(call: &Call<'_, M>, entry: &MulticallEntry, refusal: Refusal) -> Result<u64, Refusal> {
+    let answer = match refusal.consequence {
+        Consequence::Errno(errno) => errno.as_return(),
+        Consequence::Status(status) => status.into(),
+        Consequence::Continue | Consequence::Crash => return Err(refusal),
+    };
+    let [a, b, c, d, e, _] = entry.args;
+    explain(call.hv, call.running, entry.op, [a, b, c, d, e], &refusal);
+    Ok(answer.cast_unsigned())
 }
 
 /// An entry stopped in its middle: its arguments in the array say how far it came, and the whole goes on from it.

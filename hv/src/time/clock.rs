@@ -177,9 +177,10 @@ pub fn set_wallclock<M: Machine>(
     }
 }
 
-/// Writes a domain's wall clock.
+/// Writes a domain's wall clock: the machine's, and as many seconds more as its toolstack says.
 pub fn update_wallclock<M: Machine>(hv: &Hypervisor<M>, domain: &Domain) {
     let (seconds, nanoseconds) = wallclock(hv);
+    let seconds = seconds.saturating_add_signed(domain.settings.lock().time_offset_seconds);
     let machine = &hv.machine;
     let version = machine.read_word(domain.shared_info, WALL_CLOCK) as u32;
     let odd = version.wrapping_add(1) | 1;

@@ -257,6 +257,9 @@ fn the_wall_clock_is_what_was_set() {
     assert_eq!(read(), (2, 1_700_000_000, 500));
     set_wallclock(&bed.hv, 0x1_2345_6789, 20, 1_000_000_030);
     assert_eq!(read(), (4, 0x1_2345_6787, 999_999_990));
+    domain.settings.lock().time_offset_seconds = -7;
+    update_wallclock(&bed.hv, &domain);
+    assert_eq!(read(), (6, 0x1_2345_6780, 999_999_990));
 }
 
 #[test]

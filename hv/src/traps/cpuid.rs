@@ -403,7 +403,7 @@ mod tests {
         let wanted = CpuidLeaf { leaf: 1, subleaf: XEN_CPUID_NO_SUBLEAF, a: 7, b: 0, c: 1 << 9 | 1 << 12, d: 0 };
         let (policy, limit) = merged(&machine, &[wanted]);
         let leaf = find(&policy, 1, 0).unwrap();
-        assert_eq!((leaf.eax, leaf.ecx, limit), (7, 1 << 9, None));
+        assert_eq!((leaf.eax, leaf.ecx, limit), (7, 1 << 9 | HYPERVISOR, None));
     }
 
     #[test]

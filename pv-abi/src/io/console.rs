@@ -5,7 +5,7 @@
 use core::mem::offset_of;
 use core::sync::atomic::{AtomicU8, AtomicU32};
 
-use crate::layout::structs;
+use crate::layout::{atomics, structs};
 
 /// Bytes of the ring toward the guest.
 pub const IN_RING_SIZE: usize = 1024;
@@ -65,6 +65,10 @@ impl Default for XenconsInterfaceAtomic {
             out_prod: AtomicU32::new(0),
         }
     }
+}
+
+atomics! {
+    XenconsInterfaceAtomic ["struct xencons_interface"] { in_, out, in_cons, in_prod, out_cons, out_prod }
 }
 
 const _: () = {

@@ -168,7 +168,7 @@ structs! {
     }
 
     /// Cut the packet into pieces.
-    pub struct NetifExtraGso ["__typeof__(((struct netif_extra_info *)0)->u.gso)"] {
+    pub struct NetifExtraGso ["struct netif_extra_info.u.gso"] {
         /// Payload bytes of a piece.
         pub size: u16,
         /// `XEN_NETIF_GSO_TYPE_*`.
@@ -180,13 +180,13 @@ structs! {
     }
 
     /// Join or leave a multicast group.
-    pub struct NetifExtraMcast ["__typeof__(((struct netif_extra_info *)0)->u.mcast)"] {
+    pub struct NetifExtraMcast ["struct netif_extra_info.u.mcast"] {
         /// Its Ethernet address.
         pub addr: [u8; 6],
     }
 
     /// The packet's hash.
-    pub struct NetifExtraHash ["__typeof__(((struct netif_extra_info *)0)->u.hash)"] {
+    pub struct NetifExtraHash ["struct netif_extra_info.u.hash"] {
         /// Bit number of `XEN_NETIF_CTRL_HASH_TYPE_*`.
         pub type_ ["type"]: u8,
         /// `XEN_NETIF_CTRL_HASH_ALGORITHM_*`.

@@ -32,7 +32,7 @@
 
 use core::sync::atomic::{AtomicU8, AtomicU32, Ordering, fence};
 
-use crate::layout::structs;
+use crate::layout::{atomics, structs};
 
 structs! {
     header "io/ring.h";
@@ -75,6 +75,10 @@ pub struct SringHeaderAtomic {
     pub pvt: [AtomicU8; 4],
     /// Padding.
     pub _pad0: [AtomicU8; 44],
+}
+
+atomics! {
+    SringHeaderAtomic ["struct pv_abi_bare_sring"] { req_prod, req_event, rsp_prod, rsp_event, pvt }
 }
 
 const _: () = {

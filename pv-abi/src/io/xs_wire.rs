@@ -5,7 +5,7 @@
 use core::mem::offset_of;
 use core::sync::atomic::{AtomicU8, AtomicU32};
 
-use crate::layout::{constants, structs};
+use crate::layout::{atomics, constants, structs};
 
 constants! {
     header "io/xs_wire.h";
@@ -165,6 +165,12 @@ impl Default for XenstoreDomainInterfaceAtomic {
             connection: AtomicU32::new(0),
             error: AtomicU32::new(0),
         }
+    }
+}
+
+atomics! {
+    XenstoreDomainInterfaceAtomic ["struct xenstore_domain_interface"] {
+        req, rsp, req_cons, req_prod, rsp_cons, rsp_prod, server_features, connection, error,
     }
 }
 

@@ -367,7 +367,7 @@ structs! {
         /// In: the CPU.
         pub cpuid: u32,
         /// In and out: by command.
-        pub u: [u8; 112],
+        pub u: [u8; 120],
     }
 
     /// `XEN_SYSCTL_get_cpu_levelling_caps`: which features can be hidden from PV guests.
@@ -406,4 +406,4 @@ structs! {
 payload!(SysctlSchedulerOp, 16);
 payload!(SysctlGetPmstat, 56);
 payload!(GetCpufreqPara, 16);
-payload!(SysctlPmOp, 112);
+payload!(SysctlPmOp, 120);

@@ -99,11 +99,11 @@ structs! {
         /// Padding.
         pub _pad0: [u8; 3],
         /// Depends on `video_type`.
-        pub u: [u32; 8],
+        pub u: [u32; 9],
     }
 
     /// A text screen.
-    pub struct VgaTextMode3 ["__typeof__(((struct dom0_vga_console_info *)0)->u.text_mode_3)"] {
+    pub struct VgaTextMode3 ["struct dom0_vga_console_info.u.text_mode_3"] {
         /// Height of a character in scan lines.
         pub font_height: u16,
         /// Cursor's column.
@@ -117,7 +117,7 @@ structs! {
     }
 
     /// A linear frame buffer.
-    pub struct VgaVesaLfb ["__typeof__(((struct dom0_vga_console_info *)0)->u.vesa_lfb)"] {
+    pub struct VgaVesaLfb ["struct dom0_vga_console_info.u.vesa_lfb"] {
         /// Pixels a line.
         pub width: u16,
         /// Lines.
