@@ -43,6 +43,8 @@ pub struct VcpuSchedule {
     place: AtomicU8,
     /// It lets others go first, once.
     yields: AtomicBool,
+    /// It belongs to a CPU.
+    member: AtomicBool,
     /// One more than the CPU it is pinned to; 0 for none.
     pinned: AtomicU32,
     /// The port it polls, or [`super::wait::ANY_PORT`].
@@ -480,6 +482,7 @@ pub(super) fn add<M: Machine>(hv: &Hypervisor<M>, vcpu: &Arc<Vcpu>) {
     let cpus = hv.scheduler.cpus.iter().enumerate();
     if let Some((id, cpu)) = cpus.min_by_key(|(_, cpu)| cpu.members.load(Ordering::Relaxed)) {
         cpu.members.fetch_add(1, Ordering::Relaxed);
+        vcpu.schedule.member.store(true, Ordering::Relaxed);
         vcpu.cpu.store(id as u32, Ordering::Release);
         vcpu.schedule.set_virtual_ns(cpu.queue.lock().clock);
     }
@@ -493,12 +496,14 @@ pub(super) fn pin(vcpu: &Vcpu, to: Option<u32>) {
     vcpu.raise(work::RESCHEDULE);
 }
 
-/// Forgets a vCPU.
+/// Forgets a vCPU, unless that has happened.
 pub(super) fn remove<M: Machine>(hv: &Hypervisor<M>, vcpu: &Vcpu) {
     let (cpu, _, mut queue) = hv.scheduler.home(vcpu);
     queue.waiting.retain(|other| !core::ptr::eq(&**other, vcpu));
     cpu.count_waiting(&queue);
-    cpu.members.fetch_sub(1, Ordering::Relaxed);
+    if vcpu.schedule.member.swap(false, Ordering::Relaxed) {
+        cpu.members.fetch_sub(1, Ordering::Relaxed);
+    }
     if vcpu.schedule.place() == Place::Waiting {
         leave(vcpu);
     }

@@ -1,3 +1,5 @@
+//! What the scheduler and its hypercalls do, one behaviour a test.
+
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::sync::atomic::Ordering;

@@ -1,3 +1,5 @@
+//! What timers and clocks do, one behaviour a test.
+
 use alloc::sync::Arc;
 
 use pv_abi::VcpuId;
