@@ -142,13 +142,18 @@ fn push<M: Machine>(
 fn put<M: Machine, const WORDS: usize>(hv: &Hypervisor<M>, top: u64, frame: &[u64; WORDS]) -> Result<u64, Refusal> {
     use zerocopy::IntoBytes;
     let place = top.wrapping_sub(size_of::<[u64; WORDS]>() as u64);
-    if (HYPERVISOR_VIRT_START..HYPERVISOR_VIRT_END).contains(&place) {
-        return Err(Refusal::crash(rule::STACK_IN_HYPERVISOR).with(Evidence::Value(place)));
-    }
     match hv.machine.copy_to_guest(place, frame.as_bytes()) {
         Ok(()) => Ok(place),
-        Err(fault) => Err(Refusal::crash(rule::FRAME_PUSH).with(Evidence::Value(fault.0))),
+        Err(fault) => Err(not_pushed(place, fault.0)),
     }
+}
+
+#[cold]
+fn not_pushed(place: u64, fault: u64) -> Refusal {
+    if (HYPERVISOR_VIRT_START..HYPERVISOR_VIRT_END).contains(&place) {
+        return Refusal::crash(rule::STACK_IN_HYPERVISOR).with(Evidence::Value(place));
+    }
+    Refusal::crash(rule::FRAME_PUSH).with(Evidence::Value(fault))
 }
 
 /// Makes the guest go on in kernel mode at `address`. rcx and r11 are on its stack, so `sysret` may take them.

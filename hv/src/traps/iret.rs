@@ -23,39 +23,50 @@ const GUEST_FLAGS: u64 = 0x3f_ffff & !(flags::IOPL | flags::VM);
 /// `iret`: its result is the frame's rax.
 ///
 /// # Errors
-/// Crashes the domain where the frame is not readable or goes to user mode without user tables.
+/// Those of [`go_back`].
 #[inline]
 pub fn iret<M: Machine>(call: &mut Call<'_, M>, _args: [u64; 5]) -> Result<u64, Refusal> {
-    let at = call.registers.rsp;
-    let frame: IretContext = call.read(at).map_err(|_| unreadable(at))?;
+    go_back(call.hv, call.running, call.registers)
+}
+
+/// Goes where the frame on the guest kernel's stack says; gives its rax.
+///
+/// # Errors
+/// Crashes the domain where the frame is not readable or goes to user mode without user tables.
+#[inline]
+pub fn go_back<M: Machine>(
+    hv: &Hypervisor<M>,
+    running: &mut Running,
+    registers: &mut Registers,
+) -> Result<u64, Refusal> {
+    let at = registers.rsp;
+    let frame: IretContext = hv.machine.read_from_guest(at).map_err(|_| unreadable(at))?;
     if frame.cs & 3 == 3 {
-        if call.running.state.user_root.is_none() {
+        if running.state.user_root.is_none() {
             return Err(no_user_tables(frame.rip));
         }
-        call.running.state.kernel_mode = false;
-        call.hv.machine.toggle_mode(&mut call.running.state);
+        running.state.kernel_mode = false;
+        hv.machine.toggle_mode(&mut running.state);
     }
-    if call.domain().assists.load(Ordering::Relaxed) & 1 << VMASST_TYPE_ARCHITECTURAL_IOPL != 0 {
-        call.state().iopl = (frame.rflags >> 12 & 3) as u8;
+    if running.vcpu.domain.assists.load(Ordering::Relaxed) & 1 << VMASST_TYPE_ARCHITECTURAL_IOPL != 0 {
+        running.state.iopl = (frame.rflags >> 12 & 3) as u8;
     }
-    let (info, offset) = call.vcpu().info_place();
-    call.hv.machine.swap_byte(info, offset + UPCALL_MASK, u8::from(frame.rflags & flags::IF == 0));
-    if call.running.state.nmi_masked {
-        unmask_nmi(call);
+    let (info, offset) = running.vcpu.info_place();
+    hv.machine.swap_byte(info, offset + UPCALL_MASK, u8::from(frame.rflags & flags::IF == 0));
+    if running.state.nmi_masked {
+        unmask_nmi(running);
     }
-    restore(call, &frame);
+    restore(registers, &frame);
     Ok(frame.rax)
 }
 
 #[inline]
-fn restore<M: Machine>(call: &mut Call<'_, M>, frame: &IretContext) {
-    let registers = &mut *call.registers;
+fn restore(registers: &mut Registers, frame: &IretContext) {
     registers.rip = frame.rip;
     registers.cs = frame.cs & 0xffff | 3;
     registers.rflags = frame.rflags & GUEST_FLAGS | flags::IF | flags::ALWAYS;
     registers.rsp = frame.rsp;
     registers.ss = frame.ss & 0xffff | 3;
-    registers.rax = frame.rax;
     if frame.flags & VGCF_IN_SYSCALL == 0 || registers.cs == u64::from(FLAT_USER_CS32) {
         registers.rcx = frame.rcx;
         registers.r11 = frame.r11;
@@ -66,10 +77,10 @@ fn restore<M: Machine>(call: &mut Call<'_, M>, frame: &IretContext) {
 }
 
 #[cold]
-fn unmask_nmi<M: Machine>(call: &mut Call<'_, M>) {
-    call.state().nmi_masked = false;
-    if call.vcpu().nmi_pending.load(Ordering::Relaxed) != 0 {
-        call.vcpu().raise(work::NMI);
+fn unmask_nmi(running: &mut Running) {
+    running.state.nmi_masked = false;
+    if running.vcpu.nmi_pending.load(Ordering::Relaxed) != 0 {
+        running.vcpu.raise(work::NMI);
     }
 }
 

@@ -4,7 +4,7 @@ use core::sync::atomic::Ordering;
 
 use pv_abi::Mfn;
 use pv_abi::elfnote as note;
-use zerocopy::{FromBytes, FromZeros};
+use zerocopy::FromBytes;
 
 use super::*;
 use crate::control::options::Options;
