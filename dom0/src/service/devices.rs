@@ -1,5 +1,6 @@
 //! The devices this domain has, and the back ends that lend them to guests.
 
+use alloc::boxed::Box;
 use alloc::collections::BTreeMap;
 use alloc::format;
 use alloc::string::{String, ToString};
@@ -74,7 +75,7 @@ impl Network {
     }
 
     /// Moves frames from the card to the bridge; says whether there may be more.
-    fn from_card(&mut self, now_ns: u64) -> bool {
+    fn take_from_card(&mut self, now_ns: u64) -> bool {
         let Some((card, port)) = &mut self.card else {
             return false;
         };
@@ -90,7 +91,7 @@ impl Network {
     }
 
     /// Moves frames from the bridge to the card. What does not fit waits for the card's next interrupt.
-    fn to_card(&mut self) {
+    fn give_to_card(&mut self) {
         let Some((card, port)) = &mut self.card else {
             return;
         };
@@ -108,7 +109,7 @@ impl Network {
 #[derive(Default)]
 pub(super) struct Devices {
     /// Virtio disks that no guest has, by name.
-    disks: BTreeMap<String, VirtioDisk>,
+    disks: BTreeMap<String, Box<VirtioDisk>>,
     networks: Vec<Network>,
     lines: Vec<Line>,
     disk_backs: Vec<DiskBack>,
@@ -162,7 +163,10 @@ impl Devices {
     fn add_disk(&mut self, disk: Result<VirtioDisk, virtio_drivers::Error>) {
         let letter = char::from(b'a' + u8::try_from(self.disks.len()).unwrap_or(25).min(25));
         match disk {
-            Ok(disk) => drop(self.disks.insert(format!("/dev/vd{letter}"), disk)),
+            Ok(disk) => drop(
+                self.disks
+                    .insert(format!("/dev/vd{letter}"), Box::new(disk)),
+            ),
             Err(error) => log::warn!("/dev/vd{letter}: the virtio disk does not start: {error}"),
         }
     }
@@ -220,7 +224,7 @@ impl Devices {
         let now_ns = pv_guest_kernel::time::now_ns();
         let mut busy = false;
         for network in &mut self.networks {
-            busy |= network.from_card(now_ns);
+            busy |= network.take_from_card(now_ns);
         }
         for vif in &mut self.network_backs {
             let bridge = &mut self.networks[vif.bridge].bridge;
@@ -228,7 +232,7 @@ impl Devices {
             vif.left_waiting = bridge.waiting(vif.port);
             busy |= progress == backends::Progress::More;
         }
-        self.networks.iter_mut().for_each(Network::to_card);
+        self.networks.iter_mut().for_each(Network::give_to_card);
         busy | self.frames_wait()
     }
 
@@ -246,7 +250,7 @@ impl Devices {
             .iter_mut()
             .filter_map(|network| network.card.as_mut());
         cards.for_each(|(card, _)| card.acknowledge());
-        self.disks.values_mut().for_each(VirtioDisk::acknowledge);
+        self.disks.values_mut().for_each(|disk| disk.acknowledge());
         for disk in &mut self.disk_backs {
             if let Medium::Virtio(_, disk) = disk.back.device_mut() {
                 disk.acknowledge();

@@ -1,5 +1,6 @@
 //! What can be behind a guest's disk.
 
+use alloc::boxed::Box;
 use alloc::string::String;
 use alloc::vec::Vec;
 
@@ -11,7 +12,7 @@ use crate::machine::disk::{DiskBuffer, VirtioDisk};
 /// What is behind a guest's disk.
 pub(super) enum Medium {
     /// A virtio disk, by its name here.
-    Virtio(String, VirtioDisk),
+    Virtio(String, Box<VirtioDisk>),
     /// A copy of a file of the ramdisk.
     Memory(MemoryDisk),
 }
