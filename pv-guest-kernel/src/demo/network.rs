@@ -12,7 +12,7 @@ use pv_bus::Store;
 use pv_guest_kernel::boot::option;
 use pv_guest_kernel::sync::SleepLock;
 use pv_guest_kernel::task::{self, Signal};
-use pv_guest_kernel::time::{MILLISECOND_NS, SECOND_NS, now_ns};
+use pv_guest_kernel::time::{SECOND_NS, now_ns};
 use smoltcp::iface::{Config, Interface, PollResult, SocketHandle, SocketSet};
 use smoltcp::phy::{self, DeviceCapabilities, Medium};
 use smoltcp::socket::{AnySocket, dhcpv4, dns};
@@ -176,16 +176,16 @@ pub(crate) fn wait_for<R>(
 ) -> Result<R, NetworkError> {
     let deadline = now_ns() + patience_ns;
     loop {
-        let found = with(|stack| {
+        let (found, again) = with(|stack| {
             stack.work();
             let found = look(stack)?;
             // What the look has put into a socket goes out now; the serving thread learns of earlier timers.
-            stack.work();
+            let again = stack.work();
             let planned = stack.planned_ns;
             if stack.serve_at_ns() < planned {
                 stack.card.hal.signal().raise();
             }
-            Ok(found)
+            Ok((found, again))
         })?;
         if let Some(found) = found {
             return Ok(found);
@@ -193,7 +193,9 @@ pub(crate) fn wait_for<R>(
         if now_ns() >= deadline {
             return Err(NetworkError::TimedOut);
         }
-        PROGRESS.wait_until(deadline.min(now_ns() + 100 * MILLISECOND_NS));
+        if !again {
+            PROGRESS.wait_until(deadline);
+        }
     }
 }
 
