@@ -28,8 +28,9 @@ const SELECTOR: usize = 1;
 #[must_use]
 pub fn upcall_due<M: Machine>(hv: &Hypervisor<M>, vcpu: &Vcpu) -> bool {
     let (frame, offset) = vcpu.info_place();
-    let word = hv.machine.read_word(frame, offset / 8);
-    word & 0xff != 0 && word & 0xff00 == 0
+    let both = hv.machine.read_word(frame, offset / 8) as u16;
+    // The lower byte is not zero and the upper is.
+    both.wrapping_sub(1) < 0xff
 }
 
 /// `EVTCHNOP_send`: makes the far end of a channel pending, or the port itself for an IPI. An event on an unbound port

@@ -78,6 +78,10 @@ type Virqs = [u16; NR_VIRQS as usize];
 
 /// A domain's event channels.
 pub struct EventChannels {
+    #[expect(
+        clippy::vec_box,
+        reason = "a table that grows moves pointers, not ports"
+    )]
     chunks: Vec<Box<[Channel; CHUNK]>>,
     /// No port below is free.
     lowest_free: u32,

@@ -76,6 +76,10 @@ pub struct GrantTable {
     frames: Vec<Mfn>,
     max_frames: u32,
     pinned: HashMap<u32, Pinned>,
+    #[expect(
+        clippy::vec_box,
+        reason = "a table that grows moves pointers, not mappings"
+    )]
     mappings: Vec<Box<[Slot; CHUNK]>>,
     first_free: u32,
     max_mappings: u32,

@@ -216,7 +216,7 @@ pub fn register_vcpu_info<M: Machine>(
     offset: u32,
 ) -> Result<(), Refusal> {
     let offset = offset as usize;
-    if offset > 4096 - size_of::<VcpuInfo>() || offset % 8 != 0 {
+    if offset > 4096 - size_of::<VcpuInfo>() || !offset.is_multiple_of(8) {
         return Err(
             Refusal::errno(Errno::Nxio, rule::INFO_OFFSET).with(Evidence::Value(offset as u64))
         );
