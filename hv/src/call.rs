@@ -55,11 +55,7 @@ impl<M: Machine> Call<'_, M> {
     /// `EFAULT` where it is not readable guest memory.
     #[inline]
     pub fn read<T: FromBytes + IntoBytes>(&self, from: u64) -> Result<T, Refusal> {
-        let mut value = T::new_zeroed();
-        match self.hv.machine.copy_from_guest(from, value.as_mut_bytes()) {
-            Ok(()) => Ok(value),
-            Err(fault) => Err(memory_refusal(fault.0)),
-        }
+        self.hv.machine.read_from_guest(from).map_err(|fault| memory_refusal(fault.0))
     }
 
     /// Writes one result structure.

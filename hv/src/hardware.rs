@@ -5,6 +5,7 @@
 //! is given was checked, except guest virtual addresses, which it checks itself and may find unmapped.
 
 use pv_abi::{MachineAddr, Mfn};
+use zerocopy::{FromBytes, IntoBytes};
 
 use crate::domain::VcpuState;
 
@@ -108,6 +109,16 @@ pub trait Machine: Sync + Sized + 'static {
     /// # Errors
     /// The first address that is not the guest's or not mapped.
     fn copy_from_guest(&self, from: u64, into: &mut [u8]) -> Result<(), GuestFault>;
+    /// Reads a value from guest memory through the address space that is loaded.
+    ///
+    /// # Errors
+    /// As [`Machine::copy_from_guest`].
+    #[inline]
+    fn read_from_guest<T: FromBytes + IntoBytes>(&self, from: u64) -> Result<T, GuestFault> {
+        let mut value = T::new_zeroed();
+        self.copy_from_guest(from, value.as_mut_bytes())?;
+        Ok(value)
+    }
     /// Writes guest memory through the address space that is loaded.
     ///
     /// # Errors

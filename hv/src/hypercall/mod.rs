@@ -116,6 +116,17 @@ pub fn dispatch<M: Machine>(hv: &Hypervisor<M>, running: &mut Running, registers
     }
 }
 
+/// The hypercall `iret`, which each return of a guest kernel from an exception is.
+#[inline]
+pub fn iret<M: Machine>(hv: &Hypervisor<M>, running: &mut Running, registers: &mut Registers) {
+    match traps::go_back(hv, running, registers) {
+        Ok(value) => registers.rax = value,
+        Err(refusal) => {
+            refuse(&mut Call { hv, running, registers, next_arguments: None, in_multicall: false }, &refusal);
+        }
+    }
+}
+
 /// Applies a refusal; the registers still are as the guest gave them.
 #[cold]
 fn refuse<M: Machine>(call: &mut Call<'_, M>, refusal: &Refusal) {

@@ -5,10 +5,12 @@
 //! sees the registers as the fault left them.
 
 use core::arch::asm;
+use core::mem::MaybeUninit;
 
 use hv::hardware::GuestFault;
+use zerocopy::FromBytes;
 
-use super::layout::{HOLE_END, LOWER_END};
+use super::layout::{HOLE_END, HOLE_START};
 use super::smap::smap_site;
 
 /// Declares that a fault at local label `$from` goes on at local label `$to`.
@@ -40,26 +42,46 @@ pub(crate) fn find(rip: u64) -> Option<u64> {
     None
 }
 
-/// Whether `len` bytes at `address` lie in a guest's part of the address space.
+/// Whether bytes from `address` on are a guest's.
+///
+/// Only where they start needs a look: from the lower half on come addresses that are not canonical and fault, and from
+/// the top of the upper half on comes the lower half, which is the guest's.
 #[inline(always)]
-fn is_guest(address: u64, len: u64) -> bool {
-    address.checked_add(len).is_some_and(|end| end <= LOWER_END || address >= HOLE_END)
+fn is_guest(address: u64) -> bool {
+    const SIZE_BITS: u32 = (HOLE_END - HOLE_START).trailing_zeros();
+    address >> SIZE_BITS != HOLE_START >> SIZE_BITS
 }
+
+const _: () = assert!(HOLE_START.trailing_zeros() >= (HOLE_END - HOLE_START).trailing_zeros());
+const _: () = assert!((HOLE_END - HOLE_START).is_power_of_two());
 
 /// Reads guest memory.
 #[inline(always)]
 pub(crate) fn copy_from_guest(from: u64, into: &mut [u8]) -> Result<(), GuestFault> {
-    if !is_guest(from, into.len() as u64) {
+    if !is_guest(from) {
         return Err(GuestFault(from));
     }
     // SAFETY: `into` is writable for its length; the source is guest memory, which is never the hypervisor's.
     unsafe { copy::<true>(into.as_mut_ptr() as u64, from, into.len()) }
 }
 
+/// Reads a value from guest memory.
+#[inline(always)]
+pub(crate) fn read_from_guest<T: FromBytes>(from: u64) -> Result<T, GuestFault> {
+    if !is_guest(from) {
+        return Err(GuestFault(from));
+    }
+    let mut value = MaybeUninit::<T>::uninit();
+    // SAFETY: `value` is writable for its length; the source is guest memory, which is never the hypervisor's.
+    unsafe { copy::<true>(value.as_mut_ptr() as u64, from, size_of::<T>())? };
+    // SAFETY: all of it was written, and any bytes are a value.
+    Ok(unsafe { value.assume_init() })
+}
+
 /// Writes guest memory.
 #[inline(always)]
 pub(crate) fn copy_to_guest(to: u64, from: &[u8]) -> Result<(), GuestFault> {
-    if !is_guest(to, from.len() as u64) {
+    if !is_guest(to) {
         return Err(GuestFault(to));
     }
     // SAFETY: `from` is readable for its length; the target is guest memory, which is never the hypervisor's.
@@ -85,13 +107,19 @@ macro_rules! copy_one {
 #[inline(always)]
 unsafe fn copy<const READ: bool>(mut to: u64, mut from: u64, len: usize) -> Result<(), GuestFault> {
     let guest = |to, from| GuestFault(if READ { from } else { to });
-    if len == 8 {
-        // SAFETY: the caller's promise.
-        return unsafe { copy_one!(to, from, "") }.ok_or(guest(to, from));
-    }
-    if len == 4 {
-        // SAFETY: the caller's promise.
-        return unsafe { copy_one!(to, from, ":e") }.ok_or(guest(to, from));
+    // Short ones by one or two words, which may overlap.
+    if (4..=16).contains(&len) {
+        let word = if len < 8 { 4 } else { 8 };
+        for offset in [0, len - word] {
+            let (to, from) = (to.wrapping_add(offset as u64), from.wrapping_add(offset as u64));
+            // SAFETY: the caller's promise.
+            let copied = if word == 4 { unsafe { copy_one!(to, from, ":e") } } else { unsafe { copy_one!(to, from, "") } };
+            copied.ok_or(guest(to, from))?;
+            if len == word {
+                break;
+            }
+        }
+        return Ok(());
     }
     if len >= 8 {
         let mut words = len / 8;

@@ -15,6 +15,7 @@ use hv::hardware::{BadSelector, CpuId, CpuidResult, Flush, GuestFault, LineMode,
 use pv_abi::{MachineAddr, Mfn};
 use spin::Mutex;
 use x86_64::instructions::interrupts;
+use zerocopy::{FromBytes, IntoBytes};
 
 use super::apic::{IoApics, LocalApic};
 use super::clock::{self, Clock};
@@ -193,6 +194,11 @@ impl Machine for Hardware {
     #[inline(always)]
     fn copy_from_guest(&self, from: u64, into: &mut [u8]) -> Result<(), GuestFault> {
         fixup::copy_from_guest(from, into)
+    }
+
+    #[inline(always)]
+    fn read_from_guest<T: FromBytes + IntoBytes>(&self, from: u64) -> Result<T, GuestFault> {
+        fixup::read_from_guest(from)
     }
 
     #[inline(always)]

@@ -13,11 +13,10 @@
 
 /// First and last slot.
 pub(crate) const SLOTS: core::ops::RangeInclusive<usize> = 256..=271;
+/// First address that guests may not use.
+pub(crate) const HOLE_START: u64 = 0xffff_8000_0000_0000;
 /// First address behind it that they may use again.
 pub(crate) const HOLE_END: u64 = 0xffff_8800_0000_0000;
-/// One past the last address of the lower half.
-pub(crate) const LOWER_END: u64 = 0x0000_8000_0000_0000;
-
 /// The machine-to-physical table.
 pub(crate) const M2P: u64 = 0xffff_8000_0000_0000;
 /// Blocks of stacks and data, one a CPU.

@@ -11,10 +11,11 @@ use pv_abi::xen::VMASST_TYPE_ARCHITECTURAL_IOPL;
 
 use super::bounce::UPCALL_MASK;
 use crate::call::Call;
-use crate::domain::work;
+use crate::Hypervisor;
+use crate::domain::{Running, work};
 use crate::hardware::Machine;
 use crate::refusal::{Evidence, Refusal};
-use crate::registers::{ENTRY_FULL, ENTRY_SYSCALL, flags};
+use crate::registers::{ENTRY_FULL, ENTRY_SYSCALL, Registers, flags};
 use crate::rules::traps as rule;
 
 /// What of rflags a guest sets by itself.

@@ -23,7 +23,7 @@ pub use callbacks::{callback_op, nmi_op, set_callbacks, set_trap_table, stack_sw
 pub(crate) use callbacks::{gate, is_canonical};
 pub use descriptors::{set_gdt, update_descriptor};
 pub use exceptions::{deliver_nmi, deliver_upcall, enter_system_call, on_exception};
-pub use iret::iret;
+pub use iret::{go_back, iret};
 pub use ports::LegacyPorts;
 pub use processor::{fpu_taskswitch, get_debugreg, set_debugreg, set_segment_base, vm_assist};
 
