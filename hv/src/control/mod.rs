@@ -21,6 +21,8 @@ pub mod physdev;
 mod platform;
 mod settings;
 mod sysctl;
+#[cfg(test)]
+mod tests;
 mod version;
 
 pub use build::{Dom0, Ramdisk, build_dom0, start};
