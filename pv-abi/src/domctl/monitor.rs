@@ -119,6 +119,12 @@ structs! {
         pub u: u32,
     }
 
+    /// `XEN_DOMCTL_set_access_required`: accesses without a listener.
+    pub struct DomctlSetAccessRequired ["struct xen_domctl_set_access_required"] {
+        /// In: not 0 makes them wait; else they go on with all rights.
+        pub access_required: u8,
+    }
+
     /// `XEN_DOMCTL_psr_cmt_op`: counting cache use.
     pub struct DomctlPsrCmtOp ["struct xen_domctl_psr_cmt_op"] {
         /// In: `XEN_DOMCTL_PSR_CMT_OP_*`.
