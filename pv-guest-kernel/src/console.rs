@@ -17,26 +17,55 @@ const INPUT_BYTES: usize = 4096;
 static INPUT: IrqLock<VecDeque<u8>> = IrqLock::new(VecDeque::new());
 static READERS: WaitQueue = WaitQueue::new();
 
-struct Output;
+/// Text on its way out, collected so that a message goes to the platform in one piece or few.
+struct Output {
+    bytes: [u8; 256],
+    used: usize,
+}
+
+impl Output {
+    const fn new() -> Self {
+        Self {
+            bytes: [0; 256],
+            used: 0,
+        }
+    }
+
+    fn push(&mut self, byte: u8) {
+        if self.used == self.bytes.len() {
+            self.flush();
+        }
+        self.bytes[self.used] = byte;
+        self.used += 1;
+    }
+
+    fn push_text(&mut self, text: &[u8]) {
+        for byte in text {
+            if *byte == b'\n' {
+                self.push(b'\r');
+            }
+            self.push(*byte);
+        }
+    }
+
+    fn flush(&mut self) {
+        platform::current().console_write(&self.bytes[..self.used]);
+        self.used = 0;
+    }
+}
 
 impl Write for Output {
     fn write_str(&mut self, text: &str) -> fmt::Result {
-        write_bytes(text.as_bytes());
+        self.push_text(text.as_bytes());
         Ok(())
     }
 }
 
 /// Writes text; `\n` becomes `\r\n`.
 pub fn write_bytes(bytes: &[u8]) {
-    let platform = platform::current();
-    for (index, line) in bytes.split(|byte| *byte == b'\n').enumerate() {
-        if index > 0 {
-            platform.console_write(b"\r\n");
-        }
-        if !line.is_empty() {
-            platform.console_write(line);
-        }
-    }
+    let mut output = Output::new();
+    output.push_text(bytes);
+    output.flush();
 }
 
 /// Writes bytes as they are.
@@ -47,7 +76,9 @@ pub fn write_raw(bytes: &[u8]) {
 /// For [`print!`](crate::print): one message is not interrupted by another.
 pub fn write_fmt(arguments: fmt::Arguments<'_>) {
     let _irq = IrqGuard::new();
-    let _ = Output.write_fmt(arguments);
+    let mut output = Output::new();
+    let _ = output.write_fmt(arguments);
+    output.flush();
 }
 
 /// Prints to the console.
@@ -118,10 +149,10 @@ pub fn read_line() -> String {
                 line.clear();
                 break;
             }
+            8 | 127 if line.is_empty() => {}
             8 | 127 => {
-                if line.pop().is_some() {
-                    write_raw(b"\x08 \x08");
-                }
+                line.pop();
+                write_raw(b"\x08 \x08");
             }
             byte @ b' '..=b'~' => {
                 line.push(char::from(byte));

@@ -103,8 +103,12 @@ impl Shell {
                 return STATUS_SYNTAX;
             }
         };
-        let statuses = commands.iter().map(|words| self.run_command(words));
-        statuses.filter(|status| *status != 0).last().unwrap_or(0)
+        commands
+            .iter()
+            .fold(0, |failed, words| match self.run_command(words) {
+                0 => failed,
+                status => status,
+            })
     }
 
     fn run_command(&self, words: &[String]) -> i32 {

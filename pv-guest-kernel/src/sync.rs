@@ -110,10 +110,6 @@ unsafe impl Sync for RawIrqLock {}
 
 // SAFETY: `taken` is changed by one atomic exchange, so at most one holder exists.
 unsafe impl lock_api::RawMutex for RawIrqLock {
-    #[expect(
-        clippy::declare_interior_mutable_const,
-        reason = "lock_api makes each lock from this constant"
-    )]
     const INIT: Self = Self {
         taken: AtomicBool::new(false),
         were_enabled: Cell::new(false),

@@ -13,6 +13,7 @@ use crate::platform::TrapFrame;
 use crate::process::{self, LoadError, Pid, Process};
 use crate::{task, time};
 
+/// The numbers, which user programs include too.
 #[path = "../user/abi.rs"]
 pub mod abi;
 

@@ -54,7 +54,7 @@ pub fn frame_of(addr: usize) -> Option<Pfn> {
 #[cfg(target_os = "none")]
 #[must_use]
 pub fn translate(addr: usize) -> Option<Pfn> {
-    if addr >= MAPPING_AREA && addr < IMAGE_BASE {
+    if (MAPPING_AREA..IMAGE_BASE).contains(&addr) {
         kernel_map::frame_at(addr)
     } else {
         frame_of(addr)

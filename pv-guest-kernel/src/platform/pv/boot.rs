@@ -262,8 +262,9 @@ impl MapTables {
 /// Writes the 512 entries of a table that is still an ordinary page.
 fn fill(table: usize, entry: impl Fn(usize) -> u64) {
     for index in 0..512 {
+        let place = (table + index * 8) as *mut u64;
         // SAFETY: `table` is a mapped frame that nothing else uses.
-        unsafe { (table as *mut u64).add(index).write(entry(index)) };
+        unsafe { place.write(entry(index)) };
     }
 }
 

@@ -6,9 +6,9 @@
     reason = "a ring shared with another domain, and console_io"
 )]
 
-use core::sync::atomic::{AtomicPtr, AtomicU8, AtomicU32, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicPtr, AtomicU8, AtomicU32, Ordering};
 
-use pv_abi::xen;
+use pv_abi::{Port, xen};
 
 use super::{RingPage, events, hypercall, p2m, shared};
 use crate::mm::direct;
@@ -34,6 +34,8 @@ struct Ring {
 }
 
 static RING: AtomicPtr<Ring> = AtomicPtr::new(core::ptr::null_mut());
+/// The ring's event channel.
+static PORT: AtomicU32 = AtomicU32::new(0);
 
 fn ring() -> Option<&'static Ring> {
     // SAFETY: `init` stored the direct-map address of a page that Xen keeps for this purpose; all fields are atomic.
@@ -42,8 +44,11 @@ fn ring() -> Option<&'static Ring> {
 
 /// Finds the ring once the direct map is there.
 pub(super) fn init() {
-    let page = shared::console_ring().and_then(|ring| p2m::pfn_of(ring.mfn));
-    if let Some(pfn) = page {
+    let Some(given) = shared::console_ring() else {
+        return;
+    };
+    PORT.store(given.port.0, Ordering::Relaxed);
+    if let Some(pfn) = p2m::pfn_of(given.mfn) {
         RING.store(direct(pfn) as *mut Ring, Ordering::Relaxed);
     }
 }
@@ -65,24 +70,43 @@ pub(super) fn write(bytes: &[u8]) {
         None => {
             console_io(xen::CONSOLEIO_WRITE, bytes.as_ptr() as u64, bytes.len());
         }
-        Some(ring) => {
-            let mut rest = bytes;
-            while !rest.is_empty() {
-                rest = &rest[put(ring, rest)..];
-                notify();
-            }
-        }
+        Some(ring) => write_to_ring(ring, bytes),
     }
 }
 
-/// Puts what fits into the ring.
+/// A reader that takes nothing for this long is not there.
+const PATIENCE_NS: u64 = 10_000_000_000;
+
+/// True when the reader has been given up: text is dropped until it reads again.
+static GIVEN_UP: AtomicBool = AtomicBool::new(false);
+
+/// Writes everything. A slow reader loses nothing; one that is not there must not stop the kernel for ever.
+fn write_to_ring(ring: &Ring, bytes: &[u8]) {
+    let mut rest = bytes;
+    let mut deadline = None;
+    while !rest.is_empty() {
+        let count = put(ring, rest);
+        if count > 0 {
+            rest = &rest[count..];
+            GIVEN_UP.store(false, Ordering::Relaxed);
+            deadline = None;
+            notify();
+            continue;
+        }
+        let now = super::clock::now_ns();
+        if GIVEN_UP.load(Ordering::Relaxed) || now > *deadline.get_or_insert(now + PATIENCE_NS) {
+            GIVEN_UP.store(true, Ordering::Relaxed);
+            return;
+        }
+        let_others_run();
+    }
+}
+
+/// Puts what fits into the ring; returns how much that was.
 fn put(ring: &Ring, bytes: &[u8]) -> usize {
     let consumed = ring.out_cons.load(Ordering::Acquire);
     let produced = ring.out_prod.load(Ordering::Relaxed);
     let room = OUT_BYTES.saturating_sub(produced.wrapping_sub(consumed)) as usize;
-    if room == 0 {
-        wait_for_room();
-    }
     let count = room.min(bytes.len());
     for (step, byte) in bytes[..count].iter().enumerate() {
         let at = produced.wrapping_add(step as u32) % OUT_BYTES;
@@ -93,18 +117,14 @@ fn put(ring: &Ring, bytes: &[u8]) -> usize {
     count
 }
 
-/// The daemon has not read yet: let other domains run. A console without a reader must not stop the kernel for ever, but
-/// must not lose text to a slow one either.
-fn wait_for_room() {
+fn let_others_run() {
     let args = [u64::from(pv_abi::sched::SCHEDOP_YIELD), 0, 0, 0, 0];
     // SAFETY: no memory is involved.
     unsafe { hypercall::raw(xen::HYPERVISOR_SCHED_OP, args) };
 }
 
 fn notify() {
-    if let Some(RingPage { port, .. }) = shared::console_ring() {
-        let _ = events::notify(port);
-    }
+    let _ = events::notify(Port(PORT.load(Ordering::Relaxed)));
 }
 
 /// Waits until the daemon has read everything, for at most a second: the last words of a domain.
@@ -114,7 +134,7 @@ pub(super) fn drain() {
     while ring.out_cons.load(Ordering::Acquire) != ring.out_prod.load(Ordering::Relaxed)
         && super::clock::now_ns() < deadline
     {
-        wait_for_room();
+        let_others_run();
     }
 }
 

@@ -111,6 +111,7 @@ pv_return_to_user:                          # only Xen can switch to the user's 
     push    rcx
     push    r11
     push    rax
+    inc     qword ptr [rip + pv_iret_count]
     mov     eax, 23
     syscall
     ud2
@@ -129,6 +130,9 @@ shared_info_page:
 
     .section .bss, "aw", @nobits
     .balign 16
+    .global pv_iret_count
+pv_iret_count:                              # how often the iret hypercall was made
+    .skip   16
 boot_stack:
     .skip   65536
     .global boot_stack_top

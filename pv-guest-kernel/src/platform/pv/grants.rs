@@ -30,6 +30,7 @@ const TABLE_FRAMES: usize = 32;
 static FREE: IrqLock<Vec<u32>> = IrqLock::new(Vec::new());
 /// Where the table is mapped; 0 without one.
 static TABLE: AtomicUsize = AtomicUsize::new(0);
+static TABLE_BYTES: AtomicUsize = AtomicUsize::new(0);
 
 /// Why a grant operation failed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -53,6 +54,7 @@ pub(super) fn init() {
         return;
     };
     TABLE.store(table.addr(), Ordering::Relaxed);
+    TABLE_BYTES.store(table.len_bytes(), Ordering::Relaxed);
     let entries = (table.len_bytes() / size_of::<gnttab::GrantEntryV1>()) as u32;
     FREE.lock()
         .extend((gnttab::GNTTAB_NR_RESERVED_ENTRIES..entries).rev());
@@ -100,9 +102,13 @@ fn operation<T>(command: u32, batch: &mut [T]) -> Result<(), Errno> {
 }
 
 fn entry(grant: GrantRef) -> Option<&'static gnttab::GrantEntryV1Atomic> {
-    let table = TABLE.load(Ordering::Relaxed) as *const gnttab::GrantEntryV1Atomic;
-    // SAFETY: references were handed out by `grant_access` or are the reserved ones, all within the mapped table.
-    (!table.is_null()).then(|| unsafe { &*table.add(grant.0 as usize) })
+    let table = TABLE.load(Ordering::Relaxed);
+    let offset = grant.0 as usize * size_of::<gnttab::GrantEntryV1Atomic>();
+    if table == 0 || offset >= TABLE_BYTES.load(Ordering::Relaxed) {
+        return None;
+    }
+    // SAFETY: within the mapped table, whose entries are atomic.
+    Some(unsafe { &*((table + offset) as *const gnttab::GrantEntryV1Atomic) })
 }
 
 /// Lets `peer` map or copy one of this domain's frames.

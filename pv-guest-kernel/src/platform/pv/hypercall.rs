@@ -18,10 +18,20 @@ pub const NUMBERS: usize = 64;
 
 static COUNTS: [AtomicU64; NUMBERS] = [const { AtomicU64::new(0) }; NUMBERS];
 
+unsafe extern "C" {
+    /// Counted by `entry.s`: the one hypercall that does not pass [`raw`].
+    static pv_iret_count: AtomicU64;
+}
+
 /// How often each hypercall was made, by number.
 #[must_use]
 pub fn counts() -> [u64; NUMBERS] {
-    core::array::from_fn(|number| COUNTS[number].load(Ordering::Relaxed))
+    // SAFETY: a word of the image that is only counted up.
+    let irets = unsafe { &pv_iret_count }.load(Ordering::Relaxed);
+    core::array::from_fn(|number| match number as u64 {
+        xen::HYPERVISOR_IRET => irets,
+        _ => COUNTS[number].load(Ordering::Relaxed),
+    })
 }
 
 /// The name of a hypercall, for the counters.

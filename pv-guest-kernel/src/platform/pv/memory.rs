@@ -63,7 +63,6 @@ fn exchange(pages: &Pages, order: u32, address_bits: u32) -> Result<(), Errno> {
         in_: reservation(old.as_ptr() as u64, old.len() as u64, 0, 0),
         out: reservation(&raw mut new as u64, 1, order, address_bits),
         nr_exchanged: 0,
-        ..MemoryExchange::default()
     };
     // SAFETY: the frames are unmapped and this function's; Xen reads `old` and writes `new`.
     let result =

@@ -13,6 +13,7 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::sync::atomic::{AtomicBool, AtomicPtr, AtomicU32, AtomicU64, Ordering};
 
+use pv_abi::Port;
 use pv_abi::io::xs_wire::{
     self as wire, XENSTORE_PAYLOAD_MAX, XENSTORE_RING_SIZE, XenstoreDomainInterfaceAtomic,
     XsdSockmsg,
@@ -30,6 +31,8 @@ use crate::time::{SECOND_NS, now_ns};
 const PATIENCE_NS: u64 = 30 * SECOND_NS;
 
 static RING: AtomicPtr<XenstoreDomainInterfaceAtomic> = AtomicPtr::new(core::ptr::null_mut());
+/// The ring's event channel.
+static PORT: AtomicU32 = AtomicU32::new(0);
 static STARTED: AtomicBool = AtomicBool::new(false);
 /// One request is written at a time; it may take several turns of the ring.
 static SENDING: SleepLock<()> = SleepLock::new(());
@@ -74,6 +77,7 @@ impl RingStore {
         let given = shared::store_ring().ok_or(StoreError::Io)?;
         if !STARTED.swap(true, Ordering::AcqRel) {
             let pfn = p2m::pfn_of(given.mfn).ok_or(StoreError::Io)?;
+            PORT.store(given.port.0, Ordering::Relaxed);
             RING.store(direct(pfn) as *mut _, Ordering::Relaxed);
             let arrived = Arc::new(Signal::new());
             events::raise(given.port, &arrived);
@@ -89,9 +93,7 @@ impl RingStore {
 }
 
 fn notify() {
-    if let Some(given) = shared::store_ring() {
-        let _ = events::notify(given.port);
-    }
+    let _ = events::notify(Port(PORT.load(Ordering::Relaxed)));
 }
 
 /// The reading thread.
