@@ -21,6 +21,7 @@ use crate::hardware::Machine;
 use crate::refusal::{Evidence, Refusal};
 use crate::rules::control as rule;
 use crate::sched;
+use crate::time;
 use crate::traps::{cpuid, is_canonical, privileged};
 
 /// Bytes before the XSAVE area: XCR0, and all components that were ever on.
@@ -59,6 +60,10 @@ pub(super) fn set_context<M: Machine>(
     let mut new = Box::new(VcpuGuestContext::new_zeroed());
     call.read_bytes(request.ctxt, new.as_mut_bytes())?;
     context::apply(call.hv, vcpu, &new)?;
+    if request.vcpu == 0 {
+        // A toolstack writes the shared page before it gives the first vCPU its context; the wall clock lies in there.
+        time::update_wallclock(call.hv, domain);
+    }
     sched::wake(call.hv, vcpu);
     Ok(Answer::Done)
 }
