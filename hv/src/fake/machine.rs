@@ -8,6 +8,7 @@ use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use pv_abi::{MachineAddr, Mfn};
 use spin::Mutex;
 
+use super::Event;
 use crate::domain::VcpuState;
 use crate::hardware::{
     BadSelector, CpuId, CpuidResult, Flush, GuestFault, LineMode, Machine, PowerAction, TimeScale,
@@ -36,45 +37,6 @@ pub mod entry {
     }
 }
 
-/// Something the machine was told to do.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Event {
-    /// A root table was loaded.
-    LoadRoot(Mfn),
-    /// Translations were forgotten.
-    Flush(Flush),
-    /// A timer interrupt was asked for, or none.
-    Deadline(Option<u64>),
-    /// The CPU waited for an interrupt.
-    Wait,
-    /// A port was written: port, bytes, value.
-    PortWrite(u16, u8, u32),
-    /// A dword of device memory was written.
-    DeviceWrite(MachineAddr, u32),
-    /// A port was read: port, bytes.
-    PortRead(u16, u8),
-    /// A model-specific register was written.
-    MsrWrite(u32, u64),
-    /// A word of memory was written (only while [`FakeMachine::remember_writes`] is on).
-    Write(Mfn, usize, u64),
-    /// A page of the local-descriptor-table window was mapped.
-    MapLdt(usize, Mfn),
-    /// The local-descriptor-table window was emptied; the table has this many entries.
-    ResetLdt(u32),
-    /// The global descriptor table was loaded.
-    LoadGdt,
-    /// A debug register was loaded.
-    DebugRegister(usize, u64),
-    /// CR0.TS was set or cleared.
-    TaskSwitched(bool),
-    /// A line was routed.
-    RouteLine(u32, LineMode),
-    /// A line was masked or unmasked.
-    MaskLine(u32, bool),
-    /// A segment base was set.
-    SegmentBase(u32, u64),
-}
-
 /// A machine for tests.
 pub struct FakeMachine {
     memory: Box<[AtomicU64]>,
@@ -92,8 +54,18 @@ pub struct FakeMachine {
     msrs: Mutex<BTreeMap<u32, u64>>,
     ports: Mutex<BTreeMap<u16, u32>>,
     device: Mutex<BTreeMap<u64, u32>>,
+    config: Mutex<BTreeMap<u32, u32>>,
+    config_address: AtomicU32,
     cpuid: Mutex<BTreeMap<(u32, u32), CpuidResult>>,
     debug: Mutex<[u64; 8]>,
+    disturbance: Mutex<Option<Disturbance>>,
+}
+
+/// Somebody else who writes a word each time it is about to be exchanged.
+struct Disturbance {
+    place: (Mfn, usize),
+    bits: u64,
+    times: u32,
 }
 
 /// [`FakeMachine::interrupt_in`]: none will come.
@@ -125,8 +97,11 @@ impl FakeMachine {
             msrs: Mutex::default(),
             ports: Mutex::default(),
             device: Mutex::default(),
+            config: Mutex::default(),
+            config_address: AtomicU32::new(0),
             cpuid: Mutex::default(),
             debug: Mutex::default(),
+            disturbance: Mutex::default(),
         }
     }
 
@@ -190,6 +165,26 @@ impl FakeMachine {
             .store(calls.unwrap_or(NEVER), Ordering::Relaxed);
     }
 
+    /// Lets another writer flip `bits` of a word before each of the next `times` exchanges of it.
+    pub fn disturb(&self, mfn: Mfn, index: usize, bits: u64, times: u32) {
+        *self.disturbance.lock() = Some(Disturbance {
+            place: (mfn, index),
+            bits,
+            times,
+        });
+    }
+
+    fn be_disturbed(&self, mfn: Mfn, index: usize) {
+        if let Some(other) = &mut *self.disturbance.lock()
+            && other.place == (mfn, index)
+            && other.times > 0
+        {
+            other.times -= 1;
+            self.word(mfn, index)
+                .fetch_xor(other.bits, Ordering::SeqCst);
+        }
+    }
+
     /// Sets what a model-specific register holds; one that was never set refuses.
     pub fn set_msr(&self, msr: u32, value: u64) {
         self.msrs.lock().insert(msr, value);
@@ -198,6 +193,34 @@ impl FakeMachine {
     /// Sets what a port answers.
     pub fn set_port(&self, port: u16, value: u32) {
         self.ports.lock().insert(port, value);
+    }
+
+    /// Puts a dword into the PCI configuration space of a function, which from then on answers at the ports 0xcf8 and
+    /// 0xcfc and keeps what is written.
+    pub fn set_config(&self, bus: u8, devfn: u8, register: u8, value: u32) {
+        let place = 1 << 31 | u32::from(bus) << 16 | u32::from(devfn) << 8 | u32::from(register & 0xfc);
+        self.config.lock().insert(place, value);
+    }
+
+    fn read_config(&self, port: u16, bytes: u8) -> Option<u32> {
+        let offset = port.checked_sub(0xcfc).filter(|offset| *offset < 4)?;
+        let place = self.config_address.load(Ordering::Relaxed) & !3;
+        let value = self.config.lock().get(&place).copied()? >> (offset * 8);
+        Some(if bytes == 4 { value } else { value & ((1 << (u32::from(bytes) * 8)) - 1) })
+    }
+
+    fn write_config(&self, port: u16, bytes: u8, value: u32) {
+        if port == 0xcf8 && bytes == 4 {
+            return self.config_address.store(value, Ordering::Relaxed);
+        }
+        let Some(offset) = port.checked_sub(0xcfc).filter(|offset| *offset < 4) else {
+            return;
+        };
+        let place = self.config_address.load(Ordering::Relaxed) & !3;
+        if let Some(word) = self.config.lock().get_mut(&place) {
+            let mask = (u32::MAX >> (32 - u32::from(bytes) * 8)) << (offset * 8);
+            *word = *word & !mask | value << (offset * 8) & mask;
+        }
     }
 
     /// Sets what `CPUID` answers.
@@ -287,6 +310,7 @@ impl Machine for FakeMachine {
         current: u64,
         new: u64,
     ) -> Result<u64, u64> {
+        self.be_disturbed(mfn, index);
         let result = self.word(mfn, index).compare_exchange(
             current,
             new,
@@ -537,6 +561,9 @@ impl Machine for FakeMachine {
     }
     fn read_port(&self, port: u16, bytes: u8) -> u32 {
         self.remember(Event::PortRead(port, bytes));
+        if let Some(value) = self.read_config(port, bytes) {
+            return value;
+        }
         let mask = if bytes == 4 {
             u32::MAX
         } else {
@@ -546,6 +573,7 @@ impl Machine for FakeMachine {
     }
     fn write_port(&self, port: u16, bytes: u8, value: u32) {
         self.remember(Event::PortWrite(port, bytes, value));
+        self.write_config(port, bytes, value);
     }
 
     fn read_device(&self, address: MachineAddr) -> u32 {

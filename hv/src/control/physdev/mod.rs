@@ -10,6 +10,8 @@
 
 mod message;
 mod operations;
+#[cfg(test)]
+mod tests;
 
 use alloc::sync::Arc;
 use alloc::vec::Vec;
