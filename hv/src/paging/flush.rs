@@ -26,7 +26,7 @@ pub(super) enum Where {
 #[inline]
 pub(super) fn flush<M: Machine>(call: &Call<'_, M>, what: Flush, place: Where) -> Result<(), Refusal> {
     match place {
-        Where::Here => here(call, what),
+        Where::Here => flush_here(call, what),
         Where::Everywhere => everywhere(call, what),
         Where::Bitmap(address) if names_any(call, address)? => everywhere(call, what),
         Where::Bitmap(_) => {}
@@ -34,8 +34,9 @@ pub(super) fn flush<M: Machine>(call: &Call<'_, M>, what: Flush, place: Where) -
     Ok(())
 }
 
+/// Forgets translations on the calling vCPU's CPU.
 #[inline]
-fn here<M: Machine>(call: &Call<'_, M>, what: Flush) {
+pub(super) fn flush_here<M: Machine>(call: &Call<'_, M>, what: Flush) {
     match what {
         Flush::All if call.hv.machine.cpu_count() == 1 => flush_all(call.hv),
         _ => call.hv.machine.flush_tlb(what),

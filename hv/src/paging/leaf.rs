@@ -144,7 +144,7 @@ pub(super) fn update_l1<M: Machine>(
 ///
 /// # Errors
 /// Those of [`get_l1_entry`]; the entry is as it was.
-#[inline]
+#[inline(always)]
 pub(super) fn try_update_l1<M: Machine>(
     hv: &Hypervisor<M>,
     place: Place,
@@ -185,6 +185,7 @@ fn put_writable<M: Machine>(hv: &Hypervisor<M>, old: u64) {
 }
 
 /// Another frame, more rights, or none: takes what the new entry needs, then gives back what the old one had.
+#[inline(never)]
 fn replace<M: Machine>(
     hv: &Hypervisor<M>,
     place: Place,

@@ -55,7 +55,7 @@ use crate::hardware::Machine;
 
 /// Gives back what kept an L1 table one while an entry was changed. Where that was the last use of the table, it is
 /// taken apart at once: 512 entries are a bounded piece of work.
-#[inline]
+#[inline(never)]
 fn release<M: Machine>(hv: &Hypervisor<M>, table: Mfn) {
     let _ = put_table(hv, table, &mut Work::whole());
 }

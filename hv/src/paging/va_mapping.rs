@@ -6,7 +6,7 @@ use pv_abi::errno::Errno;
 use pv_abi::xen::{UVMF_ALL, UVMF_FLUSHTYPE_MASK, UVMF_INVLPG, UVMF_LOCAL, UVMF_TLB_FLUSH};
 
 use super::batch::finish_left;
-use super::flush::{Where, flush};
+use super::flush::{Where, flush, flush_here};
 use super::foreign::PageOwner;
 use super::leaf::update_l1;
 use super::table::Owners;
@@ -71,7 +71,10 @@ fn flush_for<M: Machine>(call: &Call<'_, M>, address: u64, flags: u64) -> Result
         _ => return Ok(()),
     };
     let place = match flags & !UVMF_FLUSHTYPE_MASK {
-        UVMF_LOCAL => Where::Here,
+        UVMF_LOCAL => {
+            flush_here(call, what);
+            return Ok(());
+        }
         UVMF_ALL => Where::Everywhere,
         bitmap => Where::Bitmap(bitmap),
     };

@@ -31,22 +31,36 @@ pub(super) fn find<M: Machine>(hv: &Hypervisor<M>, root: Mfn, address: u64) -> O
 #[inline]
 fn below<M: Machine>(hv: &Hypervisor<M>, table: Mfn, index: usize) -> Option<Mfn> {
     let seen = hv.machine.read_word(table, index);
-    // Another CPU may just be taking the table apart, so what is read here is followed only to memory in use.
-    let known = is_present(seen) && hv.frames.find(entry::claimed(seen)).is_some_and(Frame::is_owned);
+    // Another CPU may just be taking the table apart: then what is read here is followed only to memory in use.
+    let alone = is_alone(hv);
+    let known = is_present(seen) && (alone || hv.frames.find(entry::claimed(seen)).is_some_and(Frame::is_owned));
     known.then(|| entry::frame(seen))
 }
 
+/// Whether nobody else changes tables at the same time.
+#[inline]
+fn is_alone<M: Machine>(hv: &Hypervisor<M>) -> bool {
+    hv.machine.cpu_count() == 1
+}
+
 /// An L1 table that is in use, held so that it stays one.
+///
+/// On a machine of one CPU the tables above it hold it while an entry is changed; on others it is held by references.
 pub(super) struct HeldL1<'a, M: Machine> {
     hv: &'a Hypervisor<M>,
     pub(super) place: Place,
+    has_references: bool,
 }
 
 impl<'a, M: Machine> HeldL1<'a, M> {
-    /// Holds the L1 table of `owner` that an address belongs to.
+    /// Holds the L1 table of `owner` that an address belongs to, in tables that `owner` runs on.
     #[inline]
     pub(super) fn at(hv: &'a Hypervisor<M>, root: Mfn, address: u64, owner: DomId) -> Option<Self> {
-        Self::hold(hv, find(hv, root, address)?, owner)
+        let place = find(hv, root, address)?;
+        if is_alone(hv) {
+            return Some(Self { hv, place, has_references: false });
+        }
+        Self::hold(hv, place, owner)
     }
 
     /// Holds a table of `owner`, if it is an L1 table in use.
@@ -59,13 +73,15 @@ impl<'a, M: Machine> HeldL1<'a, M> {
             frames::put(hv, place.table);
             return None;
         }
-        Some(Self { hv, place })
+        Some(Self { hv, place, has_references: true })
     }
 }
 
 impl<M: Machine> Drop for HeldL1<'_, M> {
     #[inline]
     fn drop(&mut self) {
-        super::release(self.hv, self.place.table);
+        if self.has_references {
+            super::release(self.hv, self.place.table);
+        }
     }
 }
