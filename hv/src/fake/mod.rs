@@ -6,7 +6,13 @@
 //! such a machine, with helpers that tests of all rooms share.
 
 mod bed;
+mod event;
 mod machine;
+#[cfg(test)]
+mod refusals;
 
 pub use bed::{Bed, Guest};
-pub use machine::{Event, FakeMachine, entry};
+pub use event::Event;
+pub use machine::{FakeMachine, entry};
+#[cfg(test)]
+pub use refusals::broken_rules;

@@ -23,6 +23,4 @@ crate::rules! {
     PIN_DOM0 = "SCH-17", "Only dom0 pins its vCPUs", "Xen: SCHEDOP_pin_override, -EPERM";
     INFO_FRAME = "SCH-18", "vcpu_info lies in a frame of the domain that may be written",
         "Xen: map_vcpu_info, -EINVAL";
-    NO_LEGACY_INFO = "SCH-19", "A vCPU from 32 on gets its context after its vcpu_info",
-        "Xen: VCPUOP_initialise, -EINVAL";
 }

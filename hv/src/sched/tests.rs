@@ -21,8 +21,9 @@ use pv_abi::xen::{
 use super::*;
 use crate::domain::{Running, stopped};
 use crate::evtchn;
-use crate::fake::{Bed, Event, FakeMachine, Guest};
+use crate::fake::{Bed, Event, FakeMachine, Guest, broken_rules};
 use crate::hardware::Machine;
+use crate::rules::sched as rule;
 
 const MS: u64 = 1_000_000;
 
@@ -274,6 +275,7 @@ fn a_latched_reason_is_what_a_later_shutdown_reports() {
 
 #[test]
 fn dom0_can_declare_another_shut_down() {
+    broken_rules();
     let bed = Bed::new(128);
     let (mut dom0, mut guest) = (bed.guest(0, 2), bed.guest(1, 2));
     let mut request = SchedRemoteShutdown {
@@ -299,6 +301,7 @@ fn dom0_can_declare_another_shut_down() {
         dom0.call_with(&bed, HYPERVISOR_SCHED_OP, call, &mut request),
         Errno::Srch.as_return()
     );
+    assert_eq!(broken_rules(), ["HYP-05", "HYP-08"]);
 }
 
 #[test]
@@ -310,6 +313,7 @@ fn the_machine_stops_with_dom0() {
 
 #[test]
 fn a_watchdog_that_is_not_fed_stops_its_domain() {
+    broken_rules();
     let bed = Bed::new(128);
     let mut guest = bed.guest(1, 2);
     quiet(&bed, &guest.domain);
@@ -339,6 +343,7 @@ fn a_watchdog_that_is_not_fed_stops_its_domain() {
         guest.domain.lifecycle.lock().shutdown,
         Some(pv_abi::sched::SHUTDOWN_WATCHDOG)
     );
+    assert_eq!(broken_rules(), ["SCH-13", "SCH-14", "SCH-15", "SCH-14"]);
 }
 
 #[test]
@@ -364,6 +369,7 @@ fn block_sleeps_only_with_nothing_pending() {
 
 #[test]
 fn a_poll_ends_when_its_time_is_over() {
+    broken_rules();
     let bed = Bed::new(128);
     let mut guest = bed.guest(1, 2);
     quiet(&bed, &guest.domain);
@@ -399,6 +405,7 @@ fn a_poll_ends_when_its_time_is_over() {
     assert_eq!(refused, Errno::Inval.as_return(), "there is no such port");
     assert!(guest.running.vcpu.is_runnable());
     assert_eq!(guest.domain.polling.load(Ordering::SeqCst), 0);
+    assert_eq!(broken_rules(), ["SCH-12", "EVT-01"]);
 }
 
 fn vcpu_op(bed: &Bed, guest: &mut Guest, operation: u32, vcpu: u64, argument: u64) -> i64 {
@@ -411,6 +418,7 @@ fn vcpu_op(bed: &Bed, guest: &mut Guest, operation: u32, vcpu: u64, argument: u6
 
 #[test]
 fn vcpus_that_do_not_exist_are_not_found() {
+    broken_rules();
     let bed = Bed::new(128);
     let mut guest = bed.guest(1, 2);
     assert_eq!(vcpu_op(&bed, &mut guest, VCPUOP_IS_UP, 0, 0), 1);
@@ -426,6 +434,7 @@ fn vcpus_that_do_not_exist_are_not_found() {
         vcpu_op(&bed, &mut guest, 77, 0, 0),
         Errno::NoSys.as_return()
     );
+    assert_eq!(broken_rules(), ["SCH-01", "SCH-01", "HYP-03"]);
 }
 
 #[test]
@@ -447,6 +456,7 @@ fn the_last_vcpu_that_goes_down_takes_its_domain_along() {
 
 #[test]
 fn vcpu_operations_refuse_as_xen_does() {
+    broken_rules();
     let bed = Bed::new(160);
     let mut guest = bed.guest(1, 3);
     let inval = Errno::Inval.as_return();
@@ -500,10 +510,17 @@ fn vcpu_operations_refuse_as_xen_does() {
         ),
         fault
     );
+    assert_eq!(
+        broken_rules(),
+        [
+            "SCH-02", "SCH-03", "SCH-05", "SCH-10", "SCH-11", "SCH-09", "SCH-09"
+        ]
+    );
 }
 
 #[test]
 fn another_vcpus_single_shot_timer_is_left_alone() {
+    broken_rules();
     let bed = Bed::new(160);
     let domain = bed.domain(2, 2);
     assert_eq!(domain.vcpus.get().unwrap().len(), 2);
@@ -518,6 +535,7 @@ fn another_vcpus_single_shot_timer_is_left_alone() {
         );
     }
     guest.running.vcpu = own;
+    assert_eq!(broken_rules(), ["SCH-04", "SCH-04"]);
 }
 
 #[test]
@@ -526,26 +544,30 @@ fn vcpu_info_is_registered_where_it_may_be() {
     let guest = bed.guest(1, 3);
     let vcpu = guest.running.vcpu.clone();
     let frame = guest.frames[1].0;
-    let register = |own, mfn, offset| {
-        register_vcpu_info(&bed.hv, &vcpu, own, mfn, offset)
-            .map_err(|refusal| refusal.as_errno().unwrap())
+    let refused = |own, mfn, offset| {
+        let outcome = register_vcpu_info(&bed.hv, &vcpu, own, mfn, offset);
+        let refusal = outcome.expect_err("a refusal");
+        (refusal.as_errno().expect("an errno"), refusal.rule)
     };
-    assert_eq!(register(true, frame, 4), Err(Errno::Nxio));
-    assert_eq!(register(true, frame, 4096 - 56), Err(Errno::Nxio));
-    assert_eq!(register(false, frame, 0), Err(Errno::Inval), "it is up");
+    assert_eq!(refused(true, frame, 4), (Errno::Nxio, rule::INFO_OFFSET));
     assert_eq!(
-        register(true, guest.tables[3].0, 0),
-        Err(Errno::Inval),
-        "a page table"
+        refused(true, frame, 4096 - 56),
+        (Errno::Nxio, rule::INFO_OFFSET)
     );
-    assert_eq!(register(true, 0, 0), Err(Errno::Inval), "not the guest's");
-    assert_eq!(register(true, frame, 4096 - 64), Ok(()));
-    assert_eq!(register(true, frame, 0), Err(Errno::Inval), "once only");
-    guest.enter(&bed);
+    assert_eq!(refused(false, frame, 0), (Errno::Inval, rule::INFO_RUNNING));
+    let table = guest.tables[3].0;
+    assert_eq!(refused(true, table, 0), (Errno::Inval, rule::INFO_FRAME));
+    assert_eq!(refused(true, 0, 0), (Errno::Inval, rule::INFO_FRAME));
+    assert_eq!(
+        register_vcpu_info(&bed.hv, &vcpu, true, frame, 4096 - 64),
+        Ok(())
+    );
+    assert_eq!(refused(true, frame, 0), (Errno::Inval, rule::INFO_ONCE));
 }
 
 #[test]
 fn dom0_alone_pins_its_vcpus() {
+    broken_rules();
     let bed = Bed::new(160);
     let (mut dom0, mut guest) = (bed.guest(0, 2), bed.guest(1, 2));
     let call = SCHEDOP_PIN_OVERRIDE;
@@ -579,4 +601,5 @@ fn dom0_alone_pins_its_vcpus() {
         Errno::NoSys.as_return()
     );
     assert_eq!(dom0.call(&bed, HYPERVISOR_SET_TIMER_OP, [0, 0, 0, 0, 0]), 0);
+    assert_eq!(broken_rules(), ["SCH-17", "SCH-16", "SCH-11", "HYP-03"]);
 }

@@ -31,8 +31,6 @@ use crate::{Hypervisor, domain, evtchn, rules, time};
 const SHORTEST_PERIOD_NS: u64 = 1_000_000;
 /// The longest (Xen: `STIME_DELTA_MAX`).
 const LONGEST_PERIOD_NS: u64 = 1 << 61;
-/// vCPUs whose `vcpu_info` has a place in `shared_info`.
-const LEGACY_VCPUS: u32 = 32;
 
 /// `vcpu_op(cmd, vcpu, arg)`.
 ///
@@ -133,10 +131,6 @@ fn initialise<M: Machine>(
     vcpu: &Arc<Vcpu>,
     argument: u64,
 ) -> Result<u64, Refusal> {
-    if vcpu.id.0 >= LEGACY_VCPUS && vcpu.info.load(Ordering::Acquire) == 0 {
-        return Err(Refusal::errno(Errno::Inval, rule::NO_LEGACY_INFO)
-            .with(Evidence::Value(vcpu.id.0.into())));
-    }
     let mut context = alloc::boxed::Box::new(VcpuGuestContext::default());
     call.read_bytes(argument, zerocopy::IntoBytes::as_mut_bytes(&mut *context))?;
     if vcpu.initialised.load(Ordering::Acquire) {
@@ -222,7 +216,7 @@ pub fn register_vcpu_info<M: Machine>(
         );
     }
     let (old, old_offset) = vcpu.info_place();
-    if vcpu.info.load(Ordering::Acquire) != 0 && old != vcpu.domain.shared_info {
+    if old != vcpu.domain.shared_info {
         return Err(Refusal::errno(Errno::Inval, rule::INFO_ONCE)
             .with(frames::evidence(hv, ClaimedMfn(old.0))));
     }

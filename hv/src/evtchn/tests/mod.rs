@@ -13,7 +13,7 @@ use pv_abi::xen::{
 };
 
 use super::*;
-use crate::fake::Bed;
+use crate::fake::{Bed, broken_rules};
 use crate::rules::{Rule, evtchn as rule};
 
 fn bed() -> Bed {
@@ -402,6 +402,7 @@ fn a_domain_has_only_so_many_ports() {
 
 #[test]
 fn who_may_not_touch_anothers_ports_learns_so() {
+    broken_rules();
     let bed = bed();
     let (mut a, mut b) = (bed.guest(0, 2), bed.guest(1, 2));
     let mut offer = EvtchnAllocUnbound {
@@ -438,6 +439,10 @@ fn who_may_not_touch_anothers_ports_learns_so() {
     assert_eq!(
         b.call(&bed, CALL, [99, 0, 0, 0, 0]),
         Errno::NoSys.as_return()
+    );
+    assert_eq!(
+        broken_rules(),
+        ["HYP-05", "HYP-08", "EVT-11", "EVT-12", "HYP-04", "HYP-03"]
     );
 }
 

@@ -134,4 +134,10 @@ fn each_refused_copy_says_why() {
         "over a page table"
     );
     assert_eq!(references(&bed, a.frames[2]), references(&bed, a.frames[3]));
+    assert_eq!(
+        broken_rules(),
+        [
+            "GNT-19", "GNT-19", "GNT-20", "GNT-21", "GNT-07", "GNT-05", "GNT-03", "MMU-02"
+        ]
+    );
 }

@@ -9,7 +9,7 @@ use pv_abi::grant_table::*;
 use pv_abi::xen::HYPERVISOR_GRANT_TABLE_OP as CALL;
 
 use super::*;
-use crate::fake::{Bed, Event, Guest};
+use crate::fake::{Bed, Event, Guest, broken_rules};
 use crate::frames::PageType;
 use crate::hardware::GuestFault;
 
@@ -17,6 +17,7 @@ use crate::hardware::GuestFault;
 const FRAMES: usize = 12;
 
 fn guests() -> (Bed, Guest, Guest) {
+    broken_rules();
     let bed = Bed::new(256);
     let (a, b) = (bed.guest(0, FRAMES), bed.guest(1, FRAMES));
     for guest in [&a, &b] {
@@ -119,6 +120,7 @@ fn a_granted_frame_is_shared_and_unmapped_without_a_trace() {
         Err(GuestFault(address))
     );
     assert_eq!(unmap(&bed, &mut a, 2, mapped.handle), GNTST_BAD_HANDLE);
+    assert_eq!(broken_rules(), ["GNT-12"]);
 }
 
 #[test]
@@ -203,6 +205,7 @@ fn a_mapping_for_devices_gives_the_address_and_holds_the_frame() {
     assert_eq!(request.status, GNTST_OKAY);
     assert_eq!(flags(&bed, &b, 8), GTF_PERMIT_ACCESS);
     assert_eq!(references(&bed, mfn), before);
+    assert_eq!(broken_rules(), ["GNT-13"]);
 }
 
 #[test]
@@ -321,6 +324,46 @@ fn each_refused_mapping_says_why_and_leaves_nothing() {
         map(&bed, &mut a, 3, 1, 14, host).status,
         GNTST_GENERAL_ERROR
     );
+    assert_eq!(
+        broken_rules(),
+        [
+            "GNT-02", "GNT-03", "GNT-05", "GNT-06", "GNT-07", "GNT-06", "GNT-10", "GNT-10",
+            "GNT-11", "MMU-25", "GNT-27"
+        ]
+    );
+}
+
+#[test]
+fn an_entry_that_keeps_changing_is_not_taken() {
+    let (bed, mut a, b) = guests();
+    grant(&bed, &b, 8, GTF_PERMIT_ACCESS, 0, b.frames[3]);
+    let (table, word) = b.domain.grants.lock().entry(8).expect("an entry");
+    bed.hv.machine.disturb(table, word, GTF_PWT.into(), 4);
+    let mapped = map(&bed, &mut a, 2, 1, 8, GNTMAP_HOST_MAP);
+    assert_eq!(mapped.status, GNTST_OKAY, "it was still in time");
+    unmap(&bed, &mut a, 2, mapped.handle);
+    bed.hv.machine.disturb(table, word, GTF_PWT.into(), 5);
+    assert_eq!(
+        map(&bed, &mut a, 2, 1, 8, GNTMAP_HOST_MAP).status,
+        GNTST_GENERAL_ERROR
+    );
+    assert_eq!(flags(&bed, &b, 8) & GTF_READING, 0);
+    assert_eq!(broken_rules(), ["GNT-08"]);
+}
+
+#[test]
+fn an_entry_in_use_by_one_domain_is_not_taken_by_another() {
+    let (bed, mut a, b) = guests();
+    let mut c = bed.guest(2, 4);
+    grant(&bed, &b, 8, GTF_PERMIT_ACCESS, 0, b.frames[3]);
+    let first = map(&bed, &mut a, 2, 1, 8, GNTMAP_HOST_MAP);
+    grant(&bed, &b, 8, GTF_PERMIT_ACCESS, 2, b.frames[4]);
+    let second = map(&bed, &mut c, 2, 1, 8, GNTMAP_HOST_MAP);
+    assert_eq!(
+        (first.status, second.status),
+        (GNTST_OKAY, GNTST_GENERAL_ERROR)
+    );
+    assert_eq!(broken_rules(), ["GNT-09"]);
 }
 
 #[test]
@@ -345,6 +388,7 @@ fn mappings_are_limited_and_handles_used_again() {
     a.call_with(&bed, CALL, GNTTABOP_UNMAP_GRANT_REF, &mut request);
     let again = map(&bed, &mut a, 2, 1, 8, device);
     assert_eq!((again.status, again.handle), (GNTST_OKAY, 100));
+    assert_eq!(broken_rules(), ["GNT-04"]);
 }
 
 #[test]
@@ -465,6 +509,7 @@ fn a_table_grows_when_it_is_set_up_and_no_further_than_it_may() {
     size.dom = 5;
     b.call_with(&bed, CALL, GNTTABOP_QUERY_SIZE, &mut size);
     assert_eq!(size.status, GNTST_BAD_DOMAIN);
+    assert_eq!(broken_rules(), ["GNT-15", "GNT-14", "GNT-03"]);
 }
 
 #[test]
@@ -513,6 +558,10 @@ fn only_version_one_is_offered() {
         b.call(&bed, CALL, [GNTTABOP_COPY.into(), 0, 1 << 31, 0, 0]),
         Errno::Inval.as_return()
     );
+    assert_eq!(
+        broken_rules(),
+        ["GNT-17", "GNT-16", "GNT-18", "HYP-03", "GNT-01", "GNT-01"]
+    );
 }
 
 #[test]
@@ -533,6 +582,7 @@ fn a_frame_is_not_given_away() {
         (references(&bed, mfn), flags(&bed, &b, 8)),
         (before, GTF_ACCEPT_TRANSFER)
     );
+    assert_eq!(broken_rules(), ["GNT-22"]);
 }
 
 #[test]
@@ -563,6 +613,7 @@ fn entries_are_swapped_unless_they_are_in_use() {
     assert_eq!(mapped.dev_bus_addr, b.frames[3].0 << 12);
     assert_eq!(swap(&mut b, 8, 9), GNTST_EAGAIN);
     assert_eq!(swap(&mut b, 9, 9), GNTST_OKAY);
+    assert_eq!(broken_rules(), ["GNT-05", "GNT-23"]);
 }
 
 #[test]
@@ -594,6 +645,10 @@ fn caches_are_flushed_of_what_one_may_reach() {
     grant(&bed, &b, 8, GTF_PERMIT_ACCESS, 0, other);
     map(&bed, &mut a, 4, 1, 8, GNTMAP_HOST_MAP);
     assert_eq!(flush(&mut a, other, 0, 64, GNTTAB_CACHE_CLEAN), 0);
+    assert_eq!(
+        broken_rules(),
+        ["GNT-24", "GNT-24", "GNT-25", "GNT-26", "GNT-26"]
+    );
 }
 
 #[test]
