@@ -1,14 +1,14 @@
 //! The ABI described as data: every wire struct with its C name, size, alignment and field offsets, every constant with
 //! its C name and value.
 //!
-//! The structs and constants of this crate are declared through the macros [`structs!`] and [`constants!`], which both
+//! The structs and constants of this crate are declared through the macros `structs!` and `constants!`, which both
 //! define the item and add it to the table of its module. [`MODULES`] lists those tables. The layout test compiles a C
 //! program from them, against Xen's own headers, and compares; tools may use them to decode a memory dump by name.
 //!
 //! Invariants:
-//! - a `#[repr(C)]` struct is declared through [`structs!`], or is the atomic form of one and named in [`atomics!`] (the test
-//!   scans the source for others);
-//! - a constant's Rust name is its C name in upper case, without leading and double underscores and with one between words.
+//! - a `#[repr(C)]` struct is declared through `structs!`, or is the atomic form of one and named in `atomics!` (the
+//!   test scans the source for others);
+//! - a constant's Rust name is its C name in upper case, without leading or double underscores, with one between words.
 
 /// A wire struct and what its C counterpart is called.
 #[derive(Clone, Copy, Debug)]

@@ -95,7 +95,7 @@ pub fn vcpu_stop_singleshot_timer(vcpu: VcpuId) -> Result<(), Errno> {
 /// `Inval`: it was moved before. `Nxio`: it would cross a page.
 ///
 /// # Safety
-/// The memory holds a [`VcpuInfoAtomic`], and nothing uses it as anything else from now on.
+/// The memory holds a [`VcpuInfoAtomic`](crate::xen::VcpuInfoAtomic), and nothing uses it as anything else from now on.
 pub unsafe fn vcpu_register_vcpu_info(vcpu: VcpuId, frame: Mfn, offset: u32) -> Result<(), Errno> {
     let argument = VcpuRegisterVcpuInfo {
         mfn: frame.0,
