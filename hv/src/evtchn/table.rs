@@ -167,18 +167,8 @@ impl EventChannels {
     #[inline(never)]
     fn allocate_beyond(&mut self, state: State, vcpu: u32) -> Result<u32, Refusal> {
         let size = self.size();
-        let mut port = self.lowest_free;
-        while port < size
-            && !matches!(
-                self.get(port),
-                Some(Channel {
-                    state: State::Free,
-                    ..
-                })
-            )
-        {
-            port += 1;
-        }
+        let port = self.first_free().unwrap_or(size);
+        self.lowest_free = port;
         if port >= self.limit {
             return Err(no_free_port(self.limit));
         }
@@ -190,6 +180,18 @@ impl EventChannels {
             *channel = Channel { state, vcpu };
         }
         Ok(port)
+    }
+
+    /// The lowest free port.
+    fn first_free(&self) -> Option<u32> {
+        let from = self.lowest_free as usize / CHUNK;
+        let chunks = self.chunks.iter().enumerate().skip(from);
+        let free = |chunk: &[Channel; CHUNK]| {
+            let mut channels = chunk.iter();
+            channels.position(|channel| matches!(channel.state, State::Free))
+        };
+        let mut places = chunks.filter_map(|(n, chunk)| Some(n * CHUNK + free(chunk)?));
+        places.next().map(|port| port as u32)
     }
 
     #[cold]
