@@ -1,16 +1,17 @@
 //! The domain's disk: the block front end made blocking.
 //!
-//! One thread at a time uses the disk ([`SleepLock`]); it submits a request and sleeps on the driver's signal until the
-//! answer is there. Nobody else needs to look after the driver: with no request under way there is nothing to do, and a
-//! back end that reconnects is answered with the next one.
+//! A thread (`disk`) lets the driver work whenever its back end or the store says something, also when nobody uses the disk: a
+//! back end that goes away or comes back is answered at once. Whoever uses the disk submits a request and sleeps until the
+//! thread has brought its answer.
 
 use core::fmt;
 
 use frontends::block::{
-    BlockError, BlockFront, Completion, Device, Operation, Options, SubmitError,
+    BlockError, BlockFront, Completion, Device, Operation, Options, RequestId, SubmitError,
 };
 use pv_bus::Store;
 use pv_guest_kernel::sync::SleepLock;
+use pv_guest_kernel::task::{self, Signal};
 use pv_guest_kernel::time::{SECOND_NS, now_ns};
 
 use crate::driver::{self, Hal};
@@ -27,6 +28,10 @@ struct Disk {
 }
 
 static DISK: SleepLock<Option<Disk>> = SleepLock::new(None);
+/// One request at a time.
+static TURN: SleepLock<()> = SleepLock::new(());
+/// Raised when the driver has worked.
+static PROGRESS: Signal = Signal::new();
 
 /// Why the disk did not do it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -59,9 +64,25 @@ pub(crate) fn open(path: &str) {
     let Some(mut hal) = driver::connect() else {
         return;
     };
+    let signal = hal.signal();
     match BlockFront::open(&mut hal, path, Options::default()) {
-        Ok(front) => *DISK.lock() = Some(Disk { hal, front }),
+        Ok(front) => {
+            *DISK.lock() = Some(Disk { hal, front });
+            task::spawn("disk", move || serve(&signal));
+        }
         Err(error) => log::error!("{path}: {error}"),
+    }
+}
+
+/// The thread.
+fn serve(signal: &Signal) {
+    loop {
+        let _ = with(|disk| {
+            disk.work();
+            Ok(())
+        });
+        PROGRESS.raise();
+        signal.wait();
     }
 }
 
@@ -70,7 +91,20 @@ pub(crate) fn open(path: &str) {
 /// # Errors
 /// [`DiskError::NoDisk`], or [`DiskError::Silent`] when it says nothing.
 pub(crate) fn describe() -> Result<Device, DiskError> {
-    with(|disk| disk.wait(|disk| disk.front.device().copied()))
+    wait_for(|disk| disk.front.device().copied())
+}
+
+/// Sleeps until `look` finds what it looks for.
+fn wait_for<R>(mut look: impl FnMut(&mut Disk) -> Option<R>) -> Result<R, DiskError> {
+    let deadline = now_ns() + PATIENCE_NS;
+    loop {
+        if let Some(found) = with(|disk| Ok(look(disk)))? {
+            return Ok(found);
+        }
+        if !PROGRESS.wait_until(deadline) {
+            return Err(DiskError::Silent);
+        }
+    }
 }
 
 fn with<R>(action: impl FnOnce(&mut Disk) -> Result<R, DiskError>) -> Result<R, DiskError> {
@@ -82,7 +116,11 @@ fn with<R>(action: impl FnOnce(&mut Disk) -> Result<R, DiskError>) -> Result<R, 
 /// # Errors
 /// [`DiskError`].
 pub(crate) fn read(sector: u64, into: &mut [u8]) -> Result<(), DiskError> {
-    with(|disk| disk.read(sector, into))
+    let operation = Operation::Read {
+        sector,
+        len_bytes: into.len(),
+    };
+    transfer(operation, into)
 }
 
 /// Writes whole sectors.
@@ -90,7 +128,7 @@ pub(crate) fn read(sector: u64, into: &mut [u8]) -> Result<(), DiskError> {
 /// # Errors
 /// [`DiskError`].
 pub(crate) fn write(sector: u64, data: &[u8]) -> Result<(), DiskError> {
-    with(|disk| disk.transfer(Operation::Write { sector, data }, &mut []))
+    transfer(Operation::Write { sector, data }, &mut [])
 }
 
 /// Returns when everything written before is durable.
@@ -98,32 +136,31 @@ pub(crate) fn write(sector: u64, data: &[u8]) -> Result<(), DiskError> {
 /// # Errors
 /// [`DiskError`]; a disk without a cache that could be flushed counts as durable.
 pub(crate) fn flush() -> Result<(), DiskError> {
-    match with(|disk| disk.transfer(Operation::Flush, &mut [])) {
+    match transfer(Operation::Flush, &mut []) {
         Err(DiskError::Failed(BlockError::NotSupported)) => Ok(()),
         other => other,
     }
 }
 
-impl Disk {
-    fn read(&mut self, sector: u64, into: &mut [u8]) -> Result<(), DiskError> {
-        let operation = Operation::Read {
-            sector,
-            len_bytes: into.len(),
-        };
-        self.transfer(operation, into)
-    }
+fn transfer(operation: Operation<'_>, into: &mut [u8]) -> Result<(), DiskError> {
+    let _turn = TURN.lock();
+    describe()?;
+    let id = with(|disk| disk.submit(operation))?;
+    let completion = wait_for(|disk| disk.completion(into).filter(|done| done.id == id))?;
+    completion.result.map_err(DiskError::Failed)
+}
 
-    fn transfer(&mut self, operation: Operation<'_>, into: &mut [u8]) -> Result<(), DiskError> {
-        self.wait(|disk| disk.front.device().copied())?;
+impl Disk {
+    fn submit(&mut self, operation: Operation<'_>) -> Result<RequestId, DiskError> {
         let id = self
             .front
             .submit(&mut self.hal, operation)
             .map_err(DiskError::Refused)?;
         self.front.kick(&mut self.hal);
-        let completion = self.wait(|disk| disk.completion(into).filter(|done| done.id == id))?;
-        completion.result.map_err(DiskError::Failed)
+        Ok(id)
     }
 
+    /// The next answer; a successful read's bytes go to `into`.
     fn completion(&mut self, into: &mut [u8]) -> Option<Completion> {
         self.front
             .next_completion(&mut self.hal, |completion, data| {
@@ -135,21 +172,10 @@ impl Disk {
             })
     }
 
-    /// Lets the driver work until `look` finds what it looks for.
-    fn wait<R>(&mut self, mut look: impl FnMut(&mut Self) -> Option<R>) -> Result<R, DiskError> {
-        let deadline = now_ns() + PATIENCE_NS;
-        let signal = self.hal.signal();
-        loop {
-            while let Some(event) = self.hal.next_watch_event() {
-                self.front.on_watch(&mut self.hal, &event);
-            }
-            self.front.poll(&mut self.hal);
-            if let Some(found) = look(self) {
-                return Ok(found);
-            }
-            if !signal.wait_until(deadline) {
-                return Err(DiskError::Silent);
-            }
+    fn work(&mut self) {
+        while let Some(event) = self.hal.next_watch_event() {
+            self.front.on_watch(&mut self.hal, &event);
         }
+        self.front.poll(&mut self.hal);
     }
 }

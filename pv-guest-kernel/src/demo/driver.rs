@@ -9,7 +9,7 @@ use pv_guest_kernel::platform::pv::hal::PvHal;
 use pv_guest_kernel::platform::pv::store::RingStore;
 use pv_guest_kernel::platform::pv::store_ring;
 
-use crate::{disk, network};
+use crate::{control, disk, network};
 
 /// What drivers run on here.
 pub(crate) type Hal = PvHal<RingStore>;
@@ -19,6 +19,7 @@ pub(crate) fn start() {
     if !platform::is_pv() || store_ring().is_none() {
         return;
     }
+    control::start();
     if let Some(path) = first_device("vbd") {
         disk::open(&path);
     }

@@ -8,6 +8,7 @@
 extern crate alloc;
 
 mod commands;
+mod control;
 mod disk;
 mod driver;
 mod files;
