@@ -48,9 +48,9 @@ fn describe(out: &mut String, running: &Running, registers: &Registers, refusal:
     let vcpu = &running.vcpu;
     let state = &running.state;
     let mode = if state.kernel_mode { "kernel" } else { "user" };
-    writeln!(out, "(XEN) domain {} crashed on vcpu {} in {mode} mode: {}", vcpu.domain.id, vcpu.id, refusal.rule)?;
+    writeln!(out, "(hv) domain {} crashed on vcpu {} in {mode} mode: {}", vcpu.domain.id, vcpu.id, refusal.rule)?;
     if refusal.evidence != crate::refusal::Evidence::None {
-        writeln!(out, "(XEN)   in the way: {:x?}", refusal.evidence)?;
+        writeln!(out, "(hv)   in the way: {:x?}", refusal.evidence)?;
     }
     let r = registers;
     let rows = [
@@ -61,24 +61,24 @@ fn describe(out: &mut String, running: &Running, registers: &Registers, refusal:
         [("r12", r.r12), ("r13", r.r13), ("r14", r.r14), ("r15", r.r15)],
     ];
     for row in rows {
-        out.push_str("(XEN)  ");
+        out.push_str("(hv)  ");
         for (name, value) in row {
             write!(out, " {name:>6} {value:016x}")?;
         }
         out.push('\n');
     }
     let roots = [state.kernel_root, state.user_root].map(|root| root.map_or(0, |mfn| mfn.0));
-    writeln!(out, "(XEN)   root tables: kernel {:#x}, user {:#x}; kernel stack {:#x}", roots[0], roots[1], state.kernel_sp)?;
+    writeln!(out, "(hv)   root tables: kernel {:#x}, user {:#x}; kernel stack {:#x}", roots[0], roots[1], state.kernel_sp)?;
     recent_calls(out, running)
 }
 
 fn recent_calls(out: &mut String, running: &Running) -> core::fmt::Result {
     let recent = &running.state.recent;
     let shown = recent.count.min(16);
-    writeln!(out, "(XEN)   last {shown} of {} hypercalls, the latest last:", recent.count)?;
+    writeln!(out, "(hv)   last {shown} of {} hypercalls, the latest last:", recent.count)?;
     for back in (1..=shown).rev() {
         let (number, first, second) = recent.calls[((recent.count - back) % 16) as usize];
-        writeln!(out, "(XEN)     {}({first:#x}, {second:#x}, ..)", hypercall::name(number))?;
+        writeln!(out, "(hv)     {}({first:#x}, {second:#x}, ..)", hypercall::name(number))?;
     }
     Ok(())
 }
@@ -98,7 +98,7 @@ pub fn on_shutdown<M: Machine>(hv: &Hypervisor<M>, domain: &Domain, reason: u32)
     let stays = hv.options.no_reboot && action == PowerAction::Reboot;
     let mut line = String::new();
     let cure = if stays { "; switching off instead (noreboot)" } else { "" };
-    let _ = writeln!(line, "(XEN) dom0 {what}{cure}");
+    let _ = writeln!(line, "(hv) dom0 {what}{cure}");
     print(hv, &line);
     hv.machine.power(if stays { PowerAction::Off } else { action });
 }

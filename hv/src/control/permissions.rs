@@ -75,17 +75,21 @@ pub struct Permissions {
 }
 
 impl Permissions {
-    /// What dom0 starts with: all but what the hypervisor keeps for itself. Ports: both interrupt controllers, the
-    /// interval timer and its gate, the mode registers of PCI configuration. Memory: local APIC, I/O APIC and the window
-    /// of message-signalled interrupts.
+    /// What dom0 starts with on a machine of so many interrupt lines and address bits: all but what the hypervisor keeps
+    /// for itself. Ports: both interrupt controllers, the interval timer and its gate, the data window of PCI
+    /// configuration, and the serial line where that is the hypervisor's console. Memory: local APIC, I/O APIC and the
+    /// window of message-signalled interrupts.
     #[must_use]
-    pub fn of_dom0(lines: u32) -> Self {
+    pub fn of_dom0(lines: u32, address_bits: u32, serial_console: bool) -> Self {
         let mut permissions = Self::default();
         permissions.ports.add(0, 0xffff);
         for (first, last) in [(0x20, 0x21), (0xa0, 0xa1), (0x40, 0x43), (0x61, 0x61), (0xcfc, 0xcff)] {
             permissions.ports.remove(first, last);
         }
-        permissions.memory.add(0, (1 << 40) - 1);
+        if serial_console {
+            permissions.ports.remove(0x3f8, 0x3ff);
+        }
+        permissions.memory.add(0, (1 << (address_bits.clamp(32, 52) - 12)) - 1);
         permissions.memory.remove(0xfee00, 0xfeeff);
         permissions.memory.remove(0xfec00, 0xfec00);
         permissions.interrupts.add(0, u64::from(lines.saturating_sub(1)));
@@ -140,13 +144,15 @@ mod tests {
 
     #[test]
     fn dom0_reaches_devices_but_not_what_the_hypervisor_keeps() {
-        let dom0 = Permissions::of_dom0(24);
+        let dom0 = Permissions::of_dom0(24, 40, false);
         assert!(dom0.allows_ports(0x3f8, 1) && dom0.allows_ports(0xc000, 4));
         for (port, bytes) in [(0x20, 1), (0xa1, 1), (0x42, 1), (0x61, 1), (0xcf8, 4), (0xcfc, 4), (0x71, 1), (0x6f, 2)] {
             assert!(!dom0.allows_ports(port, bytes), "{port:#x}");
         }
         assert!(dom0.allows_ports(0xcf9, 1));
         assert!(dom0.allows_memory(Mfn(0xfebf0)) && !dom0.allows_memory(Mfn(0xfee00)));
+        assert!(!dom0.allows_memory(Mfn(1 << 28)));
+        assert!(!Permissions::of_dom0(24, 40, true).allows_ports(0x3f8, 1));
         assert!(!Permissions::default().has_devices());
     }
 }

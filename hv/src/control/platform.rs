@@ -84,7 +84,7 @@ fn sleep<M: Machine>(call: &Call<'_, M>, request: &abi::XenpfEnterAcpiSleep) -> 
         let evidence = Evidence::Limit { asked: request.sleep_state.into(), limit: OFF.into() };
         return Err(Refusal::errno(Errno::OpNotSupp, rule::SLEEP_STATE).with(evidence));
     }
-    let line = String::from("(XEN) dom0 switches the machine off\n");
+    let line = String::from("(hv) dom0 switches the machine off\n");
     call.hv.machine.console_write(line.as_bytes());
     call.hv.machine.power(PowerAction::Off)
 }

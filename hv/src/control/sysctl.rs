@@ -149,7 +149,7 @@ fn debug_keys<M: Machine>(call: &Call<'_, M>, request: &abi::SysctlDebugKeys) ->
                     let vcpus = domain.vcpus.get().map_or(0, alloc::vec::Vec::len);
                     let _ = writeln!(
                         report,
-                        "(XEN) {}: {} of at most {} frames, {vcpus} vcpus, {:?}",
+                        "(hv) {}: {} of at most {} frames, {vcpus} vcpus, {:?}",
                         domain.id,
                         memory.total,
                         memory.max,
@@ -157,7 +157,7 @@ fn debug_keys<M: Machine>(call: &Call<'_, M>, request: &abi::SysctlDebugKeys) ->
                     );
                 }
             }
-            _ => report.push_str("(XEN) debug keys: h shows this, q lists the domains\n"),
+            _ => report.push_str("(hv) debug keys: h shows this, q lists the domains\n"),
         }
     }
     call.hv.machine.console_write(report.as_bytes());

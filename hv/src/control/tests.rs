@@ -417,8 +417,8 @@ fn permissions_are_given_from_what_dom0_has() {
     let mut dom0 = bed.guest(0, 2);
     let domain = made(&bed, &mut dom0);
     let ports = |first_port, nr_ports| dom::DomctlIoportPermission { first_port, nr_ports, allow_access: 1, ..Default::default() };
-    assert_eq!(ask_domctl(&bed, &mut dom0, dom::XEN_DOMCTL_IOPORT_PERMISSION, 1, &ports(0x3f8, 8)).0, 0);
-    assert!(domain.permissions.lock().allows_ports(0x3f8, 4));
+    assert_eq!(ask_domctl(&bed, &mut dom0, dom::XEN_DOMCTL_IOPORT_PERMISSION, 1, &ports(0x2f8, 8)).0, 0);
+    assert!(domain.permissions.lock().allows_ports(0x2f8, 4));
     let refused = domctl_refused(&bed, &mut dom0, dom::XEN_DOMCTL_IOPORT_PERMISSION, 1, &ports(0xffff, 2));
     assert_eq!(refused, (rule::PERMISSION_RANGE, Some(Errno::Inval)));
     let refused = domctl_refused(&bed, &mut dom0, dom::XEN_DOMCTL_IOPORT_PERMISSION, 1, &ports(0x20, 1));

@@ -68,8 +68,7 @@ impl Domain {
         for vcpu in 0..XEN_LEGACY_MAX_VCPUS as usize {
             hv.machine.swap_byte(shared_info, vcpu * INFO_BYTES + 1, 1);
         }
-        let permissions =
-            if config.privileged { Permissions::of_dom0(hv.machine.line_count()) } else { Permissions::default() };
+        let permissions = if config.privileged { permissions_of_dom0(hv) } else { Permissions::default() };
         let domain = Arc::new(Self {
             id,
             handle: Mutex::new(config.handle),
@@ -95,6 +94,15 @@ impl Domain {
         frames::free_shared(hv, shared_info);
         Err(Refusal::errno(Errno::Exist, rule::DOMAIN_EXISTS).with(Evidence::Value(id.0.into())))
     }
+}
+
+/// What dom0 may use of this machine.
+fn permissions_of_dom0<M: Machine>(hv: &Hypervisor<M>) -> Permissions {
+    let address_bits = match hv.machine.cpuid(0x8000_0008, 0).eax & 0xff {
+        0 => 36,
+        bits => bits,
+    };
+    Permissions::of_dom0(hv.machine.line_count(), address_bits, hv.options.console_on_serial)
 }
 
 /// Gives a domain its vCPUs, once; all are down until one is given a context.

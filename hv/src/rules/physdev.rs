@@ -25,4 +25,5 @@ crate::rules! {
         "Xen: PHYSDEVOP_apic_read, PHYSDEVOP_apic_write";
     DEBUG_PORT = "PHY-17", "The debug-port operation must be reset-prepare or reset-done", "Xen: public/physdev.h";
     MESSAGE_TAKEN = "PHY-18", "A message of a device is mapped once", "Xen: PHYSDEVOP_map_pirq, -EEXIST";
+    LINE_OF_CONSOLE = "PHY-19", "The interrupt line of the hypervisor's console is not for domains", "Xen: pirq_guest_bind, -EBUSY";
 }

@@ -4,7 +4,8 @@ use pv_abi::DomId;
 use pv_abi::errno::Errno;
 use pv_abi::sched::{
     SCHEDOP_BLOCK, SCHEDOP_PIN_OVERRIDE, SCHEDOP_POLL, SCHEDOP_REMOTE_SHUTDOWN, SCHEDOP_SHUTDOWN,
-    SCHEDOP_SHUTDOWN_CODE, SCHEDOP_WATCHDOG, SCHEDOP_YIELD, SchedPinOverride, SchedRemoteShutdown,
+    SCHEDOP_SHUTDOWN_CODE, SCHEDOP_WATCHDOG, SCHEDOP_YIELD, SHUTDOWN_CRASH, SchedPinOverride,
+    SchedRemoteShutdown,
     SchedShutdown, SchedWatchdog,
 };
 
@@ -12,7 +13,7 @@ use super::{queue, shutdown, wait};
 use crate::call::Call;
 use crate::hardware::Machine;
 use crate::refusal::{Evidence, Refusal};
-use crate::{rules, time};
+use crate::{control, rules, time};
 
 /// `sched_op(cmd, arg)`.
 ///
@@ -26,6 +27,9 @@ pub fn sched_op<M: Machine>(call: &mut Call<'_, M>, args: [u64; 5]) -> Result<u6
         SCHEDOP_POLL => wait::poll(call, argument),
         SCHEDOP_SHUTDOWN => {
             let request: SchedShutdown = call.read(argument)?;
+            if request.reason == SHUTDOWN_CRASH {
+                control::report_guest_crash(call.hv, call.running, call.registers);
+            }
             shutdown(call.hv, call.domain(), request.reason & 0xff);
             Ok(0)
         }

@@ -489,7 +489,7 @@ fn string_output_goes_on_in_batches_and_faults_where_memory_ends() {
     let bed = Bed::new(64);
     let mut guest = ready(&bed, 0);
     guest.running.state.iopl = 1;
-    guest.registers.rdx = 0x3f8;
+    guest.registers.rdx = 0x2f8;
     guest.registers.rsi = guest.address(4);
     guest.registers.rcx = 100;
     execute(&bed, &mut guest, &[0xf3, 0x6e]);

@@ -49,10 +49,19 @@ pub struct Interrupts {
 struct Table {
     pirqs: Vec<Pirq>,
     /// Lines whose wiring was set.
-    lines: Vec<(u32, LineMode)>,
+    lines: Vec<Line>,
     /// Numbers that were handed out but not yet mapped.
     reserved: Vec<(DomId, u32)>,
     eoi_maps: Vec<EoiMap>,
+}
+
+/// A line whose wiring was set.
+#[derive(Clone, Copy, Debug)]
+struct Line {
+    gsi: u32,
+    mode: LineMode,
+    /// The hypervisor uses it itself, for its console: no domain can.
+    own: bool,
 }
 
 /// An interrupt that a domain mapped.
@@ -100,18 +109,19 @@ impl Table {
     /// How a line is wired: as was said, or as is usual.
     fn mode(&self, gsi: u32) -> LineMode {
         let usual = LineMode { level: gsi >= LEGACY_LINES, low: gsi >= LEGACY_LINES };
-        self.lines.iter().find(|line| line.0 == gsi).map_or(usual, |line| line.1)
+        self.lines.iter().find(|line| line.gsi == gsi).map_or(usual, |line| line.mode)
     }
 
     /// Routes a line, unless it is already.
     fn route<M: Machine>(&mut self, hv: &Hypervisor<M>, gsi: u32, mode: LineMode) -> Result<(), Refusal> {
-        if self.lines.iter().any(|line| line.0 == gsi) {
+        if self.lines.iter().any(|line| line.gsi == gsi) {
             return Ok(());
         }
-        if !hv.machine.route_line(gsi, mode) {
+        if gsi >= hv.machine.line_count() {
             return Err(no_such_line(hv, gsi));
         }
-        self.lines.push((gsi, mode));
+        let own = !hv.machine.route_line(gsi, mode);
+        self.lines.push(Line { gsi, mode, own });
         Ok(())
     }
 
@@ -208,7 +218,7 @@ impl Due {
 ///
 /// # Errors
 /// `EINVAL` where it is not mapped, `EPERM` where it was taken from the domain, `EEXIST` where it is bound, `EBUSY` where
-/// it is a line of another domain and one of the two does not share.
+/// it is a line of another domain and one of the two does not share, or of the hypervisor.
 pub fn bind<M: Machine>(
     hv: &Hypervisor<M>,
     domain: &Domain,
@@ -226,6 +236,9 @@ pub fn bind<M: Machine>(
         share(&table, gsi, shares)?;
         let mode = table.mode(gsi);
         table.route(hv, gsi, mode)?;
+        if table.lines.iter().any(|line| line.gsi == gsi && line.own) {
+            return Err(Refusal::errno(Errno::Busy, rule::LINE_OF_CONSOLE).with(Evidence::Value(gsi.into())));
+        }
     }
     if let Some(pirq) = table.find_mut(domain.id, number) {
         pirq.bound = Some(Bound { port, shares, in_service: false });
@@ -472,7 +485,7 @@ fn restore_messages<M: Machine>(hv: &Hypervisor<M>, function: Function) {
 /// `EINVAL` for a line that there is not, `EEXIST` where it was set.
 fn set_up_line<M: Machine>(hv: &Hypervisor<M>, gsi: u32, mode: LineMode) -> Result<(), Refusal> {
     let mut table = hv.interrupts.table.lock();
-    if table.lines.iter().any(|line| line.0 == gsi) {
+    if table.lines.iter().any(|line| line.gsi == gsi) {
         return Err(Refusal::errno(Errno::Exist, rule::LINE_SET_UP).with(Evidence::Value(gsi.into())));
     }
     table.route(hv, gsi, mode)?;

@@ -312,3 +312,13 @@ fn vectors_and_numbers_run_out_with_a_reason() {
     let refusal = (0..).find_map(|n| map_message(&bed.hv, &dom0.domain, message(0xfebf_0000 + n * 16), None).err());
     assert_eq!(refusal.unwrap().rule, rule::NO_FREE_PIRQ);
 }
+
+#[test]
+fn the_consoles_line_can_be_mapped_but_not_bound() {
+    let bed = Bed::new(128);
+    let mut dom0 = bed.guest(0, 2);
+    bed.hv.interrupts.table.lock().lines.push(Line { gsi: 4, mode: LineMode { level: false, low: false }, own: true });
+    assert_eq!(ask(&bed, &mut dom0, abi::PHYSDEVOP_MAP_PIRQ, &mut gsi(4)), 0);
+    let refusal = bind(&bed.hv, &dom0.domain, 4, 9, true).unwrap_err();
+    assert_eq!((refusal.rule, refusal.as_errno()), (rule::LINE_OF_CONSOLE, Some(Errno::Busy)));
+}
