@@ -79,7 +79,13 @@ pub fn get_again<M: Machine>(hv: &Hypervisor<M>, mfn: Mfn) {
 /// Gives a reference back; frees the frame with the last.
 #[inline]
 pub fn put<M: Machine>(hv: &Hypervisor<M>, mfn: Mfn) {
-    let before = hv.frames.record(mfn).put();
+    put_record(hv, mfn, hv.frames.record(mfn));
+}
+
+/// [`put`] for a frame whose record is at hand.
+#[inline]
+pub(crate) fn put_record<M: Machine>(hv: &Hypervisor<M>, mfn: Mfn, record: &Frame) {
+    let before = record.put();
     if before.count() == 1 {
         release(hv, mfn, before);
     }

@@ -125,7 +125,8 @@ impl CountWord {
 
 /// A frame's type, its users, and how far it is checked.
 ///
-/// Bits 0–31: type count; bits 32–34: type; then the flags; bits 48–57: entries checked, while partial.
+/// Bits 0–31: type count; bits 32–34: type; then the flags; bits 48–57: entries checked, while partial. With a count of
+/// zero only the type says something: what translations of the frame may still be cached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TypeWord(pub u64);
 
@@ -324,6 +325,35 @@ impl Frame {
         self.count.compare_exchange(expected, nobodys, Ordering::AcqRel, Ordering::Relaxed).is_ok()
     }
 
+    /// Takes a type reference for a writable mapping of a frame that was last used so; the caller holds a reference.
+    /// False asks for [`Frame::acquire_type`].
+    #[inline]
+    #[must_use]
+    pub(crate) fn acquire_writable_again(&self) -> bool {
+        const WRITABLE: u64 = TypeWord::new(PageType::Writable, 0, TypeWord::VALIDATED).0;
+        let word = self.type_word.load(Ordering::Acquire);
+        word & !(TypeWord::MOST as u64) == WRITABLE
+            && self.type_word.compare_exchange(word, word + 1, Ordering::AcqRel, Ordering::Relaxed).is_ok()
+    }
+
+    /// Gives a type reference of a writable mapping back. `now` is the flush clock.
+    #[inline]
+    pub(crate) fn release_writable(&self, now: u32) {
+        let mut word = self.type_word.load(Ordering::Relaxed);
+        loop {
+            debug_assert_eq!(TypeWord(word).kind(), PageType::Writable);
+            debug_assert_ne!(TypeWord(word).count(), 0, "a type reference that was never taken");
+            if TypeWord(word).count() == 1 {
+                // Before the count is zero: whoever sees that sees the stamp.
+                self.stamp.store(now, Ordering::Release);
+            }
+            match self.type_word.compare_exchange_weak(word, word - 1, Ordering::AcqRel, Ordering::Relaxed) {
+                Ok(_) => return,
+                Err(current) => word = current,
+            }
+        }
+    }
+
     /// Asks for a type reference. The caller holds a reference.
     ///
     /// `fresh` says of a stamp whether translations older than it may still be cached; `flushed` skips the question.
@@ -374,7 +404,7 @@ impl Frame {
                 (TypeWord::new(seen.kind(), 1, 0).0, Released::TakeApart(level))
             } else {
                 self.stamp.store(now, Ordering::Release);
-                (TypeWord::new(seen.kind(), 0, 0).0, Released::Done)
+                (TypeWord::new(seen.kind(), 0, word & TypeWord::VALIDATED).0, Released::Done)
             };
             match self.type_word.compare_exchange_weak(word, next, Ordering::AcqRel, Ordering::Relaxed) {
                 Ok(_) => return result,

@@ -35,18 +35,16 @@ pub(super) fn get_l1_entry<M: Machine>(hv: &Hypervisor<M>, seen: u64, owners: Ow
     if seen & entry::L1_FORBIDDEN != 0 {
         check_caching(hv, seen, owners)?;
     }
-    let claimed = entry::claimed(seen);
-    if !frames::try_get(hv, claimed, owners.page) {
+    let Some(record) = hv.frames.find(entry::claimed(seen)).filter(|record| record.get(owners.page)) else {
         return get_unowned(hv, seen, owners);
-    }
-    if seen & WRITABLE != 0 {
+    };
+    if seen & WRITABLE != 0 && !record.acquire_writable_again() {
         take_writable(hv, seen)?;
     }
     Ok(entry::adjust_l1(seen))
 }
 
 /// Takes the type reference of a writable mapping; on refusal the reference is given back.
-#[inline]
 fn take_writable<M: Machine>(hv: &Hypervisor<M>, seen: u64) -> Result<(), Refusal> {
     let mfn = entry::frame(seen);
     if frames::acquire(hv, mfn, PageType::Writable) == Acquired::Ready {
@@ -108,14 +106,13 @@ pub(super) fn put_l1_entry<M: Machine>(hv: &Hypervisor<M>, seen: u64) {
     if !is_present(seen) {
         return;
     }
-    if !hv.frames.find(entry::claimed(seen)).is_some_and(frames::Frame::is_owned) {
+    let Some(record) = hv.frames.find(entry::claimed(seen)).filter(|record| record.is_owned()) else {
         return;
-    }
-    let mfn = entry::frame(seen);
+    };
     if seen & WRITABLE != 0 {
-        frames::put_type(hv, mfn);
+        record.release_writable(hv.frames.now());
     }
-    frames::put(hv, mfn);
+    frames::put_record(hv, entry::frame(seen), record);
 }
 
 /// Writes an L1 entry of a checked table, of which the caller holds a type reference.
@@ -124,8 +121,24 @@ pub(super) fn put_l1_entry<M: Machine>(hv: &Hypervisor<M>, seen: u64) {
 ///
 /// # Errors
 /// Those of [`get_l1_entry`]; the entry is as it was.
-#[inline]
+#[inline(always)]
 pub(super) fn update_l1<M: Machine>(
+    hv: &Hypervisor<M>,
+    place: Place,
+    new: u64,
+    keep_marks: bool,
+    owners: Owners<'_>,
+) -> Result<(), Refusal> {
+    let old = hv.machine.read_word(place.table, place.index);
+    if try_update_l1(hv, place, old, new, keep_marks, owners)? {
+        return Ok(());
+    }
+    update_l1_again(hv, place, new, keep_marks, owners)
+}
+
+/// The entry changed at the same moment.
+#[cold]
+fn update_l1_again<M: Machine>(
     hv: &Hypervisor<M>,
     place: Place,
     new: u64,
@@ -179,8 +192,8 @@ const fn marks(old: u64, keep: bool) -> u64 {
 /// A mapping is no longer writable: it keeps its reference and gives the type reference back.
 #[inline]
 fn put_writable<M: Machine>(hv: &Hypervisor<M>, old: u64) {
-    if hv.frames.find(entry::claimed(old)).is_some_and(frames::Frame::is_owned) {
-        frames::put_type(hv, entry::frame(old));
+    if let Some(record) = hv.frames.find(entry::claimed(old)).filter(|record| record.is_owned()) {
+        record.release_writable(hv.frames.now());
     }
 }
 
