@@ -40,6 +40,8 @@ pub(crate) struct Hardware {
     pub(crate) memory: Vec<MemoryRange>,
     /// The registers that are the hypervisor's alone: local APIC, I/O APICs.
     pub(crate) own_registers: Vec<u64>,
+    /// Whether the CPU is Intel's.
+    pub(crate) intel: bool,
     pub(crate) clock: Clock,
     pub(crate) local_apic: LocalApic,
     pub(crate) io_apics: IoApics,
@@ -364,6 +366,11 @@ impl Machine for Hardware {
         CpuidResult { eax: result.eax, ebx: result.ebx, ecx: result.ecx, edx: result.edx }
     }
 
+    #[inline]
+    fn is_intel(&self) -> bool {
+        self.intel
+    }
+
     fn read_msr(&self, msr: u32) -> Option<u64> {
         fixup::read_msr(msr)
     }
@@ -392,6 +399,9 @@ impl Machine for Hardware {
         /// Firmware and its data; none of it is given to guests as RAM.
         const LOW_MEMORY: u64 = 1 << 20;
         let page = address.0 & !(PAGE - 1);
+        if page >> (self.cpuid(0x8000_0008, 0).eax & 0xff) != 0 {
+            return false;
+        }
         let is_ram = |range: &MemoryRange| range.kind == MemoryRange::RAM && page < range.end() && page + PAGE > range.start;
         !self.own_registers.contains(&page) && (page < LOW_MEMORY || !self.memory.iter().any(is_ram))
     }
