@@ -26,6 +26,11 @@ use pv_guest_kernel::platform::pv::foreign::{Access, ForeignMapping};
 use pv_guest_kernel::platform::pv::{events, hypercall};
 use zerocopy::{FromBytes, FromZeros, Immutable, IntoBytes, KnownLayout};
 
+/// Domains asked about in one operation.
+const LIST_STEP: usize = 32;
+/// As many of the hypervisor's messages as it keeps.
+const MESSAGES_BYTES: usize = 16 * 1024;
+
 /// The hypervisor under this domain.
 #[derive(Debug)]
 pub(crate) struct Xen;
@@ -60,48 +65,74 @@ where
     Ok((DomId(argument.domain), payload))
 }
 
+/// Makes a system-control operation whose payload is `payload`, and returns the payload as Xen left it.
+///
+/// # Safety
+/// Memory that the payload names is the caller's, and as long as the payload says.
+unsafe fn sysctl<T>(operation: &'static str, cmd: u32, payload: T) -> Result<T, ControlError>
+where
+    T: IntoBytes + FromBytes + Immutable + KnownLayout,
+{
+    let mut argument = Sysctl::new_zeroed();
+    argument.cmd = cmd;
+    argument.interface_version = sysctl::XEN_SYSCTL_INTERFACE_VERSION;
+    argument.u[..size_of::<T>()].copy_from_slice(payload.as_bytes());
+    let args = [&raw mut argument as u64, 0, 0, 0, 0];
+    // SAFETY: Xen reads and writes its argument, and memory that the caller answers for.
+    unsafe { hypercall::call(xen::HYPERVISOR_SYSCTL, args) }.map_err(failed(operation))?;
+    let answer = T::read_from_prefix(&argument.u).map_err(|_| failed(operation)(Errno::Inval))?;
+    Ok(answer.0)
+}
+
 /// An operation without a payload.
 fn simple(operation: &'static str, cmd: u32, domain: DomId) -> Result<(), ControlError> {
     domctl(operation, cmd, domain, [0_u8; 0]).map(drop)
 }
 
 impl Xen {
-    /// All domains, from the first on.
+    /// All domains, from the first on (`XEN_SYSCTL_getdomaininfolist`).
     pub(crate) fn domains(&mut self) -> Vec<DomainInfo> {
         let mut found = Vec::new();
-        let mut next = 0;
-        // The operation answers with the first domain from the given number on.
-        while let Ok((_, info)) = domctl(
-            "list of domains",
-            domctl::XEN_DOMCTL_GETDOMAININFO,
-            DomId(next),
-            domctl::DomctlGetdomaininfo::new_zeroed(),
-        ) {
-            if info.domain < next {
-                break;
+        let mut buffer = alloc::vec![domctl::DomctlGetdomaininfo::new_zeroed(); LIST_STEP];
+        loop {
+            let mut payload = sysctl::SysctlGetdomaininfolist::new_zeroed();
+            payload.first_domain = found
+                .last()
+                .map_or(0, |info: &DomainInfo| info.domain.0 + 1);
+            payload.max_domains = LIST_STEP as u32;
+            payload.buffer = buffer.as_mut_ptr() as u64;
+            // SAFETY: Xen writes at most `max_domains` entries to `buffer`.
+            let answer = unsafe {
+                sysctl(
+                    "listing domains",
+                    sysctl::XEN_SYSCTL_GETDOMAININFOLIST,
+                    payload,
+                )
+            };
+            let count = answer
+                .map_or(0, |payload| payload.num_domains as usize)
+                .min(LIST_STEP);
+            found.extend(buffer[..count].iter().map(describe));
+            if count < LIST_STEP {
+                return found;
             }
-            found.push(describe(&info));
-            next = info.domain + 1;
         }
-        found
     }
 
     /// The hypervisor's messages (`XEN_SYSCTL_readconsole`).
     pub(crate) fn messages(&mut self) -> Result<String, ControlError> {
-        let mut buffer = alloc::vec![0_u8; 16 * 1024];
-        let mut argument = Sysctl::new_zeroed();
-        argument.cmd = sysctl::XEN_SYSCTL_READCONSOLE;
-        argument.interface_version = sysctl::XEN_SYSCTL_INTERFACE_VERSION;
+        let mut buffer = alloc::vec![0_u8; MESSAGES_BYTES];
         let mut payload = sysctl::SysctlReadconsole::new_zeroed();
         payload.buffer = buffer.as_mut_ptr() as u64;
-        payload.count = u32::try_from(buffer.len()).unwrap_or(0);
-        argument.u[..size_of_val(&payload)].copy_from_slice(payload.as_bytes());
-        let args = [&raw mut argument as u64, 0, 0, 0, 0];
+        payload.count = MESSAGES_BYTES as u32;
         // SAFETY: Xen writes at most `count` bytes to `buffer`.
-        unsafe { hypercall::call(xen::HYPERVISOR_SYSCTL, args) }
-            .map_err(failed("reading the hypervisor's messages"))?;
-        let (payload, _) = sysctl::SysctlReadconsole::read_from_prefix(&argument.u)
-            .map_err(|_| failed("reading the hypervisor's messages")(Errno::Inval))?;
+        let payload = unsafe {
+            sysctl(
+                "reading the hypervisor's messages",
+                sysctl::XEN_SYSCTL_READCONSOLE,
+                payload,
+            )
+        }?;
         buffer.truncate(payload.count as usize);
         Ok(String::from_utf8_lossy(&buffer).into_owned())
     }

@@ -27,7 +27,7 @@ impl Default for Quota {
             nodes: 1000,
             watches: 128,
             transactions: 10,
-            transaction_nodes: 1024,
+            transaction_nodes: 256,
             node_bytes: 2048,
             permissions: 5,
             waiting_bytes: 64 * 1024,
