@@ -25,9 +25,9 @@
 //! Words: a *frame* is 4 KiB of machine memory, an [`pv_abi::Mfn`] is its number; a *domain* is a guest; the *current*
 //! vCPU is the one whose hypercall or fault is being handled.
 //!
-//! Lock order, outermost first: domain table, lifecycle of a domain, memory of a domain, grant table (lower domain id
-//! first), event channels (lower domain id first), run queue, timers, frame allocator, console. Frames themselves have
-//! no lock: their counts change by compare-and-exchange.
+//! Lock order, outermost first: domain table, lifecycle of a domain, grant table (lower domain id first), event channels
+//! (lower domain id first), run queue, timers, memory of a domain, frame allocator, console. Frames themselves have no
+//! lock: their counts change by compare-and-exchange.
 #![cfg_attr(not(test), no_std)]
 #![forbid(unsafe_code)]
 

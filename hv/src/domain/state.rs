@@ -114,6 +114,8 @@ pub struct VcpuState {
     pub user_root: Option<Mfn>,
     /// An old page table that is still to be taken apart.
     pub unfinished: Option<crate::paging::Unfinished>,
+    /// How far a block came that is being given back.
+    pub given: Option<crate::memory::Given>,
     /// Exception handlers.
     pub traps: Box<[TrapGate; 256]>,
     /// Other entry points.
@@ -175,6 +177,7 @@ impl Default for VcpuState {
             kernel_root: None,
             user_root: None,
             unfinished: None,
+            given: None,
             traps: Box::new([TrapGate::default(); 256]),
             callbacks: Callbacks::default(),
             kernel_ss: 0,

@@ -37,6 +37,8 @@ const MAX_ORDER: u32 = 9;
 /// Byte of `arch.max_pfn` in the shared page.
 const SHARED_MAX_PFN: usize = 3088;
 
+pub use reservation::Given;
+
 /// `memory_op(command, argument)`.
 ///
 /// # Errors

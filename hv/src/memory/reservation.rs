@@ -22,6 +22,20 @@ use crate::hypercall::explain;
 use crate::refusal::{Evidence, Refusal};
 use crate::rules::memory as rules;
 
+/// How many frames of a block are given back between two questions whether to stop.
+const GIVE_STEP: u64 = 16;
+
+/// A block that is given back in part: the operation that gives it goes on behind these frames.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Given {
+    /// The operation's argument.
+    argument: u64,
+    /// Which element of its list.
+    index: u64,
+    /// How many frames of the block are given.
+    frames: u64,
+}
+
 /// Why a list was not done to its end.
 enum Stop {
     Interrupted,
@@ -56,7 +70,7 @@ pub(super) fn adjust<M: Machine>(
     }
 }
 
-fn run<M: Machine>(call: &Call<'_, M>, argument: u64, command: u32, done: &mut u64) -> Result<(), Stop> {
+fn run<M: Machine>(call: &mut Call<'_, M>, argument: u64, command: u32, done: &mut u64) -> Result<(), Stop> {
     let asked: MemoryReservation = call.read(argument)?;
     if asked.nr_extents > u64::from(u32::MAX >> EXTENT_SHIFT) {
         return Err(too_many(asked.nr_extents, u64::from(u32::MAX >> EXTENT_SHIFT)).into());
@@ -72,7 +86,7 @@ fn run<M: Machine>(call: &Call<'_, M>, argument: u64, command: u32, done: &mut u
             return Err(Stop::Interrupted);
         }
         match command {
-            XENMEM_DECREASE_RESERVATION => give(call, &domain, &asked, *done)?,
+            XENMEM_DECREASE_RESERVATION => give(call, &domain, &asked, argument, *done)?,
             XENMEM_POPULATE_PHYSMAP => populate(call, &domain, &asked, block, *done)?,
             _ => increase(call, &domain, &asked, block, *done)?,
         }
@@ -163,13 +177,20 @@ fn populate<M: Machine>(
 
 /// Gives a block back, frame by frame; frames given before one that is refused stay given.
 fn give<M: Machine>(
-    call: &Call<'_, M>,
+    call: &mut Call<'_, M>,
     domain: &Domain,
     asked: &MemoryReservation,
+    argument: u64,
     index: u64,
 ) -> Result<(), Stop> {
     let first: u64 = call.read_element(asked.extent_start, index)?;
-    for n in 0..1 << asked.extent_order {
+    let resumed = call.state().given.take().filter(|given| (given.argument, given.index) == (argument, index));
+    let begin = resumed.map_or(0, |given| given.frames);
+    for n in begin..1 << asked.extent_order {
+        if n != begin && n.is_multiple_of(GIVE_STEP) && call.should_stop() {
+            call.state().given = Some(Given { argument, index, frames: n });
+            return Err(Stop::Interrupted);
+        }
         let mfn = frames::get(call.hv, ClaimedMfn(first.wrapping_add(n)), domain.id)?;
         call.hv.machine.set_m2p(mfn, frames::INVALID_M2P);
         frames::drop_allocation(call.hv, mfn);

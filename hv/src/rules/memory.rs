@@ -5,7 +5,7 @@ crate::rules! {
     NO_MEMORY = "MEM-02", "So much memory must be free, in one piece, and promised to nobody", "Xen: -ENOMEM";
     MAXIMUM = "MEM-03", "A domain may not own more than its maximum", "Xen: XEN_DOMCTL_max_mem";
     DYING = "MEM-04", "A domain that is being taken apart gets no memory", "Xen: assign_pages";
-    ORDER = "MEM-05", "A block may have at most 2^9 frames", "Xen: option memop-max-order";
+    ORDER = "MEM-05", "A block may have at most 2^9 frames, and at most 2^7 in an exchange by a domain that is not privileged", "Xen: option memop-max-order";
     LIST_LENGTH = "MEM-06", "A list must be short enough for its progress to fit into the command", "Xen: MEMOP_EXTENT_SHIFT";
     ADDRESS_BITS = "MEM-07", "An address has more bits than the offset in a page", "Xen: XENMEMF_address_bits, -EINVAL";
     ON_DEMAND = "MEM-08", "PV domains have no memory on demand", "Xen: XENMEM_set_pod_target, -EINVAL";

@@ -1,14 +1,17 @@
 //! Random operations of two hostile guests: after each, the counts of all frames are what a scan of all tables finds,
 //! and no table maps what it must not.
 
+use core::sync::atomic::Ordering;
+
 use proptest::prelude::*;
 use pv_abi::memory::{MemoryReservation, XENMEM_DECREASE_RESERVATION, XENMEM_POPULATE_PHYSMAP};
 use pv_abi::xen::{
     HYPERVISOR_MEMORY_OP, MMUEXT_CLEAR_PAGE, MMUEXT_COPY_PAGE, MMUEXT_NEW_BASEPTR, MMUEXT_NEW_USER_BASEPTR,
-    MMUEXT_PIN_L1_TABLE, MMUEXT_UNPIN_TABLE,
+    MMUEXT_PIN_L1_TABLE, MMUEXT_UNPIN_TABLE, VMASST_TYPE_WRITABLE_PAGETABLES,
 };
 
 use super::*;
+use crate::paging::{GrantPlace, create_grant_mapping, destroy_grant_mapping};
 
 /// Frames of each guest that operations are about, besides its own tables.
 const POOL: usize = 10;
@@ -31,6 +34,14 @@ enum Operation {
     Take,
     /// From now on, interrupts wait after so many questions.
     Interrupts(Option<u32>),
+    /// Writes to the guest's L1 table through a read-only mapping, by this code.
+    Emulated { code: Vec<u8>, index: u64, value: Value },
+    /// Maps a frame of the other guest by a grant, at an address or by an entry.
+    Grant { frame: usize, slot: u64, by_entry: bool, readonly: bool },
+    /// Unmaps it, or tries to.
+    Ungrant { frame: usize, slot: u64, by_entry: bool, readonly: bool, replace: Option<u64> },
+    /// Maps a frame of the other guest by naming it: for the privileged.
+    Foreign { frame: usize, slot: u64, flags: u64 },
 }
 
 #[derive(Clone, Debug)]
@@ -86,6 +97,28 @@ fn operation() -> impl Strategy<Value = Operation> {
         1 => (0..POOL).prop_map(|frame| Operation::Give { frame }),
         1 => Just(Operation::Take),
         1 => proptest::option::of(0..40_u32).prop_map(Operation::Interrupts),
+        3 => (code(), 2..12_u64, value()).prop_map(|(code, index, value)| Operation::Emulated { code, index, value }),
+        3 => (0..POOL, 2..12_u64, any::<bool>(), any::<bool>())
+            .prop_map(|(frame, slot, by_entry, readonly)| Operation::Grant { frame, slot, by_entry, readonly }),
+        3 => (0..POOL, 2..12_u64, any::<bool>(), any::<bool>(), proptest::option::of(2..12_u64)).prop_map(
+            |(frame, slot, by_entry, readonly, replace)| Operation::Ungrant { frame, slot, by_entry, readonly, replace }
+        ),
+        2 => (0..POOL, 2..12_u64, flags()).prop_map(|(frame, slot, flags)| Operation::Foreign { frame, slot, flags }),
+    ]
+}
+
+/// Instructions that write to the address in rdi, mostly.
+fn code() -> impl Strategy<Value = Vec<u8>> {
+    prop_oneof![
+        Just(vec![0x48, 0x89, 0x37]),
+        Just(vec![0x48, 0x87, 0x37]),
+        Just(vec![0x89, 0x37]),
+        Just(vec![0xf0, 0x48, 0x0f, 0xb1, 0x37]),
+        Just(vec![0xf0, 0x80, 0x27, 0xfd]),
+        Just(vec![0xf0, 0x48, 0x0f, 0xba, 0x2f, 1]),
+        Just(vec![0xf0, 0x48, 0x0f, 0xba, 0x37, 0]),
+        Just(vec![0x48, 0xab]),
+        prop::collection::vec(any::<u8>(), 1..8),
     ]
 }
 
@@ -94,6 +127,8 @@ struct Hostile {
     pool: Vec<Mfn>,
     /// The root through which arguments are passed; it stays whatever the guest does.
     safe: Mfn,
+    /// Frames of the other guest that were ever mapped by a grant.
+    granted: Vec<Mfn>,
 }
 
 impl Hostile {
@@ -101,7 +136,8 @@ impl Hostile {
         let guest = bed.guest(id, 1);
         let pool = (0..POOL).map(|_| spare(bed, &guest)).collect();
         let safe = guest.tables[0];
-        Self { guest, pool, safe }
+        guest.domain.assists.store(1 << VMASST_TYPE_WRITABLE_PAGETABLES, Ordering::Relaxed);
+        Self { guest, pool, safe, granted: Vec::new() }
     }
 
     fn value(&self, value: &Value, other: &[Mfn]) -> u64 {
@@ -146,6 +182,34 @@ impl Hostile {
         bytes[..size_of::<MemoryReservation>()].copy_from_slice(asked.as_bytes());
         bytes[64..].copy_from_slice(&frame.to_le_bytes());
         self.call(bed, crate::memory::memory_op, &bytes, [command.into(), list, 0, 0, 0]);
+    }
+
+    fn grant_place(&self, slot: u64, by_entry: bool) -> GrantPlace {
+        if by_entry {
+            GrantPlace::Pte(pv_abi::MachineAddr(place(self.guest.tables[3], slot)))
+        } else {
+            GrantPlace::Va(slot << 12)
+        }
+    }
+
+    /// Executes `code` with rdi at entry `index` of a read-only mapping of the safe tree's L1 table.
+    fn emulated(&mut self, bed: &Bed, code: &[u8], index: u64, value: u64) {
+        const WINDOW: u64 = 500;
+        let l1 = self.guest.tables[3];
+        self.call(bed, crate::paging::mmu_update, MmuUpdate { ptr: place(l1, WINDOW), val: to(l1, USER) }.as_bytes(), [
+            self.guest.address(0),
+            1,
+            0,
+            DOMID_SELF.into(),
+            0,
+        ]);
+        bed.hv.machine.load_root(self.safe);
+        let rip = self.guest.address(0);
+        bed.hv.machine.copy_to_guest(rip, code).expect("the page of arguments");
+        let address = (WINDOW << 12) + index * 8;
+        let mut registers = Registers { rdi: address, rsi: value, rax: value, rcx: 1, rip, ..Registers::default() };
+        let exception = crate::entry::Exception { vector: 14, error_code: 7, address };
+        crate::paging::on_write_fault(&bed.hv, &mut self.guest.running, &mut registers, exception);
     }
 
     fn run(&mut self, bed: &Bed, operation: &Operation, other: &[Mfn]) {
@@ -194,6 +258,32 @@ impl Hostile {
                 }
             }
             Operation::Interrupts(after) => bed.hv.machine.interrupt_after(*after),
+            Operation::Emulated { code, index, value } => {
+                let value = self.value(value, other);
+                self.emulated(bed, code, *index, value);
+            }
+            Operation::Grant { frame, slot, by_entry, readonly } => {
+                let frame = other[*frame];
+                if owner(bed, frame).is_some_and(|owner| owner != self.guest.domain.id) {
+                    frames::get_again(&bed.hv, frame);
+                    let place = self.grant_place(*slot, *by_entry);
+                    let _ = create_grant_mapping(&bed.hv, &self.guest.running, place, frame, *readonly, 0);
+                    frames::put(&bed.hv, frame);
+                    self.granted.push(frame);
+                }
+            }
+            Operation::Ungrant { frame, slot, by_entry, readonly, replace } => {
+                let place = self.grant_place(*slot, *by_entry);
+                let replace = replace.map(|slot| slot << 12);
+                let _ =
+                    destroy_grant_mapping(&bed.hv, &self.guest.running, place, other[*frame], *readonly, replace);
+            }
+            Operation::Foreign { frame, slot, flags } => {
+                let ptr = place(self.guest.tables[3], *slot);
+                let update = MmuUpdate { ptr, val: to(other[*frame], *flags) };
+                let named = 3 - u64::from(self.guest.domain.id.0);
+                self.call(bed, crate::paging::mmu_update, update.as_bytes(), [list, 1, 0, named, 0]);
+            }
         }
     }
 }
@@ -210,10 +300,13 @@ proptest! {
             let [first, other] = &mut guests;
             let (guest, other) = if *second { (other, first) } else { (first, other) };
             guest.run(&bed, step, &other.pool);
-            scan::check(&bed, &[&guests[0].guest, &guests[1].guest]);
+            let granted: Vec<Mfn> = guests.iter().flat_map(|guest| guest.granted.iter().copied()).collect();
+            scan::check_with_grants(&bed, &[&guests[0].guest, &guests[1].guest], &granted);
         }
         let [first, second] = guests;
         destroy(&bed, first.guest);
+        let granted: Vec<Mfn> = second.granted.clone();
+        scan::check_with_grants(&bed, &[&second.guest], &granted);
         destroy(&bed, second.guest);
         let free = bed.hv.allocator.lock().free_count();
         // Frame 0 and the two shared pages are all that is left.

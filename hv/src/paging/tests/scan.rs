@@ -28,7 +28,12 @@ fn prefix(word: TypeWord) -> usize {
 
 /// Checks every frame of the machine. `guests` are all guests there are.
 pub(super) fn check(bed: &Bed, guests: &[&Guest]) {
-    let found = find(bed, guests);
+    check_with_grants(bed, guests, &[]);
+}
+
+/// [`check`] where guests may map these frames of others, by grants.
+pub(super) fn check_with_grants(bed: &Bed, guests: &[&Guest], granted: &[Mfn]) {
+    let found = find(bed, guests, granted);
     for mfn in (0..bed.hv.machine.frame_count()).map(Mfn) {
         let record = bed.hv.frames.record(mfn);
         let (count, word) = (record.count_word(), record.type_word());
@@ -60,7 +65,7 @@ fn own_references(count: CountWord, word: TypeWord) -> (u32, u32) {
     (flag(count.has(CountWord::ALLOCATED)) + pinned + partial + shared, pinned + partial + shared)
 }
 
-fn find(bed: &Bed, guests: &[&Guest]) -> HashMap<Mfn, Found> {
+fn find(bed: &Bed, guests: &[&Guest], granted: &[Mfn]) -> HashMap<Mfn, Found> {
     let mut found: HashMap<Mfn, Found> = HashMap::new();
     for guest in guests {
         let state = &guest.running.state;
@@ -82,14 +87,14 @@ fn find(bed: &Bed, guests: &[&Guest]) -> HashMap<Mfn, Found> {
                 continue;
             }
             if entry::is_present(seen) {
-                note(bed, &mut found, table, level, seen);
+                note(bed, &mut found, granted, table, level, seen);
             }
         }
     }
     found
 }
 
-fn note(bed: &Bed, found: &mut HashMap<Mfn, Found>, table: Mfn, level: u8, seen: u64) {
+fn note(bed: &Bed, found: &mut HashMap<Mfn, Found>, granted: &[Mfn], table: Mfn, level: u8, seen: u64) {
     let target = entry::frame(seen);
     assert!(seen & USER != 0, "entry {seen:#x} was not adjusted");
     if target.0 >= bed.hv.machine.frame_count() {
@@ -98,7 +103,7 @@ fn note(bed: &Bed, found: &mut HashMap<Mfn, Found>, table: Mfn, level: u8, seen:
     }
     let mine = bed.hv.frames.record(table).count_word().owner();
     let theirs = bed.hv.frames.record(target).count_word().owner();
-    let may_be_foreign = level == 1 && (mine == DomId(0) || theirs == NOBODY);
+    let may_be_foreign = level == 1 && (mine == DomId(0) || theirs == NOBODY || granted.contains(&target));
     assert!(mine == theirs || mine == NOBODY || may_be_foreign, "{mine} maps a frame of {theirs}");
     let target = found.entry(target).or_default();
     target.references += 1;
