@@ -7,6 +7,10 @@
 //! A kernel binary is this library plus one function:
 //! ```ignore
 //! #![no_std]
+#![cfg_attr(
+    not(target_os = "none"),
+    expect(dead_code, reason = "without a machine nothing enters the kernel")
+)]
 //! #![no_main]
 //! pv_guest_kernel::kernel_main!(main);
 //! fn main() { pv_guest_kernel::println!("hello"); }
@@ -17,6 +21,10 @@
 //! What a service domain or a front end uses: [`platform::pv`] (`start_info`, `events`, `grants`, `memory`, `foreign`,
 //! `hypercall`, `hal`), [`task`] (threads, wait queues), [`time`], [`console`], [`mm::frames`], [`ramdisk`].
 #![no_std]
+#![cfg_attr(
+    not(target_os = "none"),
+    expect(dead_code, reason = "without a machine nothing enters the kernel")
+)]
 
 extern crate alloc;
 #[cfg(test)]

@@ -88,6 +88,12 @@ pub(crate) static COMMANDS: &[Command] = &[
         run: system::echo,
     },
     Command {
+        name: "events",
+        usage: "[COUNT]",
+        about: "send events to this domain itself, and time them",
+        run: system::send_events,
+    },
+    Command {
         name: "loglevel",
         usage: "LEVEL",
         about: "error, warn, info, debug or trace",

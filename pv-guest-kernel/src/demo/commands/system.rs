@@ -1,13 +1,18 @@
 //! Commands that look at the kernel and run programs in it.
 
 use alloc::string::String;
+use alloc::sync::Arc;
 use core::sync::atomic::Ordering;
+
+use pv_abi::DomId;
+use pv_abi::errno::Errno;
+use pv_abi::xen::DOMID_SELF;
 
 use pv_guest_kernel::mm::PAGE_SIZE;
 use pv_guest_kernel::mm::frames::FRAMES;
 use pv_guest_kernel::platform::pv::{events, grants, hypercall};
 use pv_guest_kernel::process::{self, Pid};
-use pv_guest_kernel::task::scheduler;
+use pv_guest_kernel::task::{Signal, scheduler};
 use pv_guest_kernel::time::{SECOND_NS, Seconds, now_ns, wall_clock_ns};
 use pv_guest_kernel::{platform, println, task};
 
@@ -52,6 +57,7 @@ pub(super) fn top(_arguments: &[String]) -> i32 {
     };
     let mib = |frames: usize| frames * PAGE_SIZE / (1 << 20);
     println!("memory: {} of {} MiB free", mib(free), mib(all));
+    println!("ramdisk: {} bytes", pv_guest_kernel::ramdisk().len());
     println!("thread switches: {}", scheduler::switches());
     if !platform::is_pv() {
         println!("hypercalls: none, this is a bare machine");
@@ -109,6 +115,48 @@ pub(super) fn run(arguments: &[String]) -> i32 {
             1
         }
     }
+}
+
+/// Events a round of `events` sends unless told otherwise.
+const EVENTS: u64 = 1000;
+
+pub(super) fn send_events(arguments: &[String]) -> i32 {
+    if !platform::is_pv() {
+        println!("events: this is a bare machine");
+        return 1;
+    }
+    let count = arguments
+        .first()
+        .and_then(|count| count.parse().ok())
+        .unwrap_or(EVENTS);
+    match measure_events(count) {
+        Ok(took_ns) => {
+            println!("{count} events in {}", Seconds(took_ns));
+            0
+        }
+        Err(errno) => {
+            println!("events: {errno:?}");
+            1
+        }
+    }
+}
+
+/// Sends events to this domain itself, each when the one before has been seen; the nanoseconds it took.
+fn measure_events(count: u64) -> Result<u64, Errno> {
+    let me = DomId(DOMID_SELF);
+    let near = events::alloc_unbound(me)?;
+    let far = events::bind_interdomain(me, near)?;
+    let seen = Arc::new(Signal::new());
+    events::raise(near, &seen);
+    let start = now_ns();
+    for _ in 0..count {
+        events::notify(far)?;
+        seen.wait();
+    }
+    let took_ns = now_ns() - start;
+    events::close(far)?;
+    events::close(near)?;
+    Ok(took_ns)
 }
 
 pub(super) fn kill(arguments: &[String]) -> i32 {

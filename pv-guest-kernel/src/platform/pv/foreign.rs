@@ -14,6 +14,9 @@ use super::paging;
 use crate::mm::kernel_map::AddressRange;
 use crate::mm::{Entry, EntryFlags, PAGE_SIZE, Pfn};
 
+/// Entries changed in one hypercall.
+const BATCH: usize = 128;
+
 /// Machine frames mapped in a row. Dropping it unmaps them.
 #[derive(Debug)]
 pub struct ForeignMapping {
@@ -66,7 +69,7 @@ impl ForeignMapping {
                 Some(MmuUpdate::normal(paging::entry_address(table, index), bits))
             })
             .collect();
-        for batch in requests.chunks(64) {
+        for batch in requests.chunks(BATCH) {
             paging::mmu_update(batch, owner)?;
         }
         Ok(mapping)
@@ -122,9 +125,14 @@ impl Drop for ForeignMapping {
 }
 
 /// Clears the entries of a range and forgets their translations.
-pub(super) fn unmap(range: &AddressRange) {
-    for page in 0..range.pages() {
-        let addr = range.addr() + page * PAGE_SIZE;
-        let _ = paging::update_va_mapping(addr, 0, xen::UVMF_INVLPG);
+fn unmap(range: &AddressRange) {
+    let requests: Vec<_> = (0..range.pages())
+        .filter_map(|page| AddressRange::slot(range.addr() + page * PAGE_SIZE))
+        .map(|(table, index)| MmuUpdate::normal(paging::entry_address(table, index), 0))
+        .collect();
+    for batch in requests.chunks(BATCH) {
+        paging::mmu_update(batch, DomId(xen::DOMID_SELF))
+            .unwrap_or_else(|errno| panic!("a mapping cannot be cleared: {errno:?}"));
     }
+    paging::flush_all();
 }

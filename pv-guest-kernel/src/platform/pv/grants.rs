@@ -176,22 +176,23 @@ pub fn free_entries() -> usize {
 /// A page that another domain granted, mapped here. Dropping it unmaps it.
 #[derive(Debug)]
 pub struct GrantMapping {
-    range: AddressRange,
+    /// `None` once it is unmapped.
+    range: Option<AddressRange>,
+    addr: usize,
     handle: u32,
-    unmapped: bool,
 }
 
 impl GrantMapping {
     /// The first byte.
     #[must_use]
     pub fn addr(&self) -> usize {
-        self.range.addr()
+        self.addr
     }
 }
 
 impl Drop for GrantMapping {
     fn drop(&mut self) {
-        if !self.unmapped {
+        if self.range.is_some() {
             unmap_batch(core::slice::from_mut(self));
         }
     }
@@ -231,9 +232,9 @@ pub fn map(
             called.map_err(GrantError::Refused)?;
             match answer.status {
                 gnttab::GNTST_OKAY => Ok(GrantMapping {
-                    range,
+                    addr: range.addr(),
+                    range: Some(range),
                     handle: answer.handle,
-                    unmapped: false,
                 }),
                 status => Err(GrantError::Status(status)),
             }
@@ -257,13 +258,15 @@ fn unmap_batch(mappings: &mut [GrantMapping]) {
         .collect();
     let called = operation(gnttab::GNTTABOP_UNMAP_GRANT_REF, &mut batch);
     for (mapping, answer) in mappings.iter_mut().zip(&batch) {
-        mapping.unmapped = true;
+        let range = mapping.range.take();
         if called.is_err() || answer.status != gnttab::GNTST_OKAY {
             log::error!(
                 "grant handle {} does not unmap: {}",
                 mapping.handle,
-                answer.status
+                gnttab::status_message(answer.status)
             );
+            // The page may still be there: nothing else must come to these addresses.
+            core::mem::forget(range);
         }
     }
 }
