@@ -80,6 +80,7 @@ pub fn on_other_system_call<M: Machine>(
 }
 
 /// An exception in the guest.
+#[inline]
 pub fn on_exception<M: Machine>(
     hv: &Hypervisor<M>,
     running: &mut Running,

@@ -208,6 +208,11 @@ pub trait Machine: Sync + Sized + 'static {
 
     /// `CPUID` of the CPU.
     fn cpuid(&self, leaf: u32, subleaf: u32) -> CpuidResult;
+    /// Whether the CPU is Intel's, which has `sysenter` in 64-bit mode.
+    fn is_intel(&self) -> bool {
+        const GENU: u32 = u32::from_le_bytes(*b"Genu");
+        self.cpuid(0, 0).ebx == GENU
+    }
     /// Reads a model-specific register, unless the CPU refuses.
     fn read_msr(&self, msr: u32) -> Option<u64>;
     /// Writes a model-specific register, unless the CPU refuses.

@@ -30,6 +30,7 @@ global_asm!(
     GUEST_CODE32 = const selector::GUEST_CODE32,
     ENTRY_FULL = const ENTRY_FULL,
     SYSCALL_TO_CPU = const SYSCALL_FRAME,
+    EXCEPTION_TO_CPU = const size_of::<Registers>(),
     CPU_KERNEL_MODE = const offset_of!(Cpu, kernel_mode),
     R_ENTRY_VECTOR = const offset_of!(Registers, entry_vector),
     R_RIP = const offset_of!(Registers, rip),
@@ -125,21 +126,38 @@ fn other_system_call(registers: &mut Registers, cpu: &Cpu, how: SystemCall) {
     }
 }
 
-/// An exception in a guest, or an interrupt while it ran.
+/// An exception in a guest, or an interrupt while it ran. The frequent ones have functions of their own, which use fewer
+/// registers and less stack than one for all would.
 #[unsafe(no_mangle)]
-extern "C" fn guest_exception(registers: &mut Registers) {
-    let cpu = Cpu::current();
+extern "C" fn guest_exception(registers: &mut Registers, cpu: &Cpu) {
+    match registers.entry_vector as u8 {
+        6 => exception::<6>(registers, cpu),
+        13 => exception::<13>(registers, cpu),
+        14 => exception::<14>(registers, cpu),
+        vector if vector < 32 => exception::<ANY>(registers, cpu),
+        vector => interrupt(registers, cpu, vector),
+    }
+}
+
+/// Stands for every vector that has no function of its own.
+const ANY: u8 = 0xff;
+
+#[inline(never)]
+fn exception<const VECTOR: u8>(registers: &mut Registers, cpu: &Cpu) {
     let (hv, running) = current(cpu);
-    let vector = registers.entry_vector as u8;
-    let next = if vector < 32 {
-        let address = if vector == 14 { Cr2::read_raw() } else { 0 };
-        let exception = Exception { vector, error_code: registers.error_code, address };
-        entry::on_exception(hv, running, registers, exception)
-    } else {
-        interrupts::handle(hv, vector);
-        entry::before_return(hv, running, registers)
-    };
-    if next != Next::Guest {
+    let vector = if VECTOR == ANY { registers.entry_vector as u8 } else { VECTOR };
+    let address = if vector == 14 { Cr2::read_raw() } else { 0 };
+    let exception = Exception { vector, error_code: registers.error_code, address };
+    if entry::on_exception(hv, running, registers, exception) != Next::Guest {
+        switch(hv, cpu, registers);
+    }
+}
+
+#[inline(never)]
+fn interrupt(registers: &mut Registers, cpu: &Cpu, vector: u8) {
+    let (hv, running) = current(cpu);
+    interrupts::handle(hv, vector);
+    if entry::before_return(hv, running, registers) != Next::Guest {
         switch(hv, cpu, registers);
     }
 }

@@ -189,14 +189,15 @@ exception:
     cld
     CLAC
     mov rdi, rsp
-    mov rbx, rsp
     test byte ptr [rsp + {R_CS}], 3
     jz 3f
-    and rsp, -16
+    lea rsi, [rsp + {EXCEPTION_TO_CPU}]
+    sub rsp, 8                              # aligned to 16 bytes
     call guest_exception
-    mov rsp, rbx
+    add rsp, 8
     jmp guest_return
-3:  and rsp, -16
+3:  mov rbx, rsp
+    and rsp, -16
     call hypervisor_exception
 4:  test rax, rax
     jnz 5f
@@ -205,6 +206,7 @@ exception:
     iretq
 5:  mov rsp, rax                            # a guest's after all: its frame is on the main stack now, 16-byte aligned
     mov rdi, rax
+    lea rsi, [rax + {SYSCALL_TO_CPU}]
     call guest_exception
     jmp guest_return
 

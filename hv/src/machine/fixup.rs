@@ -88,14 +88,22 @@ pub(crate) fn copy_to_guest(to: u64, from: &[u8]) -> Result<(), GuestFault> {
     unsafe { copy::<false>(to, from.as_ptr() as u64, from.len()) }
 }
 
-/// Copies one word, of a register's width; nothing where it faults.
+/// Copies one word of a register's width from or to guest memory; nothing where it faults.
 macro_rules! copy_one {
-    ($to:expr, $from:expr, $width:literal) => {{
+    ($read:ident, $to:expr, $from:expr, $type:ty, $width:literal) => {{
         let refused: u32;
-        asm!(smap_site!("stac"), concat!("2: mov {word", $width, "}, [{from}]"), concat!("4: mov [{to}], {word", $width, "}"),
-            "xor {refused:e}, {refused:e}", "3:", fixup!("2b", "3b"), fixup!("4b", "3b"), smap_site!("clac"),
-            word = out(reg) _, from = in(reg) $from, to = in(reg) $to, refused = inout(reg) 1_u32 => refused,
-            options(nostack));
+        let mut word: $type = 0;
+        if $read {
+            asm!(smap_site!("stac"), concat!("2: mov {word", $width, "}, [{place}]"), "xor {refused:e}, {refused:e}", "3:",
+                fixup!("2b", "3b"), smap_site!("clac"), word = inout(reg) word, place = in(reg) $from,
+                refused = inout(reg) 1_u32 => refused, options(nostack, readonly));
+            ($to as *mut $type).write_unaligned(word);
+        } else {
+            word = ($from as *const $type).read_unaligned();
+            asm!(smap_site!("stac"), concat!("2: mov [{place}], {word", $width, "}"), "xor {refused:e}, {refused:e}", "3:",
+                fixup!("2b", "3b"), smap_site!("clac"), word = in(reg) word, place = in(reg) $to,
+                refused = inout(reg) 1_u32 => refused, options(nostack));
+        }
         (refused == 0).then_some(())
     }};
 }
@@ -112,8 +120,13 @@ unsafe fn copy<const READ: bool>(mut to: u64, mut from: u64, len: usize) -> Resu
         let word = if len < 8 { 4 } else { 8 };
         for offset in [0, len - word] {
             let (to, from) = (to.wrapping_add(offset as u64), from.wrapping_add(offset as u64));
-            // SAFETY: the caller's promise.
-            let copied = if word == 4 { unsafe { copy_one!(to, from, ":e") } } else { unsafe { copy_one!(to, from, "") } };
+            let copied = if word == 4 {
+                // SAFETY: the caller's promise; the word lies within the range.
+                unsafe { copy_one!(READ, to, from, u32, ":e") }
+            } else {
+                // SAFETY: as above.
+                unsafe { copy_one!(READ, to, from, u64, "") }
+            };
             copied.ok_or(guest(to, from))?;
             if len == word {
                 break;

@@ -67,21 +67,29 @@ mod shown {
 }
 
 /// Emulates `CPUID` with the forced-emulation prefix; says whether that is what stood there.
-#[inline]
+#[inline(always)]
 pub(super) fn emulate_forced<M: Machine>(hv: &Hypervisor<M>, running: &Running, registers: &mut Registers) -> bool {
-    let mut bytes = [0; 8];
-    if hv.machine.copy_from_guest(registers.rip, &mut bytes[..FORCED_BYTES as usize]).is_err()
-        || u64::from_le_bytes(bytes) != FORCED
-    {
-        return false;
+    match hv.machine.read_from_guest::<[u8; 4]>(registers.rip) {
+        Ok(start) if u32::from_le_bytes(start) == FORCED as u32 => execute_forced(hv, running, registers),
+        _ => false,
     }
-    registers.rip = registers.rip.wrapping_add(FORCED_BYTES);
+}
+
+/// Emulates `CPUID` if after the first four bytes the prefix goes on.
+#[inline(never)]
+fn execute_forced<M: Machine>(hv: &Hypervisor<M>, running: &Running, registers: &mut Registers) -> bool {
+    let end = registers.rip.wrapping_add(FORCED_BYTES);
+    match hv.machine.read_from_guest::<[u8; 4]>(end.wrapping_sub(4)) {
+        Ok(rest) if u32::from_le_bytes(rest) == (FORCED >> 24) as u32 => {}
+        _ => return false,
+    }
+    registers.rip = end;
     execute(hv, running, registers, true);
     true
 }
 
 /// Executes `CPUID` for the guest.
-#[inline]
+#[inline(always)]
 pub(super) fn execute<M: Machine>(hv: &Hypervisor<M>, running: &Running, registers: &mut Registers, forced: bool) {
     let result = guest_cpuid(hv, running, registers.rax as u32, registers.rcx as u32, forced);
     registers.rax = result.eax.into();
@@ -91,7 +99,7 @@ pub(super) fn execute<M: Machine>(hv: &Hypervisor<M>, running: &Running, registe
 }
 
 /// What the running vCPU sees in a leaf. `forced`: it asks by the prefix.
-#[inline]
+#[inline(always)]
 pub(crate) fn guest_cpuid<M: Machine>(
     hv: &Hypervisor<M>,
     running: &Running,
@@ -121,16 +129,16 @@ pub(crate) fn guest_cpuid<M: Machine>(
 }
 
 /// A leaf as the domain's policy has it, or under the mask of all PV guests where it has none.
+#[inline(always)]
 fn domain_leaf<M: Machine>(hv: &Hypervisor<M>, domain: &Domain, leaf: u32, subleaf: u32) -> CpuidResult {
-    let settings = domain.settings.lock();
-    if settings.cpu_policy.is_empty() {
-        drop(settings);
+    if domain.settings.lock().cpu_policy.is_empty() {
         return visible_leaf(&hv.machine, leaf, subleaf);
     }
-    find(&settings.cpu_policy, leaf, subleaf).unwrap_or_default()
+    find(&domain.settings.lock().cpu_policy, leaf, subleaf).unwrap_or_default()
 }
 
 /// A leaf in a policy.
+#[inline(never)]
 fn find(policy: &[CpuidLeaf], leaf: u32, subleaf: u32) -> Option<CpuidResult> {
     let place = policy
         .binary_search_by_key(&(leaf, subleaf), |entry| (entry.leaf, entry.subleaf))
@@ -141,7 +149,7 @@ fn find(policy: &[CpuidLeaf], leaf: u32, subleaf: u32) -> Option<CpuidResult> {
 }
 
 /// A leaf as PV guests may see it at most.
-#[inline]
+#[inline(always)]
 pub(crate) fn visible_leaf<M: Machine>(machine: &M, leaf: u32, subleaf: u32) -> CpuidResult {
     let host = || machine.cpuid(leaf, subleaf);
     match leaf {
@@ -161,7 +169,7 @@ pub(crate) fn visible_leaf<M: Machine>(machine: &M, leaf: u32, subleaf: u32) -> 
         0x8000_0001 => {
             let host = host();
             let mut edx = host.edx & shown::EXTENDED_EDX;
-            if is_intel(machine) {
+            if machine.is_intel() {
                 edx &= bits([11, 20, 29]);
             }
             CpuidResult { eax: host.eax, ebx: 0, ecx: host.ecx & shown::EXTENDED_ECX, edx }
@@ -179,7 +187,7 @@ pub(crate) fn visible_leaf<M: Machine>(machine: &M, leaf: u32, subleaf: u32) -> 
 fn leaf_1<M: Machine>(machine: &M) -> CpuidResult {
     let host = machine.cpuid(1, 0);
     let mut edx = host.edx & shown::LEAF_1_EDX;
-    if !is_intel(machine) {
+    if !machine.is_intel() {
         edx &= !SEP;
     }
     CpuidResult { eax: host.eax, ebx: host.ebx & 0x00ff_ffff, ecx: host.ecx & shown::LEAF_1_ECX | HYPERVISOR, edx }
@@ -226,12 +234,8 @@ pub(crate) fn xcr0_mask<M: Machine>(machine: &M) -> u64 {
     mask
 }
 
-fn is_intel<M: Machine>(machine: &M) -> bool {
-    const GENU: u32 = 0x756e_6547;
-    machine.cpuid(0, 0).ebx == GENU
-}
-
 /// The hypervisor's own leaves.
+#[inline(never)]
 fn hypervisor_leaf<M: Machine>(hv: &Hypervisor<M>, domain: &Domain, leaf: u32, subleaf: u32) -> CpuidResult {
     let (limit, mode) = {
         let settings = domain.settings.lock();
@@ -300,7 +304,7 @@ fn policy_of<M: Machine>(machine: &M, read: impl Fn(u32, u32) -> CpuidResult) ->
     for leaf in 0..=machine.cpuid(0, 0).eax.min(MAX_BASIC) {
         match leaf {
             4 => (0..6).for_each(|subleaf| push(leaf, Some(subleaf))),
-            7 => (0..2).for_each(|subleaf| push(leaf, Some(subleaf))),
+            7 | 0xb => (0..2).for_each(|subleaf| push(leaf, Some(subleaf))),
             0xd => (0..8).for_each(|subleaf| push(leaf, Some(subleaf))),
             _ => push(leaf, None),
         }

@@ -25,7 +25,7 @@ const INT_BYTES: u64 = 2;
 const SYSCALL_BYTES: u64 = 2;
 
 /// Handles an exception in the guest: emulates, fixes, delivers, or crashes the domain.
-#[inline]
+#[inline(always)]
 pub fn on_exception<M: Machine>(
     hv: &Hypervisor<M>,
     running: &mut Running,
@@ -49,6 +49,7 @@ pub fn on_exception<M: Machine>(
 }
 
 /// #GP: `int n` where the error code names a gate, else perhaps a privileged instruction.
+#[inline(never)]
 fn on_protection<M: Machine>(hv: &Hypervisor<M>, running: &mut Running, registers: &mut Registers, error_code: u32) {
     if error_code & 3 == ERROR_GATE {
         let wanted = software_interrupt(hv, registers, error_code);
