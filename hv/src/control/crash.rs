@@ -20,7 +20,12 @@ use crate::sched;
 
 /// Crashes the calling domain alone: prints its registers, the reason and its last hypercalls; its toolstack is told.
 #[cold]
-pub fn crash<M: Machine>(hv: &Hypervisor<M>, running: &mut Running, registers: &mut Registers, refusal: &Refusal) {
+pub fn crash<M: Machine>(
+    hv: &Hypervisor<M>,
+    running: &mut Running,
+    registers: &mut Registers,
+    refusal: &Refusal,
+) {
     if running.vcpu.domain.lifecycle.lock().shutdown.is_none() {
         let mut report = String::new();
         let _ = describe(&mut report, running, registers, refusal);
@@ -32,7 +37,11 @@ pub fn crash<M: Machine>(hv: &Hypervisor<M>, running: &mut Running, registers: &
 
 /// Prints what the running vCPU was doing, without crashing it: the guest says that it crashed.
 #[cold]
-pub fn report_guest_crash<M: Machine>(hv: &Hypervisor<M>, running: &Running, registers: &Registers) {
+pub fn report_guest_crash<M: Machine>(
+    hv: &Hypervisor<M>,
+    running: &Running,
+    registers: &Registers,
+) {
     let mut report = String::new();
     let refusal = Refusal::crash(crate::rules::control::GUEST_CRASHED);
     let _ = describe(&mut report, running, registers, &refusal);
@@ -44,21 +53,45 @@ fn print<M: Machine>(hv: &Hypervisor<M>, report: &str) {
     hv.console.record(report.as_bytes());
 }
 
-fn describe(out: &mut String, running: &Running, registers: &Registers, refusal: &Refusal) -> core::fmt::Result {
+fn describe(
+    out: &mut String,
+    running: &Running,
+    registers: &Registers,
+    refusal: &Refusal,
+) -> core::fmt::Result {
     let vcpu = &running.vcpu;
     let state = &running.state;
     let mode = if state.kernel_mode { "kernel" } else { "user" };
-    writeln!(out, "(hv) domain {} crashed on vcpu {} in {mode} mode: {}", vcpu.domain.id, vcpu.id, refusal.rule)?;
+    writeln!(
+        out,
+        "(hv) domain {} crashed on vcpu {} in {mode} mode: {}",
+        vcpu.domain.id, vcpu.id, refusal.rule
+    )?;
     if refusal.evidence != crate::refusal::Evidence::None {
         writeln!(out, "(hv)   in the way: {:x?}", refusal.evidence)?;
     }
     let r = registers;
     let rows = [
-        [("rip", r.rip), ("rsp", r.rsp), ("rflags", r.rflags), ("cs", r.cs)],
-        [("rax", r.rax), ("rbx", r.rbx), ("rcx", r.rcx), ("rdx", r.rdx)],
+        [
+            ("rip", r.rip),
+            ("rsp", r.rsp),
+            ("rflags", r.rflags),
+            ("cs", r.cs),
+        ],
+        [
+            ("rax", r.rax),
+            ("rbx", r.rbx),
+            ("rcx", r.rcx),
+            ("rdx", r.rdx),
+        ],
         [("rsi", r.rsi), ("rdi", r.rdi), ("rbp", r.rbp), ("ss", r.ss)],
         [("r8", r.r8), ("r9", r.r9), ("r10", r.r10), ("r11", r.r11)],
-        [("r12", r.r12), ("r13", r.r13), ("r14", r.r14), ("r15", r.r15)],
+        [
+            ("r12", r.r12),
+            ("r13", r.r13),
+            ("r14", r.r14),
+            ("r15", r.r15),
+        ],
     ];
     for row in rows {
         out.push_str("(hv)  ");
@@ -68,17 +101,29 @@ fn describe(out: &mut String, running: &Running, registers: &Registers, refusal:
         out.push('\n');
     }
     let roots = [state.kernel_root, state.user_root].map(|root| root.map_or(0, |mfn| mfn.0));
-    writeln!(out, "(hv)   root tables: kernel {:#x}, user {:#x}; kernel stack {:#x}", roots[0], roots[1], state.kernel_sp)?;
+    writeln!(
+        out,
+        "(hv)   root tables: kernel {:#x}, user {:#x}; kernel stack {:#x}",
+        roots[0], roots[1], state.kernel_sp
+    )?;
     recent_calls(out, running)
 }
 
 fn recent_calls(out: &mut String, running: &Running) -> core::fmt::Result {
     let recent = &running.state.recent;
     let shown = recent.count.min(16);
-    writeln!(out, "(hv)   last {shown} of {} hypercalls, the latest last:", recent.count)?;
+    writeln!(
+        out,
+        "(hv)   last {shown} of {} hypercalls, the latest last:",
+        recent.count
+    )?;
     for back in (1..=shown).rev() {
         let (number, first, second) = recent.calls[((recent.count - back) % 16) as usize];
-        writeln!(out, "(hv)     {}({first:#x}, {second:#x}, ..)", hypercall::name(number))?;
+        writeln!(
+            out,
+            "(hv)     {}({first:#x}, {second:#x}, ..)",
+            hypercall::name(number)
+        )?;
     }
     Ok(())
 }
@@ -97,8 +142,13 @@ pub fn on_shutdown<M: Machine>(hv: &Hypervisor<M>, domain: &Domain, reason: u32)
     };
     let stays = hv.options.no_reboot && action == PowerAction::Reboot;
     let mut line = String::new();
-    let cure = if stays { "; switching off instead (noreboot)" } else { "" };
+    let cure = if stays {
+        "; switching off instead (noreboot)"
+    } else {
+        ""
+    };
     let _ = writeln!(line, "(hv) dom0 {what}{cure}");
     print(hv, &line);
-    hv.machine.power(if stays { PowerAction::Off } else { action });
+    hv.machine
+        .power(if stays { PowerAction::Off } else { action });
 }

@@ -7,12 +7,16 @@
 //! ends. Source: abi-needs of Xen 4.17, §7 (15).
 
 use alloc::sync::Arc;
+use alloc::vec::Vec;
 
 use pv_abi::errno::Errno;
 use pv_abi::xen::VIRQ_DOM_EXC;
 
+use super::permissions::Permissions;
 use super::physdev;
 use crate::domain::{Domain, Vcpu};
+use crate::evtchn::EventChannels;
+use crate::grant::GrantTable;
 use crate::hardware::Machine;
 use crate::refusal::{Evidence, Refusal};
 use crate::rules::control as rule;
@@ -43,7 +47,8 @@ pub enum Step {
 /// `EINVAL` for dom0; another try where work is left.
 pub(crate) fn destroy<M: Machine>(hv: &Hypervisor<M>, domain: &Arc<Domain>) -> Result<(), Refusal> {
     if domain.privileged {
-        return Err(Refusal::errno(Errno::Inval, rule::DESTROY_SELF).with(Evidence::Value(domain.id.0.into())));
+        return Err(Refusal::errno(Errno::Inval, rule::DESTROY_SELF)
+            .with(Evidence::Value(domain.id.0.into())));
     }
     loop {
         let step = domain.settings.lock().destroy_step;
@@ -52,7 +57,12 @@ pub(crate) fn destroy<M: Machine>(hv: &Hypervisor<M>, domain: &Arc<Domain>) -> R
                 begin(hv, domain);
                 true
             }
-            Step::Vcpus => domain.vcpus.get().into_iter().flatten().all(|vcpu| drop_vcpu(hv, vcpu)),
+            Step::Vcpus => domain
+                .vcpus
+                .get()
+                .into_iter()
+                .flatten()
+                .all(|vcpu| drop_vcpu(hv, vcpu)),
             Step::Events => evtchn::close_some(hv, domain),
             Step::Grants => grant::relinquish(hv, domain),
             Step::Frames => frames::relinquish(hv, domain),
@@ -86,10 +96,27 @@ fn drop_vcpu<M: Machine>(hv: &Hypervisor<M>, vcpu: &Arc<Vcpu>) -> bool {
     sched::remove_vcpu(hv, vcpu);
     let (info, _) = vcpu.info_place();
     if info != vcpu.domain.shared_info {
-        vcpu.info.store(vcpu.domain.shared_info.0 << 12, core::sync::atomic::Ordering::Release);
+        vcpu.info.store(
+            vcpu.domain.shared_info.0 << 12,
+            core::sync::atomic::Ordering::Release,
+        );
         frames::put_typed(hv, info);
     }
     true
+}
+
+/// Frees what a domain holds in the hypervisor's own memory. Its vCPUs and it hold each other, so a few hundred bytes of
+/// both stay; nothing leads to them any more.
+fn empty(domain: &Domain) {
+    for vcpu in domain.vcpus.get().into_iter().flatten() {
+        *vcpu.state.lock() = None;
+    }
+    *domain.events.lock() = EventChannels::new(0);
+    *domain.grants.lock() = GrantTable::new(0, 0);
+    *domain.permissions.lock() = Permissions::default();
+    let mut settings = domain.settings.lock();
+    settings.cpu_policy = Vec::new();
+    settings.affinities = Vec::new();
 }
 
 fn advance<M: Machine>(hv: &Hypervisor<M>, domain: &Arc<Domain>, step: Step) {
@@ -103,6 +130,7 @@ fn advance<M: Machine>(hv: &Hypervisor<M>, domain: &Arc<Domain>, step: Step) {
         }
         Step::Frames | Step::Gone => {
             frames::free_shared(hv, domain.shared_info);
+            empty(domain);
             hv.domains.remove(domain.id);
             evtchn::raise_global_virq(hv, VIRQ_DOM_EXC);
             Step::Gone

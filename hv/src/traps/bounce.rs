@@ -38,7 +38,11 @@ pub(super) struct Entry {
 impl From<Callback> for Entry {
     #[inline]
     fn from(callback: Callback) -> Self {
-        Self { address: callback.address, masks_events: callback.masks_events, error_code: None }
+        Self {
+            address: callback.address,
+            masks_events: callback.masks_events,
+            error_code: None,
+        }
     }
 }
 
@@ -61,13 +65,22 @@ pub(super) fn enter<M: Machine>(
 }
 
 #[cold]
-fn fail<M: Machine>(hv: &Hypervisor<M>, running: &mut Running, registers: &mut Registers, refusal: Refusal) {
+fn fail<M: Machine>(
+    hv: &Hypervisor<M>,
+    running: &mut Running,
+    registers: &mut Registers,
+    refusal: Refusal,
+) {
     control::crash(hv, running, registers, &refusal);
 }
 
 /// Makes the guest run its kernel; gives the stack the kernel continues on, and what its cs showed.
 #[inline]
-fn to_kernel<M: Machine>(hv: &Hypervisor<M>, running: &mut Running, registers: &Registers) -> (u64, u64) {
+fn to_kernel<M: Machine>(
+    hv: &Hypervisor<M>,
+    running: &mut Running,
+    registers: &Registers,
+) -> (u64, u64) {
     let state = &mut *running.state;
     if state.kernel_mode {
         return (registers.rsp, registers.cs & 0xfffc);
@@ -95,7 +108,9 @@ fn shown_flags(running: &Running, rflags: u64, mask: u8) -> u64 {
     if mask == 0 {
         shown |= flags::IF;
     }
-    if running.vcpu.domain.assists.load(Ordering::Relaxed) & 1 << VMASST_TYPE_ARCHITECTURAL_IOPL != 0 {
+    if running.vcpu.domain.assists.load(Ordering::Relaxed) & 1 << VMASST_TYPE_ARCHITECTURAL_IOPL
+        != 0
+    {
         shown |= u64::from(running.state.iopl) << 12;
     }
     shown
@@ -115,8 +130,15 @@ fn push<M: Machine>(
     let top = stack & !15;
     let place = match entry.error_code {
         None => {
-            let frame =
-                [registers.rcx, registers.r11, registers.rip, cs, rflags, registers.rsp, registers.ss & 0xffff];
+            let frame = [
+                registers.rcx,
+                registers.r11,
+                registers.rip,
+                cs,
+                rflags,
+                registers.rsp,
+                registers.ss & 0xffff,
+            ];
             put(hv, top, &frame)?
         }
         Some(code) => {
@@ -139,7 +161,11 @@ fn push<M: Machine>(
 
 /// Pushes a frame; gives the stack pointer below it.
 #[inline]
-fn put<M: Machine, const WORDS: usize>(hv: &Hypervisor<M>, top: u64, frame: &[u64; WORDS]) -> Result<u64, Refusal> {
+fn put<M: Machine, const WORDS: usize>(
+    hv: &Hypervisor<M>,
+    top: u64,
+    frame: &[u64; WORDS],
+) -> Result<u64, Refusal> {
     use zerocopy::IntoBytes;
     let place = top.wrapping_sub(size_of::<[u64; WORDS]>() as u64);
     match hv.machine.copy_to_guest(place, frame.as_bytes()) {
@@ -169,7 +195,12 @@ fn go(registers: &mut Registers, stack: u64, address: u64) {
 
 /// Enters the failsafe callback after a segment register could not be loaded: the frame also holds ds, es, fs and gs as
 /// they should have been, between r11 and rip.
-pub fn enter_failsafe<M: Machine>(hv: &Hypervisor<M>, running: &mut Running, registers: &mut Registers, wanted: [u16; 4]) {
+pub fn enter_failsafe<M: Machine>(
+    hv: &Hypervisor<M>,
+    running: &mut Running,
+    registers: &mut Registers,
+    wanted: [u16; 4],
+) {
     let callback = running.state.callbacks.failsafe;
     if callback.address == 0 {
         return fail(hv, running, registers, Refusal::crash(rule::BAD_SELECTOR));

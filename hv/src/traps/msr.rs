@@ -41,8 +41,11 @@ const SVME: u64 = 1 << 12;
 /// Reads a register for the guest's kernel; none for #GP.
 pub(super) fn read<M: Machine>(hv: &Hypervisor<M>, running: &Running, msr: u32) -> Option<u64> {
     let machine = &hv.machine;
-    let [fs_base, gs_base, user_gs_base] =
-        if matches!(msr, FS_BASE..=KERNEL_GS_BASE) { machine.segment_bases(&running.state) } else { [0; 3] };
+    let [fs_base, gs_base, user_gs_base] = if matches!(msr, FS_BASE..=KERNEL_GS_BASE) {
+        machine.segment_bases(&running.state)
+    } else {
+        [0; 3]
+    };
     match msr {
         FS_BASE => Some(fs_base),
         GS_BASE => Some(gs_base),
@@ -54,7 +57,7 @@ pub(super) fn read<M: Machine>(hv: &Hypervisor<M>, running: &Running, msr: u32) 
         MICROCODE_SIGNATURE | PLATFORM_ID | MISC_ENABLE => machine.read_msr(msr),
         MACHINE_CHECK_CAPABILITY => Some(BANKS.into()),
         MACHINE_CHECK_STATUS => Some(0),
-        FIRST_BANK..=LAST_BANK => Some(if msr % 4 == 0 { u64::MAX } else { 0 }),
+        FIRST_BANK..=LAST_BANK => Some(if msr.is_multiple_of(4) { u64::MAX } else { 0 }),
         AMD_HARDWARE_CONFIGURATION => machine.read_msr(msr).map(|_| 0),
         AMD_DECODE_CONFIGURATION => machine.read_msr(msr).map(|value| value & 2),
         msr if AMD_COUNTERS.contains(&msr) => machine.read_msr(msr).map(|_| 0),
@@ -75,7 +78,12 @@ fn read_unknown<M: Machine>(hv: &Hypervisor<M>, running: &Running, msr: u32) -> 
 }
 
 /// Writes a register for the guest's kernel; none for #GP.
-pub(super) fn write<M: Machine>(hv: &Hypervisor<M>, running: &mut Running, msr: u32, value: u64) -> Option<()> {
+pub(super) fn write<M: Machine>(
+    hv: &Hypervisor<M>,
+    running: &mut Running,
+    msr: u32,
+    value: u64,
+) -> Option<()> {
     let which = match msr {
         FS_BASE => SEGBASE_FS,
         GS_BASE => SEGBASE_GS_KERNEL,
@@ -85,19 +93,27 @@ pub(super) fn write<M: Machine>(hv: &Hypervisor<M>, running: &mut Running, msr: 
     if !is_canonical(value) {
         return None;
     }
-    hv.machine.set_segment_base(&mut running.state, which, value);
+    hv.machine
+        .set_segment_base(&mut running.state, which, value);
     Some(())
 }
 
-fn write_other<M: Machine>(hv: &Hypervisor<M>, running: &Running, msr: u32, value: u64) -> Option<()> {
+fn write_other<M: Machine>(
+    hv: &Hypervisor<M>,
+    running: &Running,
+    msr: u32,
+    value: u64,
+) -> Option<()> {
     let unchanged = |current: Option<u64>| (current == Some(value)).then_some(());
     match msr {
         EFER | APIC_BASE | PAGE_ATTRIBUTES | MISC_ENABLE => unchanged(read(hv, running, msr)),
         MICROCODE_SIGNATURE | AMD_HARDWARE_CONFIGURATION | AMD_DECODE_CONFIGURATION => Some(()),
-        FIRST_BANK..=LAST_BANK if msr % 4 == 0 => Some(()),
+        FIRST_BANK..=LAST_BANK if msr.is_multiple_of(4) => Some(()),
         MACHINE_CHECK_STATUS | FIRST_BANK..=LAST_BANK => (value == 0).then_some(()),
         msr if AMD_COUNTERS.contains(&msr) => hv.machine.read_msr(msr).map(|_| ()),
-        _ if running.vcpu.domain.settings.lock().relaxed_msrs => hv.machine.read_msr(msr).map(|_| ()),
+        _ if running.vcpu.domain.settings.lock().relaxed_msrs => {
+            hv.machine.read_msr(msr).map(|_| ())
+        }
         _ => None,
     }
 }

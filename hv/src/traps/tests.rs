@@ -1,11 +1,12 @@
 //! The room's rules, on guests of a fake machine.
 
 use pv_abi::arch::{
-    FLAT_KERNEL_CS, FLAT_KERNEL_SS, HYPERVISOR_VIRT_START, IretContext, SEGBASE_FS, TrapInfo, VGCF_IN_SYSCALL,
+    FLAT_KERNEL_CS, FLAT_KERNEL_SS, HYPERVISOR_VIRT_START, IretContext, SEGBASE_FS, TrapInfo,
+    VGCF_IN_SYSCALL,
 };
 use pv_abi::callback::{
-    CALLBACKOP_REGISTER, CALLBACKOP_UNREGISTER, CALLBACKTYPE_EVENT, CALLBACKTYPE_FAILSAFE, CALLBACKTYPE_NMI,
-    CALLBACKTYPE_SYSCALL, CallbackRegister, CallbackUnregister,
+    CALLBACKOP_REGISTER, CALLBACKOP_UNREGISTER, CALLBACKTYPE_EVENT, CALLBACKTYPE_FAILSAFE,
+    CALLBACKTYPE_NMI, CALLBACKTYPE_SYSCALL, CallbackRegister, CallbackUnregister,
 };
 use pv_abi::errno::Errno;
 use pv_abi::sched::SHUTDOWN_CRASH;
@@ -53,7 +54,11 @@ fn mask(bed: &Bed, guest: &Guest) -> u8 {
 }
 
 fn raise(bed: &Bed, guest: &mut Guest, vector: u8, error_code: u32, address: u64) {
-    let exception = Exception { vector, error_code, address };
+    let exception = Exception {
+        vector,
+        error_code,
+        address,
+    };
     on_exception(&bed.hv, &mut guest.running, &mut guest.registers, exception);
 }
 
@@ -115,9 +120,30 @@ fn an_exception_and_its_iret_leave_the_guest_as_it_was() {
     assert_eq!(guest.registers.rsp % 16, 8);
     let cs = u64::from(FLAT_KERNEL_CS & !3);
     let frame = stack::<7>(&bed, &guest);
-    assert_eq!(frame, [2, 3, before.rip, cs, flags::IF | flags::ALWAYS, before.rsp, FLAT_KERNEL_SS.into()]);
+    assert_eq!(
+        frame,
+        [
+            2,
+            3,
+            before.rip,
+            cs,
+            flags::IF | flags::ALWAYS,
+            before.rsp,
+            FLAT_KERNEL_SS.into()
+        ]
+    );
     let [rcx, r11, rip, cs, rflags, rsp, ss] = frame;
-    let back = IretContext { rax: 1, r11, rcx, flags: 0, rip, cs, rflags, rsp, ss };
+    let back = IretContext {
+        rax: 1,
+        r11,
+        rcx,
+        flags: 0,
+        rip,
+        cs,
+        rflags,
+        rsp,
+        ss,
+    };
     let place = guest.address(2);
     guest.write(&bed, place, &back);
     guest.registers.rsp = place;
@@ -167,7 +193,10 @@ fn an_entry_clears_the_flags_that_would_trip_the_kernel() {
     let mut guest = ready(&bed, 1);
     guest.registers.rflags |= flags::TF | flags::NT | flags::RF | flags::AC;
     raise(&bed, &mut guest, 3, 0, 0);
-    assert_eq!(guest.registers.rflags & (flags::TF | flags::NT | flags::RF | flags::AC), 0);
+    assert_eq!(
+        guest.registers.rflags & (flags::TF | flags::NT | flags::RF | flags::AC),
+        0
+    );
     assert_eq!(guest.registers.entry_vector, ENTRY_SYSCALL);
 }
 
@@ -204,10 +233,19 @@ fn a_stack_that_cannot_be_written_crashes_its_domain_alone() {
 fn a_crash_prints_registers_and_the_last_hypercalls() {
     let bed = Bed::new(64);
     let mut guest = ready(&bed, 1);
-    guest.call(&bed, number::HYPERVISOR_STACK_SWITCH, [0xe02b, 0x1234, 0, 0, 0]);
+    guest.call(
+        &bed,
+        number::HYPERVISOR_STACK_SWITCH,
+        [0xe02b, 0x1234, 0, 0, 0],
+    );
     raise(&bed, &mut guest, 4, 0, 0);
     let console = String::from_utf8(bed.hv.machine.take_console()).unwrap();
-    for part in ["d1 crashed", "TRP-01", "rip", "stack_switch(0xe02b, 0x1234, ..)"] {
+    for part in [
+        "d1 crashed",
+        "TRP-01",
+        "rip",
+        "stack_switch(0xe02b, 0x1234, ..)",
+    ] {
         assert!(console.contains(part), "{part} in {console}");
     }
 }
@@ -221,7 +259,14 @@ fn iret_without_a_frame_or_without_user_tables_crashes() {
     assert_crashed(&bed, &guest, rule::IRET_FRAME);
     let mut guest = ready(&bed, 2);
     let place = guest.address(2);
-    guest.write(&bed, place, &IretContext { cs: 0x33, ..IretContext::default() });
+    guest.write(
+        &bed,
+        place,
+        &IretContext {
+            cs: 0x33,
+            ..IretContext::default()
+        },
+    );
     guest.registers.rsp = place;
     guest.call(&bed, number::HYPERVISOR_IRET, [0; 5]);
     assert_crashed(&bed, &guest, rule::IRET_TO_USER_WITHOUT_TABLES);
@@ -242,7 +287,10 @@ fn iret_sets_the_mask_and_never_the_real_privileges() {
     guest.registers.rsp = place;
     guest.call(&bed, number::HYPERVISOR_IRET, [0; 5]);
     assert_eq!(mask(&bed, &guest), 1);
-    assert_eq!(guest.registers.rflags, flags::IF | flags::DF | flags::ALWAYS);
+    assert_eq!(
+        guest.registers.rflags,
+        flags::IF | flags::DF | flags::ALWAYS
+    );
     assert_eq!((guest.registers.cs, guest.registers.ss), (0xe033, 3));
     assert_eq!(guest.registers.entry_vector, ENTRY_SYSCALL);
 }
@@ -296,7 +344,10 @@ fn the_forced_prefix_executes_cpuid_in_kernel_and_user() {
         raise(&bed, &mut guest, vector::INVALID_OPCODE, 0, 0);
         assert!(emulated(&guest, 7));
         let r = &guest.registers;
-        assert_eq!([r.rax, r.rbx, r.rcx, r.rdx], [0x4000_0005, 0x566e_6558, 0x6558_4d4d, 0x4d4d_566e]);
+        assert_eq!(
+            [r.rax, r.rbx, r.rcx, r.rdx],
+            [0x4000_0005, 0x566e_6558, 0x6558_4d4d, 0x4d4d_566e]
+        );
     }
 }
 
@@ -315,7 +366,14 @@ fn the_prefix_at_the_end_of_memory_is_just_an_invalid_opcode() {
 fn osxsave_follows_the_guest_but_for_the_prefix_in_its_kernel() {
     let bed = Bed::new(64);
     let mut guest = ready(&bed, 1);
-    bed.hv.machine.set_cpuid(1, 0, CpuidResult { ecx: 1 << 26 | 1 << 27, ..Default::default() });
+    bed.hv.machine.set_cpuid(
+        1,
+        0,
+        CpuidResult {
+            ecx: 1 << 26 | 1 << 27,
+            ..Default::default()
+        },
+    );
     let osxsave = |guest: &Guest, forced| {
         cpuid::guest_cpuid(&bed.hv, &guest.running, 1, 0, forced).ecx & 1 << 27 != 0
     };
@@ -349,9 +407,17 @@ fn only_ts_of_cr0_can_change() {
     assert!(emulated(&guest, 3) && guest.running.state.task_switched);
     execute(&bed, &mut guest, &[0x0f, 0x06]);
     assert!(emulated(&guest, 2) && !guest.running.state.task_switched);
-    let told: Vec<Event> =
-        bed.hv.machine.take_events().into_iter().filter(|event| matches!(event, Event::TaskSwitched(_))).collect();
-    assert_eq!(told, [Event::TaskSwitched(true), Event::TaskSwitched(false)]);
+    let told: Vec<Event> = bed
+        .hv
+        .machine
+        .take_events()
+        .into_iter()
+        .filter(|event| matches!(event, Event::TaskSwitched(_)))
+        .collect();
+    assert_eq!(
+        told,
+        [Event::TaskSwitched(true), Event::TaskSwitched(false)]
+    );
     guest.registers.rax = 0x8005_0033 & !(1 << 16);
     execute(&bed, &mut guest, &[0x0f, 0x22, 0xc0]);
     assert_eq!(guest.registers.rip, HANDLER + 13);
@@ -369,7 +435,13 @@ fn cr4_takes_what_it_may_and_drops_the_rest() {
 
 #[test]
 fn users_execute_nothing_privileged() {
-    for bytes in [&[0x0f, 0x20, 0xc0][..], &[0x0f, 0x32], &[0x0f, 0x06], &[0xfa], &[0xec]] {
+    for bytes in [
+        &[0x0f, 0x20, 0xc0][..],
+        &[0x0f, 0x32],
+        &[0x0f, 0x06],
+        &[0xfa],
+        &[0xec],
+    ] {
         let bed = Bed::new(64);
         let mut guest = ready(&bed, 1);
         guest.running.state.kernel_mode = false;
@@ -390,11 +462,17 @@ fn a_kernel_sets_its_gs_base_before_it_has_any_handler() {
     guest.registers.rdx = 0xffff_ffff;
     execute(&bed, &mut guest, &[0x0f, 0x30]);
     assert!(emulated(&guest, 2));
-    assert_eq!(guest.running.state.segments.gs_base_kernel, 0xffff_ffff_8123_4000);
+    assert_eq!(
+        guest.running.state.segments.gs_base_kernel,
+        0xffff_ffff_8123_4000
+    );
     guest.registers.rcx = 0x1234;
     bed.hv.machine.set_msr(0x1234, 7);
     execute(&bed, &mut guest, &[0x0f, 0x32]);
-    assert!(emulated(&guest, 2), "a read before there is a handler gives zero");
+    assert!(
+        emulated(&guest, 2),
+        "a read before there is a handler gives zero"
+    );
     assert_eq!((guest.registers.rax, guest.registers.rdx), (0, 0));
 }
 
@@ -404,10 +482,19 @@ fn registers_outside_of_the_policy_fault() {
     let mut guest = ready(&bed, 1);
     bed.hv.machine.set_msr(0x1234, 7);
     bed.hv.machine.set_msr(0xc000_0080, 0x1d01);
-    for (msr, value) in [(0x277, 0x0000_0501_0007_0406), (0x1b, 0xfee0_0900), (0xc000_0080, 0x0d01), (0x179, 2)] {
+    for (msr, value) in [
+        (0x277, 0x0000_0501_0007_0406),
+        (0x1b, 0xfee0_0900),
+        (0xc000_0080, 0x0d01),
+        (0x179, 2),
+    ] {
         guest.registers.rcx = msr;
         execute(&bed, &mut guest, &[0x0f, 0x32]);
-        assert_eq!(guest.registers.rdx << 32 | guest.registers.rax, value, "{msr:x}");
+        assert_eq!(
+            guest.registers.rdx << 32 | guest.registers.rax,
+            value,
+            "{msr:x}"
+        );
     }
     for bytes in [[0x0f, 0x32], [0x0f, 0x30]] {
         guest.registers.rcx = 0x1234;
@@ -419,7 +506,11 @@ fn registers_outside_of_the_policy_fault() {
     guest.registers.rdx = 0x8000_0000;
     guest.registers.rsp = guest.address(STACK) + 0x800;
     execute(&bed, &mut guest, &[0x0f, 0x30]);
-    assert_eq!(guest.registers.rip, HANDLER + 13, "a base that is not canonical");
+    assert_eq!(
+        guest.registers.rip,
+        HANDLER + 13,
+        "a base that is not canonical"
+    );
 }
 
 #[test]
@@ -439,12 +530,20 @@ fn ports_need_privilege_and_read_as_ones_where_nobody_answers() {
     execute(&bed, &mut guest, &[0xef]);
     guest.registers.rax = 0;
     execute(&bed, &mut guest, &[0xed]);
-    assert_eq!(guest.registers.rax, 0x8000_1000, "the address register is a latch of the domain");
+    assert_eq!(
+        guest.registers.rax, 0x8000_1000,
+        "the address register is a latch of the domain"
+    );
     guest.registers.rdx = 0xcfc;
     execute(&bed, &mut guest, &[0xed]);
     assert_eq!(guest.registers.rax, 0xffff_ffff, "and leads nowhere");
     let reached = bed.hv.machine.take_events();
-    assert!(!reached.iter().any(|event| matches!(event, Event::PortRead(..) | Event::PortWrite(..))), "{reached:?}");
+    assert!(
+        !reached
+            .iter()
+            .any(|event| matches!(event, Event::PortRead(..) | Event::PortWrite(..))),
+        "{reached:?}"
+    );
 }
 
 #[test]
@@ -475,7 +574,10 @@ fn dom0_reaches_configuration_space_and_devices() {
     guest.registers.rdx = 0xcfe;
     execute(&bed, &mut guest, &[0x66, 0xed]);
     assert_eq!(guest.registers.rax & 0xffff, 0x1af4);
-    let expected = [Event::PortWrite(0xcf8, 4, 0x8000_1004), Event::PortRead(0xcfe, 2)];
+    let expected = [
+        Event::PortWrite(0xcf8, 4, 0x8000_1004),
+        Event::PortRead(0xcfe, 2),
+    ];
     let events = bed.hv.machine.take_events();
     assert!(events.ends_with(&expected), "{events:?}");
     bed.hv.machine.set_port(0xc010, 7);
@@ -493,14 +595,20 @@ fn string_output_goes_on_in_batches_and_faults_where_memory_ends() {
     guest.registers.rsi = guest.address(4);
     guest.registers.rcx = 100;
     execute(&bed, &mut guest, &[0xf3, 0x6e]);
-    assert_eq!((guest.registers.rcx, guest.registers.rip), (36, guest.address(CODE)));
+    assert_eq!(
+        (guest.registers.rcx, guest.registers.rip),
+        (36, guest.address(CODE))
+    );
     execute(&bed, &mut guest, &[0xf3, 0x6e]);
     assert!(emulated(&guest, 2));
     assert_eq!(guest.registers.rsi, guest.address(4) + 100);
     guest.registers.rsi = guest.address(7) + 0xfff;
     guest.registers.rcx = 2;
     execute(&bed, &mut guest, &[0xf3, 0x6e]);
-    assert_eq!((guest.registers.rip, guest.registers.rcx), (HANDLER + 14, 1));
+    assert_eq!(
+        (guest.registers.rip, guest.registers.rcx),
+        (HANDLER + 14, 1)
+    );
 }
 
 #[test]
@@ -521,9 +629,15 @@ fn a_page_fault_shows_its_address_and_whose_it_was() {
     let mut guest = ready(&bed, 1);
     raise(&bed, &mut guest, vector::PAGE_FAULT, 6, 0xdead_b000);
     let (frame, offset) = guest.running.vcpu.info_place();
-    assert_eq!(bed.hv.machine.read_word(frame, (offset + 16) / 8), 0xdead_b000);
+    assert_eq!(
+        bed.hv.machine.read_word(frame, (offset + 16) / 8),
+        0xdead_b000
+    );
     let [_, _, code, ..] = stack::<8>(&bed, &guest);
-    assert_eq!(code, 2, "the fault is the kernel's, though it came from ring 3");
+    assert_eq!(
+        code, 2,
+        "the fault is the kernel's, though it came from ring 3"
+    );
 }
 
 #[test]
@@ -539,7 +653,9 @@ fn a_fault_that_the_tables_do_not_explain_is_not_the_guests() {
     guest.running.state.user_root = None;
     guest.running.state.kernel_mode = true;
     let l1 = guest.tables[3];
-    bed.hv.machine.write_word(l1, 6, entry::to(guest.frames[5], false));
+    bed.hv
+        .machine
+        .write_word(l1, 6, entry::to(guest.frames[5], false));
     let address = guest.address(5);
     raise(&bed, &mut guest, vector::PAGE_FAULT, 7, address);
     assert_eq!(guest.registers.rip, HANDLER + 14);
@@ -563,12 +679,22 @@ fn a_system_call_without_a_callback_does_not_exist() {
     guest.running.state.kernel_sp = guest.address(3) + 0x1000;
     let after = guest.registers.rip + 2;
     guest.registers.rip = after;
-    enter_system_call(&bed.hv, &mut guest.running, &mut guest.registers, SystemCall::Syscall64);
+    enter_system_call(
+        &bed.hv,
+        &mut guest.running,
+        &mut guest.registers,
+        SystemCall::Syscall64,
+    );
     assert_eq!(guest.registers.rip, HANDLER + 6);
     let [_, _, rip, ..] = stack::<7>(&bed, &guest);
     assert_eq!(rip, after - 2);
     guest.running.state.kernel_mode = false;
-    enter_system_call(&bed.hv, &mut guest.running, &mut guest.registers, SystemCall::Sysenter);
+    enter_system_call(
+        &bed.hv,
+        &mut guest.running,
+        &mut guest.registers,
+        SystemCall::Sysenter,
+    );
     assert_eq!(guest.registers.rip, HANDLER + 13);
 }
 
@@ -576,10 +702,18 @@ fn a_system_call_without_a_callback_does_not_exist() {
 fn a_system_call_enters_the_callback_on_the_kernel_stack() {
     let bed = Bed::new(64);
     let mut guest = ready(&bed, 1);
-    guest.running.state.callbacks.syscall = Callback { address: HANDLER, masks_events: true };
+    guest.running.state.callbacks.syscall = Callback {
+        address: HANDLER,
+        masks_events: true,
+    };
     guest.running.state.kernel_mode = false;
     guest.running.state.kernel_sp = guest.address(3) + 0x1000;
-    enter_system_call(&bed.hv, &mut guest.running, &mut guest.registers, SystemCall::Syscall64);
+    enter_system_call(
+        &bed.hv,
+        &mut guest.running,
+        &mut guest.registers,
+        SystemCall::Syscall64,
+    );
     assert_eq!((guest.registers.rip, mask(&bed, &guest)), (HANDLER, 1));
 }
 
@@ -587,7 +721,10 @@ fn a_system_call_enters_the_callback_on_the_kernel_stack() {
 fn an_upcall_without_a_callback_crashes() {
     let bed = Bed::new(64);
     let mut guest = ready(&bed, 1);
-    guest.running.state.callbacks.event = Callback { address: HANDLER, masks_events: true };
+    guest.running.state.callbacks.event = Callback {
+        address: HANDLER,
+        masks_events: true,
+    };
     deliver_upcall(&bed.hv, &mut guest.running, &mut guest.registers);
     assert_eq!((guest.registers.rip, mask(&bed, &guest)), (HANDLER, 1));
     guest.running.state.callbacks.event.address = 0;
@@ -599,14 +736,27 @@ fn an_upcall_without_a_callback_crashes() {
 fn a_bad_segment_enters_the_failsafe_callback_with_all_four() {
     let bed = Bed::new(64);
     let mut guest = ready(&bed, 1);
-    guest.running.state.callbacks.failsafe = Callback { address: HANDLER, masks_events: true };
+    guest.running.state.callbacks.failsafe = Callback {
+        address: HANDLER,
+        masks_events: true,
+    };
     let rip = guest.registers.rip;
-    enter_failsafe(&bed.hv, &mut guest.running, &mut guest.registers, [1, 2, 3, 4]);
+    enter_failsafe(
+        &bed.hv,
+        &mut guest.running,
+        &mut guest.registers,
+        [1, 2, 3, 4],
+    );
     assert_eq!(guest.registers.rip, HANDLER);
     let words = stack::<11>(&bed, &guest);
     assert_eq!(words[2..7], [1, 2, 3, 4, rip]);
     guest.running.state.callbacks.failsafe.address = 0;
-    enter_failsafe(&bed.hv, &mut guest.running, &mut guest.registers, [1, 2, 3, 4]);
+    enter_failsafe(
+        &bed.hv,
+        &mut guest.running,
+        &mut guest.registers,
+        [1, 2, 3, 4],
+    );
     assert_crashed(&bed, &guest, rule::BAD_SELECTOR);
 }
 
@@ -614,9 +764,27 @@ fn a_bad_segment_enters_the_failsafe_callback_with_all_four() {
 fn a_second_nmi_waits_for_the_iret_of_the_first() {
     let bed = Bed::new(64);
     let mut guest = ready(&bed, 1);
-    let wanted = CallbackRegister { type_: CALLBACKTYPE_NMI, address: HANDLER, ..CallbackRegister::default() };
-    assert_eq!(guest.call_with(&bed, number::HYPERVISOR_CALLBACK_OP, CALLBACKOP_REGISTER, &mut { wanted }), 0);
-    let pend = |guest: &Guest| guest.running.vcpu.nmi_pending.store(1, core::sync::atomic::Ordering::Release);
+    let wanted = CallbackRegister {
+        type_: CALLBACKTYPE_NMI,
+        address: HANDLER,
+        ..CallbackRegister::default()
+    };
+    assert_eq!(
+        guest.call_with(
+            &bed,
+            number::HYPERVISOR_CALLBACK_OP,
+            CALLBACKOP_REGISTER,
+            &mut { wanted }
+        ),
+        0
+    );
+    let pend = |guest: &Guest| {
+        guest
+            .running
+            .vcpu
+            .nmi_pending
+            .store(1, core::sync::atomic::Ordering::Release)
+    };
     pend(&guest);
     guest.registers.rsp = guest.address(STACK) + 0x800;
     deliver_nmi(&bed.hv, &mut guest.running, &mut guest.registers);
@@ -626,10 +794,25 @@ fn a_second_nmi_waits_for_the_iret_of_the_first() {
     deliver_nmi(&bed.hv, &mut guest.running, &mut guest.registers);
     assert_eq!(guest.registers.rip, 0);
     let place = guest.address(2);
-    guest.write(&bed, place, &IretContext { cs: 0xe030, ..IretContext::default() });
+    guest.write(
+        &bed,
+        place,
+        &IretContext {
+            cs: 0xe030,
+            ..IretContext::default()
+        },
+    );
     guest.registers.rsp = place;
     guest.call(&bed, number::HYPERVISOR_IRET, [0; 5]);
-    assert!(guest.running.vcpu.work.load(core::sync::atomic::Ordering::Acquire) & work::NMI != 0);
+    assert!(
+        guest
+            .running
+            .vcpu
+            .work
+            .load(core::sync::atomic::Ordering::Acquire)
+            & work::NMI
+            != 0
+    );
 }
 
 #[test]
@@ -637,16 +820,32 @@ fn a_trap_table_is_taken_entry_by_entry_and_goes_on_after_an_interrupt() {
     let bed = Bed::new(64);
     let mut guest = ready(&bed, 1);
     let place = guest.address(4);
-    let list = [TrapInfo::new(3, 3, true, 0x10, HANDLER), TrapInfo::new(14, 0, false, 0x10, HANDLER + 1), TrapInfo::default()];
+    let list = [
+        TrapInfo::new(3, 3, true, 0x10, HANDLER),
+        TrapInfo::new(14, 0, false, 0x10, HANDLER + 1),
+        TrapInfo::default(),
+    ];
     guest.write(&bed, place, list.as_bytes());
     bed.hv.machine.interrupt_after(Some(0));
-    assert_eq!(guest.call(&bed, number::HYPERVISOR_SET_TRAP_TABLE, [place, 0, 0, 0, 0]), 0);
+    assert_eq!(
+        guest.call(&bed, number::HYPERVISOR_SET_TRAP_TABLE, [place, 0, 0, 0, 0]),
+        0
+    );
     assert_eq!(guest.continued, 2);
     let traps = &guest.running.state.traps;
-    assert_eq!((traps[3].flags, traps[3].cs, traps[14].address), (7, 0x13, HANDLER + 1));
-    assert_eq!(guest.call(&bed, number::HYPERVISOR_SET_TRAP_TABLE, [0; 5]), 0);
+    assert_eq!(
+        (traps[3].flags, traps[3].cs, traps[14].address),
+        (7, 0x13, HANDLER + 1)
+    );
+    assert_eq!(
+        guest.call(&bed, number::HYPERVISOR_SET_TRAP_TABLE, [0; 5]),
+        0
+    );
     assert_eq!(guest.running.state.traps[3].address, 0);
-    let bad = [TrapInfo::new(3, 3, true, 0x10, 1 << 47), TrapInfo::default()];
+    let bad = [
+        TrapInfo::new(3, 3, true, 0x10, 1 << 47),
+        TrapInfo::default(),
+    ];
     guest.write(&bed, place, bad.as_bytes());
     let refused = refusal(&bed, &mut guest, set_trap_table, [place, 0, 0, 0, 0]);
     assert_eq!(refused, (rule::NON_CANONICAL, Some(Errno::Inval)));
@@ -656,32 +855,96 @@ fn a_trap_table_is_taken_entry_by_entry_and_goes_on_after_an_interrupt() {
 fn callbacks_are_registered_by_type_and_only_the_nmis_goes_away() {
     let bed = Bed::new(64);
     let mut guest = ready(&bed, 1);
-    for kind in [CALLBACKTYPE_EVENT, CALLBACKTYPE_FAILSAFE, CALLBACKTYPE_SYSCALL] {
-        let wanted = CallbackRegister { type_: kind, flags: 1, address: HANDLER + u64::from(kind), ..Default::default() };
-        assert_eq!(guest.call_with(&bed, number::HYPERVISOR_CALLBACK_OP, CALLBACKOP_REGISTER, &mut { wanted }), 0);
+    for kind in [
+        CALLBACKTYPE_EVENT,
+        CALLBACKTYPE_FAILSAFE,
+        CALLBACKTYPE_SYSCALL,
+    ] {
+        let wanted = CallbackRegister {
+            type_: kind,
+            flags: 1,
+            address: HANDLER + u64::from(kind),
+            ..Default::default()
+        };
+        assert_eq!(
+            guest.call_with(
+                &bed,
+                number::HYPERVISOR_CALLBACK_OP,
+                CALLBACKOP_REGISTER,
+                &mut { wanted }
+            ),
+            0
+        );
     }
     let callbacks = guest.running.state.callbacks;
-    assert_eq!(callbacks.failsafe, Callback { address: HANDLER + 1, masks_events: true });
+    assert_eq!(
+        callbacks.failsafe,
+        Callback {
+            address: HANDLER + 1,
+            masks_events: true
+        }
+    );
     let place = guest.address(4);
     let refused = |guest: &mut Guest, command: u32, type_: u16, address: u64| {
-        guest.write(&bed, place, &CallbackRegister { type_, address, ..CallbackRegister::default() });
+        guest.write(
+            &bed,
+            place,
+            &CallbackRegister {
+                type_,
+                address,
+                ..CallbackRegister::default()
+            },
+        );
         refusal(&bed, guest, callback_op, [command.into(), place, 0, 0, 0])
     };
-    assert_eq!(refused(&mut guest, CALLBACKOP_REGISTER, 0, 1 << 47), (rule::NON_CANONICAL, Some(Errno::Inval)));
-    assert_eq!(refused(&mut guest, CALLBACKOP_REGISTER, 6, 0), (rule::CALLBACK_TYPE, Some(Errno::NoSys)));
-    assert_eq!(refused(&mut guest, CALLBACKOP_UNREGISTER, 0, 0), (rule::CALLBACK_STAYS, Some(Errno::Inval)));
-    let nmi = CallbackUnregister { type_: CALLBACKTYPE_NMI, ..CallbackUnregister::default() };
-    assert_eq!(guest.call_with(&bed, number::HYPERVISOR_CALLBACK_OP, CALLBACKOP_UNREGISTER, &mut { nmi }), 0);
-    assert_eq!(refusal(&bed, &mut guest, nmi_op, [9, 0, 0, 0, 0]), (rule::NMI_COMMAND, Some(Errno::NoSys)));
+    assert_eq!(
+        refused(&mut guest, CALLBACKOP_REGISTER, 0, 1 << 47),
+        (rule::NON_CANONICAL, Some(Errno::Inval))
+    );
+    assert_eq!(
+        refused(&mut guest, CALLBACKOP_REGISTER, 6, 0),
+        (rule::CALLBACK_TYPE, Some(Errno::NoSys))
+    );
+    assert_eq!(
+        refused(&mut guest, CALLBACKOP_UNREGISTER, 0, 0),
+        (rule::CALLBACK_STAYS, Some(Errno::Inval))
+    );
+    let nmi = CallbackUnregister {
+        type_: CALLBACKTYPE_NMI,
+        ..CallbackUnregister::default()
+    };
+    assert_eq!(
+        guest.call_with(
+            &bed,
+            number::HYPERVISOR_CALLBACK_OP,
+            CALLBACKOP_UNREGISTER,
+            &mut { nmi }
+        ),
+        0
+    );
+    assert_eq!(
+        refusal(&bed, &mut guest, nmi_op, [9, 0, 0, 0, 0]),
+        (rule::NMI_COMMAND, Some(Errno::NoSys))
+    );
 }
 
 #[test]
 fn the_older_registration_takes_three_callbacks_at_once() {
     let bed = Bed::new(64);
     let mut guest = ready(&bed, 1);
-    assert_eq!(guest.call(&bed, number::HYPERVISOR_SET_CALLBACKS, [HANDLER, HANDLER + 1, 0, 0, 0]), 0);
+    assert_eq!(
+        guest.call(
+            &bed,
+            number::HYPERVISOR_SET_CALLBACKS,
+            [HANDLER, HANDLER + 1, 0, 0, 0]
+        ),
+        0
+    );
     let callbacks = guest.running.state.callbacks;
-    assert_eq!((callbacks.event.address, callbacks.failsafe.address), (HANDLER, HANDLER + 1));
+    assert_eq!(
+        (callbacks.event.address, callbacks.failsafe.address),
+        (HANDLER, HANDLER + 1)
+    );
     assert!(callbacks.event.masks_events && !callbacks.failsafe.masks_events);
 }
 
@@ -690,9 +953,22 @@ fn segment_bases_are_canonical_and_one_of_four() {
     let bed = Bed::new(64);
     let mut guest = ready(&bed, 1);
     let mut refused = |args| refusal(&bed, &mut guest, set_segment_base, args);
-    assert_eq!(refused([0, 1 << 47, 0, 0, 0]), (rule::NON_CANONICAL, Some(Errno::Inval)));
-    assert_eq!(refused([4, 0, 0, 0, 0]), (rule::SEGMENT_BASE_WHICH, Some(Errno::Inval)));
-    assert_eq!(guest.call(&bed, number::HYPERVISOR_SET_SEGMENT_BASE, [SEGBASE_FS.into(), 0x7000, 0, 0, 0]), 0);
+    assert_eq!(
+        refused([0, 1 << 47, 0, 0, 0]),
+        (rule::NON_CANONICAL, Some(Errno::Inval))
+    );
+    assert_eq!(
+        refused([4, 0, 0, 0, 0]),
+        (rule::SEGMENT_BASE_WHICH, Some(Errno::Inval))
+    );
+    assert_eq!(
+        guest.call(
+            &bed,
+            number::HYPERVISOR_SET_SEGMENT_BASE,
+            [SEGBASE_FS.into(), 0x7000, 0, 0, 0]
+        ),
+        0
+    );
     assert_eq!(guest.running.state.segments.fs_base, 0x7000);
 }
 
@@ -700,10 +976,28 @@ fn segment_bases_are_canonical_and_one_of_four() {
 fn assists_are_those_of_a_64_bit_guest() {
     let bed = Bed::new(64);
     let mut guest = ready(&bed, 1);
-    assert_eq!(guest.call(&bed, number::HYPERVISOR_VM_ASSIST, [0, 2, 0, 0, 0]), 0);
-    assert_eq!(guest.domain.assists.load(core::sync::atomic::Ordering::Relaxed), 4);
-    assert_eq!(guest.call(&bed, number::HYPERVISOR_VM_ASSIST, [1, 2, 0, 0, 0]), 0);
-    assert_eq!(guest.domain.assists.load(core::sync::atomic::Ordering::Relaxed), 0);
+    assert_eq!(
+        guest.call(&bed, number::HYPERVISOR_VM_ASSIST, [0, 2, 0, 0, 0]),
+        0
+    );
+    assert_eq!(
+        guest
+            .domain
+            .assists
+            .load(core::sync::atomic::Ordering::Relaxed),
+        4
+    );
+    assert_eq!(
+        guest.call(&bed, number::HYPERVISOR_VM_ASSIST, [1, 2, 0, 0, 0]),
+        0
+    );
+    assert_eq!(
+        guest
+            .domain
+            .assists
+            .load(core::sync::atomic::Ordering::Relaxed),
+        0
+    );
     for kind in [6, 31, 33, 64, 1 << 40] {
         let refused = refusal(&bed, &mut guest, vm_assist, [0, kind, 0, 0, 0]);
         if kind as u32 != 0 {
@@ -719,11 +1013,26 @@ fn assists_are_those_of_a_64_bit_guest() {
 fn debug_registers_are_checked_and_loaded() {
     let bed = Bed::new(64);
     let mut guest = ready(&bed, 1);
-    assert_eq!(guest.call(&bed, number::HYPERVISOR_SET_DEBUGREG, [0, 0x1000, 0, 0, 0]), 0);
-    assert_eq!(guest.call(&bed, number::HYPERVISOR_GET_DEBUGREG, [0, 0, 0, 0, 0]), 0x1000);
-    assert!(bed.hv.machine.take_events().contains(&Event::DebugRegister(0, 0x1000)));
+    assert_eq!(
+        guest.call(&bed, number::HYPERVISOR_SET_DEBUGREG, [0, 0x1000, 0, 0, 0]),
+        0
+    );
+    assert_eq!(
+        guest.call(&bed, number::HYPERVISOR_GET_DEBUGREG, [0, 0, 0, 0, 0]),
+        0x1000
+    );
+    assert!(
+        bed.hv
+            .machine
+            .take_events()
+            .contains(&Event::DebugRegister(0, 0x1000))
+    );
     let cases = [
-        ([0, HYPERVISOR_VIRT_START], rule::BREAKPOINT_ADDRESS, Errno::Perm),
+        (
+            [0, HYPERVISOR_VIRT_START],
+            rule::BREAKPOINT_ADDRESS,
+            Errno::Perm,
+        ),
         ([7, 1 << 40], rule::DEBUG_RESERVED, Errno::Inval),
         ([7, 1 << 13], rule::DEBUG_CONTROL, Errno::Perm),
         ([9, 0], rule::DEBUG_REGISTER_NUMBER, Errno::NoDev),
@@ -746,10 +1055,20 @@ fn a_descriptor_table_takes_frames_that_are_mapped_writable_nowhere() {
     assert_eq!(refused, (rule::GDT_TOO_LONG, Some(Errno::Inval)));
     let free = crate::frames::allocate_domain_frame(&bed.hv, &guest.domain).unwrap();
     guest.write(&bed, place, &free.0);
-    assert_eq!(guest.call(&bed, number::HYPERVISOR_SET_GDT, [place, 16, 0, 0, 0]), 0);
+    assert_eq!(
+        guest.call(&bed, number::HYPERVISOR_SET_GDT, [place, 16, 0, 0, 0]),
+        0
+    );
     assert_eq!(guest.running.state.gdt.entries, 16);
     let code = 0x00af_9b00_0000_ffff_u64;
-    assert_eq!(guest.call(&bed, number::HYPERVISOR_UPDATE_DESCRIPTOR, [free.0 << 12 | 16, code, 0, 0, 0]), 0);
+    assert_eq!(
+        guest.call(
+            &bed,
+            number::HYPERVISOR_UPDATE_DESCRIPTOR,
+            [free.0 << 12 | 16, code, 0, 0, 0]
+        ),
+        0
+    );
     assert_eq!(bed.hv.machine.read_word(free, 2), code | 3 << 45);
     let cases = [
         ([free.0 << 12, 0x0000_8e00_0000_0000], rule::DESCRIPTOR_KIND),
@@ -758,9 +1077,17 @@ fn a_descriptor_table_takes_frames_that_are_mapped_writable_nowhere() {
         ([60 << 12, 0], rule::DESCRIPTOR_PLACE),
     ];
     for ([address, descriptor], rule) in cases {
-        let refused = refusal(&bed, &mut guest, update_descriptor, [address, descriptor, 0, 0, 0]);
+        let refused = refusal(
+            &bed,
+            &mut guest,
+            update_descriptor,
+            [address, descriptor, 0, 0, 0],
+        );
         assert_eq!(refused, (rule, Some(Errno::Inval)));
     }
-    assert_eq!(guest.call(&bed, number::HYPERVISOR_SET_GDT, [place, 0, 0, 0, 0]), 0);
+    assert_eq!(
+        guest.call(&bed, number::HYPERVISOR_SET_GDT, [place, 0, 0, 0, 0]),
+        0
+    );
     assert_eq!(guest.running.state.gdt.frame_count, 0);
 }

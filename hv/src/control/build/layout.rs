@@ -51,7 +51,7 @@ pub(super) struct Wishes {
 
 /// How many page tables a range of addresses needs at a level: each covers 2^`shift` bytes.
 const fn tables_at(start: u64, end: u64, shift: u32) -> u64 {
-    (end - 1 >> shift) - (start >> shift) + 1
+    ((end - 1) >> shift) - (start >> shift) + 1
 }
 
 /// How many page tables a range of addresses needs, without the root.
@@ -65,7 +65,11 @@ impl Layout {
     /// # Errors
     /// [`BuildError::TooLarge`] where it does not fit into its frames.
     pub(super) fn new(wishes: &Wishes) -> Result<Self, BuildError> {
-        let mut layout = Self { frames: wishes.frames, p2m_data: (wishes.frames * 8).div_ceil(4096), ..Self::default() };
+        let mut layout = Self {
+            frames: wishes.frames,
+            p2m_data: (wishes.frames * 8).div_ceil(4096),
+            ..Self::default()
+        };
         let mut next = wishes.kernel_end;
         let mut place = |count: u64| {
             let first = next;
@@ -103,7 +107,10 @@ impl Layout {
             above += layout.p2m.1;
         }
         if above > wishes.frames {
-            return Err(BuildError::TooLarge { needs: above, has: wishes.frames });
+            return Err(BuildError::TooLarge {
+                needs: above,
+                has: wishes.frames,
+            });
         }
         Ok(layout)
     }
@@ -141,17 +148,29 @@ mod tests {
 
     #[test]
     fn a_kernel_that_wants_all_mapped_gets_it_below_the_room() {
-        let wishes = Wishes { base: 0, kernel_end: 0x10, ramdisk: 5, ramdisk_unmapped: false, init_p2m: None, frames: 8192 };
+        let wishes = Wishes {
+            base: 0,
+            kernel_end: 0x10,
+            ramdisk: 5,
+            ramdisk_unmapped: false,
+            init_p2m: None,
+            frames: 8192,
+        };
         let layout = Layout::new(&wishes).unwrap();
         assert_eq!(layout.ramdisk, (0x10, 5));
         assert_eq!(layout.p2m, (0x15, 16));
         assert_eq!(layout.start_info, 0x25);
-        assert!(layout.stack + ROOM <= layout.mapped && layout.mapped % ROUND == 0);
+        assert!(layout.stack + ROOM <= layout.mapped && layout.mapped.is_multiple_of(ROUND));
     }
 
     #[test]
     fn what_does_not_fit_is_refused_with_both_sizes() {
-        let wishes = Wishes { frames: 0x4b00, ..LINUX };
-        assert!(matches!(Layout::new(&wishes), Err(BuildError::TooLarge { needs, has: 0x4b00 }) if needs > 0x4b00));
+        let wishes = Wishes {
+            frames: 0x4b00,
+            ..LINUX
+        };
+        assert!(
+            matches!(Layout::new(&wishes), Err(BuildError::TooLarge { needs, has: 0x4b00 }) if needs > 0x4b00)
+        );
     }
 }

@@ -42,12 +42,12 @@ impl Notes {
     /// [`BuildError::NoNotes`], [`BuildError::WrongVersion`], [`BuildError::WrongLoader`].
     pub(super) fn read(file: &File<'_>) -> Result<Self, BuildError> {
         let mut notes = Self::default();
-        notes.from_segments(file);
+        notes.take_segments(file);
         if !notes.any {
-            notes.from_sections(file);
+            notes.take_sections(file);
         }
         if !notes.any {
-            notes.from_text(file);
+            notes.take_text(file);
         }
         match () {
             () if !notes.any => Err(BuildError::NoNotes),
@@ -57,21 +57,37 @@ impl Notes {
         }
     }
 
-    fn from_segments(&mut self, file: &File<'_>) {
-        let Some(segments) = file.segments() else { return };
-        for segment in segments.iter().filter(|segment| segment.p_type == elf::abi::PT_NOTE) {
+    fn take_segments(&mut self, file: &File<'_>) {
+        let Some(segments) = file.segments() else {
+            return;
+        };
+        for segment in segments
+            .iter()
+            .filter(|segment| segment.p_type == elf::abi::PT_NOTE)
+        {
             // A segment's data is looked at with 4-byte alignment, as the notes of kernels have whatever it says.
-            let segment = elf::segment::ProgramHeader { p_align: 4, ..segment };
+            let segment = elf::segment::ProgramHeader {
+                p_align: 4,
+                ..segment
+            };
             for one in file.segment_data_as_notes(&segment).into_iter().flatten() {
                 self.take_note(&one);
             }
         }
     }
 
-    fn from_sections(&mut self, file: &File<'_>) {
-        let Some(sections) = file.section_headers() else { return };
-        for section in sections.iter().filter(|section| section.sh_type == elf::abi::SHT_NOTE) {
-            let section = elf::section::SectionHeader { sh_addralign: 4, ..section };
+    fn take_sections(&mut self, file: &File<'_>) {
+        let Some(sections) = file.section_headers() else {
+            return;
+        };
+        for section in sections
+            .iter()
+            .filter(|section| section.sh_type == elf::abi::SHT_NOTE)
+        {
+            let section = elf::section::SectionHeader {
+                sh_addralign: 4,
+                ..section
+            };
             for one in file.section_data_as_notes(&section).into_iter().flatten() {
                 self.take_note(&one);
             }
@@ -101,16 +117,24 @@ impl Notes {
     }
 
     /// The older form: `KEY=value,KEY=value` with addresses in hexadecimal, ended by a zero byte.
-    fn from_text(&mut self, file: &File<'_>) {
-        let Ok(Some(section)) = file.section_header_by_name("__xen_guest") else { return };
-        let Ok((data, _)) = file.section_data(&section) else { return };
+    fn take_text(&mut self, file: &File<'_>) {
+        let Ok(Some(section)) = file.section_header_by_name("__xen_guest") else {
+            return;
+        };
+        let Ok((data, _)) = file.section_data(&section) else {
+            return;
+        };
         let text = data.split(|byte| *byte == 0).next().unwrap_or_default();
-        let Ok(text) = core::str::from_utf8(text) else { return };
+        let Ok(text) = core::str::from_utf8(text) else {
+            return;
+        };
         let mut hypercall_page = None;
         let mut paddr_offset = None;
         for (key, value) in text.split(',').filter_map(|pair| pair.split_once('=')) {
             self.any = true;
-            let number = value.strip_prefix("0x").and_then(|digits| u64::from_str_radix(digits, 16).ok());
+            let number = value
+                .strip_prefix("0x")
+                .and_then(|digits| u64::from_str_radix(digits, 16).ok());
             match key {
                 "LOADER" => self.loader_fits |= value == "generic",
                 "GUEST_OS" => self.loader_fits |= value == "linux",
@@ -130,7 +154,12 @@ impl Notes {
 /// A number of 1, 2, 4 or 8 bytes.
 fn number(bytes: &[u8]) -> Option<u64> {
     match bytes.len() {
-        1 | 2 | 4 | 8 => Some(bytes.iter().rev().fold(0, |value, byte| value << 8 | u64::from(*byte))),
+        1 | 2 | 4 | 8 => Some(
+            bytes
+                .iter()
+                .rev()
+                .fold(0, |value, byte| value << 8 | u64::from(*byte)),
+        ),
         _ => None,
     }
 }
