@@ -7,10 +7,6 @@
 //! A kernel binary is this library plus one function:
 //! ```ignore
 //! #![no_std]
-#![cfg_attr(
-    not(target_os = "none"),
-    expect(dead_code, reason = "without a machine nothing enters the kernel")
-)]
 //! #![no_main]
 //! pv_guest_kernel::kernel_main!(main);
 //! fn main() { pv_guest_kernel::println!("hello"); }
