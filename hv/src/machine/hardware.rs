@@ -42,6 +42,8 @@ pub(crate) struct Hardware {
     pub(crate) own_registers: Vec<u64>,
     /// Whether the CPU is Intel's.
     pub(crate) intel: bool,
+    /// How many bits a physical address has.
+    pub(crate) address_bits: u32,
     pub(crate) clock: Clock,
     pub(crate) local_apic: LocalApic,
     pub(crate) io_apics: IoApics,
@@ -403,7 +405,7 @@ impl Machine for Hardware {
             return false;
         }
         let is_ram = |range: &MemoryRange| range.kind == MemoryRange::RAM && page < range.end() && page + PAGE > range.start;
-        !self.own_registers.contains(&page) && (page < LOW_MEMORY || !self.memory.iter().any(is_ram))
+        address.0 >> self.address_bits == 0 && !self.own_registers.contains(&page) && (page < LOW_MEMORY || !self.memory.iter().any(is_ram))
     }
 
     fn read_device(&self, address: MachineAddr) -> u32 {

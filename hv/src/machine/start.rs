@@ -142,6 +142,7 @@ fn start_devices(devices: Devices, acpi: &Acpi) -> Hardware {
         m2p: (Mfn(0), 0),
         memory: Vec::new(),
         own_registers: devices.own_registers,
+        address_bits: __cpuid(0x8000_0008).eax & 0xff,
         intel: __cpuid(0).ebx == u32::from_le_bytes(*b"Genu"),
         clock,
         local_apic,
