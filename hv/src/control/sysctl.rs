@@ -17,7 +17,7 @@ use crate::hardware::Machine;
 use crate::refusal::{Evidence, Refusal};
 use crate::rules::{control as rule, core as core_rule};
 use crate::sched;
-use crate::traps::cpuid;
+use crate::traps::{cpuid, policy};
 
 /// Bytes of the console copied at once.
 const CHUNK: usize = 256;
@@ -371,11 +371,9 @@ fn policy<M: Machine>(call: &Call<'_, M>, frame: &mut Sysctl) -> Result<(), Refu
     let mut request: abi::SysctlCpuPolicy = frame.payload();
     let machine = &call.hv.machine;
     let leaves = match request.index {
-        abi::XEN_SYSCTL_CPU_POLICY_RAW | abi::XEN_SYSCTL_CPU_POLICY_HOST => {
-            cpuid::host_policy(machine)
-        }
+        abi::XEN_SYSCTL_CPU_POLICY_RAW | abi::XEN_SYSCTL_CPU_POLICY_HOST => policy::host(machine),
         abi::XEN_SYSCTL_CPU_POLICY_PV_MAX | abi::XEN_SYSCTL_CPU_POLICY_PV_DEFAULT => {
-            cpuid::visible_policy(machine)
+            policy::visible(machine)
         }
         other => return Err(no_policy(other)),
     };

@@ -12,7 +12,7 @@ crate::rules! {
     SYSCTL_VERSION = "CTL-08", "The toolstack must speak interface version 0x15 of sysctl", "Xen: public/sysctl.h";
     PLATFORM_VERSION = "CTL-09", "The caller must speak interface version 0x03000001 of platform_op", "Xen: public/platform.h";
     GUEST_CRASHED = "CTL-10", "The guest asked to be crashed, or its kernel panicked", "Xen: SHUTDOWN_crash";
-    NO_MEMORY_FOR_DOMAIN = "CTL-11", "A new domain needs a free frame of memory", "Xen: XEN_DOMCTL_createdomain, -ENOMEM";
+    NO_MEMORY_FOR_DOMAIN = "CTL-11", "A new domain needs a free number and a free frame of memory", "Xen: XEN_DOMCTL_createdomain, -ENOMEM";
     DOMAIN_EXISTS = "CTL-12", "A domain's number is used once", "Xen: XEN_DOMCTL_createdomain, -EEXIST";
     VCPU_COUNT = "CTL-13", "A domain has 1 to 32 vCPUs, as many as it was created for", "Xen: XEN_DOMCTL_max_vcpus";
     VCPU_RUNS = "CTL-14", "The vCPU must not be running (pause its domain)", "Xen: XEN_DOMCTL_setvcpucontext";
@@ -25,7 +25,6 @@ crate::rules! {
     DOMAIN_KIND = "CTL-18", "A domain is PV, without IOMMU, device models or tracing, in CPU pool 0",
         "Xen: XEN_DOMCTL_createdomain, -EINVAL";
     GRANT_VERSION = "CTL-19", "Grant tables are of version 1", "Xen: XEN_DOMCTL_createdomain, grant_opts";
-    NO_FREE_NUMBER = "CTL-20", "A free domain number must be left", "Xen: XEN_DOMCTL_createdomain, -ENOMEM";
     NOT_PAUSED = "CTL-21", "Only a domain that its toolstack paused can be unpaused", "Xen: XEN_DOMCTL_unpausedomain, -EINVAL";
     TOO_MANY_PAUSES = "CTL-22", "A toolstack pauses a domain at most 255 times at once", "Xen: XEN_DOMCTL_pausedomain, -EUSERS";
     NO_SUCH_VCPU = "CTL-23", "The vCPU must be one of the domain's", "Xen: domctl, -EINVAL or -ESRCH";

@@ -6,8 +6,6 @@
 //! is not switched; FSGSBASE; the speculation controls). A toolstack may show less still, by a policy of leaves. The
 //! hypervisor's own leaves start at 0x40000000. Source: abi-needs of Xen 4.17, §4; Xen's `public/arch-x86/cpuid.h`.
 
-use alloc::vec::Vec;
-
 use pv_abi::arch::{CpuidLeaf, XEN_CPUID_NO_SUBLEAF};
 
 use crate::Hypervisor;
@@ -22,16 +20,16 @@ const FORCED_BYTES: u64 = 7;
 /// The first of the hypervisor's leaves.
 pub(crate) const BASE: u32 = 0x4000_0000;
 /// The highest basic leaf that is shown.
-const MAX_BASIC: u32 = 0xd;
+pub(super) const MAX_BASIC: u32 = 0xd;
 /// The highest extended leaf that is shown.
-const MAX_EXTENDED: u32 = 0x8000_0021;
+pub(super) const MAX_EXTENDED: u32 = 0x8000_0021;
 
 /// CPUID.1:ECX: XSAVE exists.
 pub(crate) const XSAVE: u32 = 1 << 26;
 /// CPUID.1:ECX: XSAVE is switched on.
 const OSXSAVE: u32 = 1 << 27;
 /// CPUID.1:ECX: this is no bare machine.
-const HYPERVISOR: u32 = 1 << 31;
+pub(super) const HYPERVISOR: u32 = 1 << 31;
 /// CPUID.1:EDX and 8000_0001:EDX: SYSENTER exists.
 const SEP: u32 = 1 << 11;
 /// The state components that a guest may switch on: x87, SSE, AVX, and the three of AVX-512.
@@ -170,7 +168,7 @@ fn domain_leaf<M: Machine>(
 
 /// A leaf in a policy.
 #[inline(never)]
-fn find(policy: &[CpuidLeaf], leaf: u32, subleaf: u32) -> Option<CpuidResult> {
+pub(super) fn find(policy: &[CpuidLeaf], leaf: u32, subleaf: u32) -> Option<CpuidResult> {
     let place = policy
         .binary_search_by_key(&(leaf, subleaf), |entry| (entry.leaf, entry.subleaf))
         .or_else(|_| {
@@ -394,121 +392,6 @@ fn scaled(mul: u32, shift: i8, ticks: u64) -> u64 {
     ((shifted * u128::from(mul)) >> 32) as u64
 }
 
-/// All leaves that PV guests may see at most, in order: what a toolstack is given to start from.
-pub(crate) fn visible_policy<M: Machine>(machine: &M) -> Vec<CpuidLeaf> {
-    policy_of(machine, |leaf, subleaf| {
-        visible_leaf(machine, leaf, subleaf)
-    })
-}
-
-/// The leaves of the CPU itself.
-pub(crate) fn host_policy<M: Machine>(machine: &M) -> Vec<CpuidLeaf> {
-    policy_of(machine, |leaf, subleaf| {
-        if leaf == BASE {
-            CpuidResult::default()
-        } else {
-            machine.cpuid(leaf, subleaf)
-        }
-    })
-}
-
-fn policy_of<M: Machine>(machine: &M, read: impl Fn(u32, u32) -> CpuidResult) -> Vec<CpuidLeaf> {
-    let mut policy = Vec::new();
-    let mut push = |leaf: u32, subleaf: Option<u32>| {
-        let CpuidResult { eax, ebx, ecx, edx } = read(leaf, subleaf.unwrap_or(0));
-        let subleaf = subleaf.unwrap_or(XEN_CPUID_NO_SUBLEAF);
-        policy.push(CpuidLeaf {
-            leaf,
-            subleaf,
-            a: eax,
-            b: ebx,
-            c: ecx,
-            d: edx,
-        });
-    };
-    for leaf in 0..=machine.cpuid(0, 0).eax.min(MAX_BASIC) {
-        match leaf {
-            4 => (0..6).for_each(|subleaf| push(leaf, Some(subleaf))),
-            7 | 0xb => (0..2).for_each(|subleaf| push(leaf, Some(subleaf))),
-            0xd => (0..8).for_each(|subleaf| push(leaf, Some(subleaf))),
-            _ => push(leaf, None),
-        }
-    }
-    push(BASE, None);
-    for leaf in 0x8000_0000..=machine.cpuid(0x8000_0000, 0).eax.min(MAX_EXTENDED) {
-        push(leaf, None);
-    }
-    policy
-}
-
-/// The policy that results where a toolstack asks for `wanted`: never more than [`visible_policy`] in a feature word;
-/// and the highest hypervisor leaf it asks for.
-pub(crate) fn merged<M: Machine>(
-    machine: &M,
-    wanted: &[CpuidLeaf],
-) -> (Vec<CpuidLeaf>, Option<u32>) {
-    let mut limit = None;
-    let mut policy = visible_policy(machine);
-    policy.retain(|entry| entry.leaf & 0xffff_0000 != BASE);
-    for leaf in wanted {
-        if leaf.leaf == BASE {
-            limit = (leaf.a != 0).then_some(leaf.a);
-            continue;
-        }
-        let key = (leaf.leaf, leaf.subleaf);
-        if let Some(place) = policy
-            .iter_mut()
-            .find(|entry| (entry.leaf, entry.subleaf) == key)
-        {
-            restrict(place, leaf);
-        }
-    }
-    policy.sort_by_key(|entry| (entry.leaf, entry.subleaf));
-    (policy, limit)
-}
-
-/// Takes what a toolstack asks for in a leaf: feature words only lose bits, the rest is its choice.
-fn restrict(most: &mut CpuidLeaf, wanted: &CpuidLeaf) {
-    match (most.leaf, most.subleaf) {
-        (0 | 0x8000_0000, _) => {
-            *most = CpuidLeaf {
-                a: wanted.a.min(most.a),
-                ..*wanted
-            }
-        }
-        (1, _) => {
-            most.a = wanted.a;
-            most.b = wanted.b & 0x00ff_ffff;
-            most.c &= wanted.c | HYPERVISOR;
-            most.d &= wanted.d;
-        }
-        (7 | 0xd, _) | (0x8000_0008 | 0x8000_0021, _) => {
-            most.a = if most.leaf == 0x8000_0008 {
-                wanted.a
-            } else {
-                most.a & wanted.a
-            };
-            most.b = if most.leaf == 0xd {
-                most.b
-            } else {
-                most.b & wanted.b
-            };
-            most.c = if most.leaf == 0xd {
-                most.c
-            } else {
-                most.c & wanted.c
-            };
-            most.d &= wanted.d;
-        }
-        (0x8000_0001, _) => {
-            most.a = wanted.a;
-            most.c &= wanted.c;
-            most.d &= wanted.d;
-        }
-        _ => *most = *wanted,
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -562,38 +445,6 @@ mod tests {
                 "{leaf:#x}"
             );
         }
-    }
-
-    #[test]
-    fn a_toolstack_can_only_take_features_away() {
-        let machine = FakeMachine::new(1);
-        machine.set_cpuid(
-            0,
-            0,
-            CpuidResult {
-                eax: 1,
-                ..Default::default()
-            },
-        );
-        machine.set_cpuid(
-            1,
-            0,
-            CpuidResult {
-                ecx: 1 << 0 | 1 << 9,
-                ..Default::default()
-            },
-        );
-        let wanted = CpuidLeaf {
-            leaf: 1,
-            subleaf: XEN_CPUID_NO_SUBLEAF,
-            a: 7,
-            b: 0,
-            c: 1 << 9 | 1 << 12,
-            d: 0,
-        };
-        let (policy, limit) = merged(&machine, &[wanted]);
-        let leaf = find(&policy, 1, 0).unwrap();
-        assert_eq!((leaf.eax, leaf.ecx, limit), (7, 1 << 9 | HYPERVISOR, None));
     }
 
     #[test]

@@ -12,6 +12,7 @@ mod exceptions;
 mod iret;
 mod msr;
 mod page_fault;
+pub(crate) mod policy;
 mod ports;
 pub(crate) mod privileged;
 pub(crate) mod processor;

@@ -40,7 +40,7 @@ pub(super) fn create<M: Machine>(
         call.hv
             .domains
             .free_number()
-            .ok_or_else(|| Refusal::errno(Errno::NoMem, rule::NO_FREE_NUMBER))?
+            .ok_or_else(|| Refusal::errno(Errno::NoMem, rule::NO_MEMORY_FOR_DOMAIN))?
     } else {
         wanted
     };

@@ -12,7 +12,7 @@ use crate::domain::Domain;
 use crate::hardware::Machine;
 use crate::refusal::{Evidence, Refusal};
 use crate::rules::control as rule;
-use crate::traps::cpuid;
+use crate::traps::policy;
 
 /// Leaves that a policy has at most.
 pub(crate) const MOST_LEAVES: u32 = 128;
@@ -86,7 +86,7 @@ pub(super) fn get<M: Machine>(
     let mut request: DomctlCpuPolicy = frame.payload();
     let own: Vec<CpuidLeaf> = domain.settings.lock().cpu_policy.clone();
     let leaves = if own.is_empty() {
-        cpuid::visible_policy(&call.hv.machine)
+        policy::visible(&call.hv.machine)
     } else {
         own
     };
@@ -124,7 +124,7 @@ pub(super) fn set<M: Machine>(
     for index in 0..u64::from(request.nr_leaves) {
         wanted.push(call.read_element::<CpuidLeaf>(request.leaves, index)?);
     }
-    let (policy, hypervisor_leaves) = cpuid::merged(&call.hv.machine, &wanted);
+    let (policy, hypervisor_leaves) = policy::merged(&call.hv.machine, &wanted);
     let mut settings = domain.settings.lock();
     settings.cpu_policy = policy;
     settings.hypervisor_leaves = hypervisor_leaves;
