@@ -38,6 +38,8 @@ enum Command {
     Test(commands::test::Options),
     /// Count instructions per operation on hv and on Xen
     Bench(commands::bench::Options),
+    /// Make a CD image that boots the whole system by GRUB
+    Image(commands::image::Options),
     /// Check formatting, lints and the size of things
     Lint,
     /// What CI runs: lint and test
@@ -55,6 +57,7 @@ fn main() -> ExitCode {
         Command::Run(options) => commands::run::run(&options),
         Command::Test(options) => commands::test::run(&options),
         Command::Bench(options) => commands::bench::run(&options),
+        Command::Image(options) => commands::image::run(&options),
         Command::Lint => commands::lint::run(),
         Command::Ci => commands::ci::run(),
         Command::Size(options) => commands::size::run(&options),

@@ -6,6 +6,8 @@ use std::process::{Command, Stdio};
 /// A machine to start.
 #[derive(Clone, Default)]
 pub(crate) struct Machine {
+    /// A CD that boots, instead of the kernel and its modules.
+    pub(crate) cd: Option<PathBuf>,
     /// The multiboot or PVH image that QEMU loads.
     pub(crate) kernel: PathBuf,
     /// Its command line.
@@ -45,15 +47,8 @@ impl Machine {
                 "-smp",
                 &self.cpus.max(1).to_string(),
             ])
-            .args(["-device", "isa-debug-exit,iobase=0xf4,iosize=0x04"])
-            .arg("-kernel")
-            .arg(&self.kernel);
-        if !self.command_line.is_empty() {
-            command.args(["-append", &self.command_line]);
-        }
-        if !self.modules.is_empty() {
-            command.args(["-initrd", &self.module_list()]);
-        }
+            .args(["-device", "isa-debug-exit,iobase=0xf4,iosize=0x04"]);
+        self.add_boot(&mut command);
         if let Some(disk) = &self.disk {
             let file = disk.display().to_string().replace(',', ",,");
             command.args([
@@ -74,6 +69,28 @@ impl Machine {
             command.args(["-icount", "shift=5,sleep=off", "-rtc", "clock=vm"]);
         }
         command
+    }
+
+    fn add_boot(&self, command: &mut Command) {
+        if let Some(cd) = &self.cd {
+            let file = cd.display().to_string().replace(',', ",,");
+            command.args([
+                "-vga",
+                "std",
+                "-boot",
+                "d",
+                "-drive",
+                &format!("file={file},media=cdrom,format=raw,readonly=on"),
+            ]);
+            return;
+        }
+        command.arg("-kernel").arg(&self.kernel);
+        if !self.command_line.is_empty() {
+            command.args(["-append", &self.command_line]);
+        }
+        if !self.modules.is_empty() {
+            command.args(["-initrd", &self.module_list()]);
+        }
     }
 
     /// The command with a serial port that a program reads.

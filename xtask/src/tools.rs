@@ -31,8 +31,20 @@ pub(crate) const XEN_HEADERS: Tool = Tool {
     present: || Path::new("/usr/include/xen/xen.h").exists() && on_path("cc"),
 };
 
+/// Makes CD images that boot.
+pub(crate) const GRUB: Tool = Tool {
+    purpose: "makes bootable CD images",
+    packages: &["grub-pc-bin", "grub-common", "xorriso", "mtools"],
+    present: || {
+        on_path("grub-mkrescue")
+            && on_path("xorriso")
+            && on_path("mformat")
+            && Path::new("/usr/lib/grub/i386-pc").exists()
+    },
+};
+
 /// All tools, for `doctor`.
-pub(crate) const ALL: [&Tool; 2] = [&QEMU, &XEN_HEADERS];
+pub(crate) const ALL: [&Tool; 3] = [&QEMU, &XEN_HEADERS, &GRUB];
 
 static MAY_INSTALL: OnceLock<bool> = OnceLock::new();
 

@@ -3,6 +3,7 @@
 pub(crate) mod bench;
 pub(crate) mod ci;
 pub(crate) mod doctor;
+pub(crate) mod image;
 pub(crate) mod lint;
 pub(crate) mod run;
 pub(crate) mod size;

@@ -33,7 +33,7 @@ pub(crate) struct Options {
     #[arg(long)]
     disk: Option<PathBuf>,
     /// RAM of the machine in MiB
-    #[arg(long, default_value_t = 512)]
+    #[arg(long, default_value_t = MEMORY_MIB)]
     memory: u32,
     /// CPUs of the machine
     #[arg(long, default_value_t = 1)]
@@ -67,6 +67,8 @@ pub(crate) enum Mode {
     Native,
 }
 
+/// RAM of the machine in MiB.
+pub(crate) const MEMORY_MIB: u32 = 512;
 /// RAM of dom0 in MiB.
 const DOM0_MEMORY_MIB: u32 = 128;
 /// RAM of the demo guest in MiB.
@@ -102,7 +104,7 @@ const POWERED_OFF: i32 = 1;
 /// A machine ready to start, with the files that it needs.
 pub(crate) struct System {
     pub(crate) machine: Machine,
-    _folder: tempfile::TempDir,
+    folder: tempfile::TempDir,
 }
 
 /// What commands in the guest printed and returned.
@@ -113,6 +115,38 @@ pub(crate) struct Outcome {
 }
 
 impl System {
+    /// The usual system with its shell on the terminal.
+    pub(crate) fn interactive(artifacts: &Artifacts) -> Result<Self> {
+        let disk = artifacts::work_folder()?.join("disk.img");
+        Self::prepare(artifacts, &Options::usual(Hypervisor::Hv, disk))
+    }
+
+    /// The usual system with the demo guest and these commands.
+    pub(crate) fn for_commands(artifacts: &Artifacts, disk: &Path, exec: &str) -> Result<Self> {
+        let options = Options {
+            exec: Some(exec.to_owned()),
+            ..Options::for_test(Hypervisor::Hv, disk)
+        };
+        Self::prepare(artifacts, &options)
+    }
+
+    /// The usual system with these guests, each by its description, all with the demo kernel.
+    pub(crate) fn for_guests(artifacts: &Artifacts, disk: &Path, guests: &[&str]) -> Result<Self> {
+        let mut system = Self::for_commands(artifacts, disk, "")?;
+        let kernel = std::fs::read(artifacts.kernel("demo"))?;
+        let mut files = vec![("boot/demo".to_owned(), kernel)];
+        for (index, description) in guests.iter().enumerate() {
+            files.push((
+                format!("guests/{index}.toml"),
+                description.as_bytes().to_vec(),
+            ));
+        }
+        let ramdisk = system.folder.path().join("guests");
+        std::fs::write(&ramdisk, image::make_ramdisk(&files)?)?;
+        system.machine.modules[1].0 = ramdisk;
+        Ok(system)
+    }
+
     fn prepare(artifacts: &Artifacts, options: &Options) -> Result<Self> {
         let disk = match &options.disk {
             Some(disk) => disk.clone(),
@@ -141,7 +175,7 @@ impl System {
         };
         Ok(Self {
             machine,
-            _folder: tempfile::tempdir()?,
+            folder: tempfile::tempdir()?,
         })
     }
 
@@ -178,10 +212,12 @@ impl System {
             cpus: options.cpus,
             ..Machine::default()
         };
-        Ok(Self {
-            machine,
-            _folder: folder,
-        })
+        Ok(Self { machine, folder })
+    }
+
+    /// Starts it for a test that reads its console itself.
+    pub(crate) fn start(&self, limit: Duration) -> Result<Console> {
+        Console::start(self.machine.piped(), limit)
     }
 
     /// Starts it and reads what the guest's commands print, until the machine ends.
@@ -340,14 +376,18 @@ pub(crate) fn execute_described(
 
 impl Options {
     fn for_test(on: Hypervisor, disk: &Path) -> Self {
+        Self::usual(on, disk.to_owned())
+    }
+
+    fn usual(on: Hypervisor, disk: PathBuf) -> Self {
         Self {
             guest: "demo".to_owned(),
             on,
             mode: Mode::Pv,
             config: None,
             exec: None,
-            disk: Some(disk.to_owned()),
-            memory: 512,
+            disk: Some(disk),
+            memory: MEMORY_MIB,
             cpus: 1,
             deterministic: false,
             timeout: 120,

@@ -1,6 +1,7 @@
 //! Whole systems: hypervisor, dom0, guest, disk and network together.
 
 mod refused;
+mod survives;
 
 use std::io::{Read, Write};
 use std::net::TcpListener;
@@ -30,6 +31,7 @@ pub(super) fn run(tally: &mut Tally, artifacts: &Artifacts) {
         );
     }
     refused::run(tally, artifacts);
+    survives::run(tally, artifacts);
     tally.test(
         "the demo kernel runs its shell natively on bare QEMU",
         || native_shell(artifacts),
