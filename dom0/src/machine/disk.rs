@@ -148,6 +148,11 @@ impl VirtioDisk {
         self.owner += 1;
     }
 
+    /// Whether the device has finished something that was not taken yet.
+    pub(crate) fn has_finished(&self) -> bool {
+        self.queue.can_pop()
+    }
+
     /// Takes the device's interrupt back.
     pub(crate) fn acknowledge(&mut self) {
         let _ = self.transport.ack_interrupt();

@@ -86,6 +86,11 @@ impl VirtioCard {
         Ok(card)
     }
 
+    /// Whether the card has received something that was not taken yet.
+    pub(crate) fn has_finished(&self) -> bool {
+        self.receive.can_pop()
+    }
+
     /// Takes the device's interrupt back.
     pub(crate) fn acknowledge(&mut self) {
         let _ = self.transport.ack_interrupt();

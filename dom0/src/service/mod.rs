@@ -3,8 +3,10 @@
 mod commands;
 mod consoles;
 mod devices;
+mod disks;
 mod guests;
 mod medium;
+mod networks;
 mod terminal;
 
 use alloc::collections::BTreeMap;

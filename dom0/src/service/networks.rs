@@ -1,0 +1,202 @@
+//! Networks: the cards this domain has, a bridge for each, and the back ends that plug guests in.
+
+use alloc::format;
+use alloc::string::{String, ToString};
+use alloc::vec::Vec;
+
+use backends::net::NetBack;
+use backends::net::bridge::{Bridge, PortId};
+use dom0::ids::DomId;
+use dom0::toolstack::device::{DEFAULT_BRIDGE, Vif};
+use dom0::toolstack::nodes::DevicePaths;
+use pv_bus::WatchEvent;
+use pv_bus::net::Frame;
+
+use super::devices::DriverHal;
+use crate::machine::net::VirtioCard;
+
+/// Frames that wait for a guest or a card.
+const FRAMES_WAITING: usize = 512;
+/// Frames taken from a card in one turn.
+const FRAMES_A_TURN: usize = 64;
+
+struct NetworkBack {
+    domain: DomId,
+    back: NetBack<DriverHal>,
+    network: usize,
+    port: PortId,
+    /// Frames that this guest had no room for when it had its turn.
+    left_waiting: usize,
+}
+
+/// A bridge and the card that it is on.
+struct Network {
+    name: String,
+    bridge: Bridge,
+    card: Option<(VirtioCard, PortId)>,
+}
+
+impl Network {
+    fn new(name: String) -> Self {
+        Self {
+            name,
+            bridge: Bridge::new(),
+            card: None,
+        }
+    }
+
+    fn plug(&mut self, card: VirtioCard) {
+        let port = self.bridge.add_port(FRAMES_WAITING, false);
+        self.card = Some((card, port));
+    }
+
+    /// Moves frames from the card to the bridge; says whether there may be more.
+    fn take_from_card(&mut self, now_ns: u64) -> bool {
+        let Some((card, port)) = &mut self.card else {
+            return false;
+        };
+        for _ in 0..FRAMES_A_TURN {
+            let Some(frame) = card.take() else {
+                card.commit();
+                return false;
+            };
+            self.bridge.send(*port, Frame::new(frame), now_ns);
+        }
+        card.commit();
+        true
+    }
+
+    /// Moves frames from the bridge to the card. What does not fit waits for the card's next interrupt.
+    fn give_to_card(&mut self) {
+        let Some((card, port)) = &mut self.card else {
+            return;
+        };
+        while card.can_send() {
+            let Some(frame) = self.bridge.take(*port) else {
+                break;
+            };
+            card.send(&frame.bytes);
+        }
+        card.commit();
+    }
+}
+
+/// All networks.
+pub(super) struct Networks {
+    networks: Vec<Network>,
+    cards: usize,
+    backs: Vec<NetworkBack>,
+}
+
+impl Default for Networks {
+    fn default() -> Self {
+        Self {
+            networks: alloc::vec![Network::new(DEFAULT_BRIDGE.to_string())],
+            cards: 0,
+            backs: Vec::new(),
+        }
+    }
+}
+
+impl Networks {
+    /// Puts a card that was found on a bridge of its own.
+    pub(super) fn add(&mut self, card: Result<VirtioCard, virtio_drivers::Error>) {
+        let number = self.cards;
+        self.cards += 1;
+        if self.networks.len() <= number {
+            self.networks.push(Network::new(format!("xenbr{number}")));
+        }
+        match card {
+            Ok(card) => self.networks[number].plug(card),
+            Err(error) => log::warn!(
+                "{}: its card does not start: {error}",
+                self.networks[number].name
+            ),
+        }
+    }
+
+    /// Plugs a guest's interface in.
+    pub(super) fn attach(
+        &mut self,
+        hal: &mut DriverHal,
+        domain: DomId,
+        index: u32,
+        vif: &Vif,
+    ) -> Result<(), String> {
+        let found = self
+            .networks
+            .iter()
+            .position(|network| network.name == vif.bridge);
+        let network = found.ok_or_else(|| {
+            let names: Vec<&str> = self
+                .networks
+                .iter()
+                .map(|network| network.name.as_str())
+                .collect();
+            format!(
+                "vif {index}: there is no bridge {}: there are {}",
+                vif.bridge,
+                names.join(", ")
+            )
+        })?;
+        let path = DevicePaths::new(domain, "vif", index).back;
+        let back = NetBack::open(hal, &path).map_err(|error| format!("vif {index}: {error:?}"))?;
+        let port = self.networks[network].bridge.add_port(FRAMES_WAITING, true);
+        self.backs.push(NetworkBack {
+            domain,
+            back,
+            network,
+            port,
+            left_waiting: 0,
+        });
+        Ok(())
+    }
+
+    /// Unplugs a guest's interfaces.
+    pub(super) fn detach(&mut self, hal: &mut DriverHal, domain: DomId) {
+        let (gone, kept): (Vec<_>, Vec<_>) = core::mem::take(&mut self.backs)
+            .into_iter()
+            .partition(|vif| vif.domain == domain);
+        self.backs = kept;
+        for vif in gone {
+            self.networks[vif.network].bridge.remove_port(vif.port);
+            vif.back.release(hal);
+        }
+    }
+
+    /// Hands a store event to the back end that it is for; says whether there is one.
+    pub(super) fn on_watch(&mut self, event: &WatchEvent) -> bool {
+        self.backs.iter_mut().any(|vif| vif.back.on_watch(event))
+    }
+
+    /// Moves frames between cards, bridges and guests; says whether there is more to move.
+    pub(super) fn turn(&mut self, hal: &mut DriverHal) -> bool {
+        let now_ns = pv_guest_kernel::time::now_ns();
+        let mut busy = false;
+        for network in &mut self.networks {
+            busy |= network.take_from_card(now_ns);
+        }
+        for vif in &mut self.backs {
+            let bridge = &mut self.networks[vif.network].bridge;
+            let progress = vif.back.poll(hal, &mut bridge.handle(vif.port, now_ns));
+            vif.left_waiting = bridge.waiting(vif.port);
+            busy |= progress == backends::Progress::More;
+        }
+        self.networks.iter_mut().for_each(Network::give_to_card);
+        busy | self.frames_wait()
+    }
+
+    /// Whether frames came for a guest after it had its turn.
+    fn frames_wait(&self) -> bool {
+        let waiting = |vif: &NetworkBack| self.networks[vif.network].bridge.waiting(vif.port);
+        self.backs.iter().any(|vif| waiting(vif) > vif.left_waiting)
+    }
+
+    /// All cards.
+    pub(super) fn cards(&mut self) -> impl Iterator<Item = &mut VirtioCard> {
+        self.networks
+            .iter_mut()
+            .filter_map(|network| network.card.as_mut())
+            .map(|(card, _)| card)
+    }
+}
