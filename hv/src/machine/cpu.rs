@@ -17,8 +17,8 @@ use hv::Hypervisor;
 use hv::domain::Running;
 use hv::registers::Registers;
 use pv_abi::Mfn;
-use x86_64::structures::tss::TaskStateSegment;
 use x86_64::VirtAddr;
+use x86_64::structures::tss::TaskStateSegment;
 
 use super::hardware::Hardware;
 use super::layout::{self, CPU_BLOCK, CPU_DATA, DIRECT_MAP, PAGE, selector};
@@ -51,7 +51,7 @@ pub(crate) struct Cpu {
 const _: () = assert!(size_of::<Cpu>() as u64 <= CPU_BLOCK - CPU_DATA);
 /// Bytes from the frame that `syscall` makes to the CPU's data.
 pub(crate) const SYSCALL_FRAME: usize = size_of::<Registers>() + 8;
-const _: () = assert!(SYSCALL_FRAME % 16 == 0);
+const _: () = assert!(SYSCALL_FRAME.is_multiple_of(16));
 /// What `then` of [`enter_block`] leaves free at the top of its stack, for the first guest's frame.
 const ABOVE_START: u64 = 512;
 /// Page of the block with the `syscall` stubs.
@@ -83,7 +83,10 @@ impl Cpu {
     }
 
     /// The place of the vCPU that runs here.
-    #[expect(clippy::mut_from_ref, reason = "each way in borrows it once, and ways in do not nest")]
+    #[expect(
+        clippy::mut_from_ref,
+        reason = "each way in borrows it once, and ways in do not nest"
+    )]
     #[inline(always)]
     pub(crate) fn running(&self) -> &mut Option<Running> {
         // SAFETY: only the outermost way in (an entry from a guest, or the idle loop) calls this.
@@ -114,11 +117,17 @@ impl Cpu {
     pub(crate) fn set_local_table(&self, entries: u32) {
         let base = Self::windows(self.id) + layout::LDT_WINDOW;
         let table = Self::windows(self.id) as *mut u64;
-        let descriptor = if entries == 0 { [0, 0] } else { system_descriptor(base, entries * 8 - 1, 0x82) };
+        let descriptor = if entries == 0 {
+            [0, 0]
+        } else {
+            system_descriptor(base, entries * 8 - 1, 0x82)
+        };
         let selector = if entries == 0 { 0 } else { selector::LOCAL };
         for (index, word) in (usize::from(selector::LOCAL) / 8..).zip(descriptor) {
             // SAFETY: page 14 of the window is this CPU's own table (`prepare`).
-            unsafe { table.add(index).write_volatile(word) };
+            let place = unsafe { table.add(index) };
+            // SAFETY: as above.
+            unsafe { place.write_volatile(word) };
         }
         // SAFETY: the selector is null or names the descriptor just written.
         unsafe { asm!("lldt {:x}", in(reg) selector, options(nostack, preserves_flags)) };
@@ -136,18 +145,29 @@ pub(crate) fn prepare(tables: &mut Tables, memory: &mut BootMemory, id: u32) -> 
     let block = block(id);
     for (first, pages) in layout::STACKS.into_iter().chain([(CPU_DATA / PAGE, 2)]) {
         let frames = zeroed(memory, pages)?;
-        tables.map(memory, block + first * PAGE, frames..frames + pages * PAGE, Access::Write)?;
+        tables.map(
+            memory,
+            block + first * PAGE,
+            frames..frames + pages * PAGE,
+            Access::Write,
+        )?;
     }
     let stubs = zeroed(memory, 1)?;
     write_stubs(stubs, block + CPU_DATA - 8);
-    tables.map(memory, block + STUB_PAGE * PAGE, stubs..stubs + PAGE, Access::Execute)?;
+    tables.map(
+        memory,
+        block + STUB_PAGE * PAGE,
+        stubs..stubs + PAGE,
+        Access::Execute,
+    )?;
 
     let window = Cpu::windows(id);
     let entries = tables.table_of(memory, window)? + (window >> 12 & 511) * 8;
     let own = zeroed(memory, 2)?;
     for (page, frame) in [(14, own), (15, own + PAGE)] {
+        let place = (entries + page * 8) as *mut u64;
         // SAFETY: the table was just made for these windows and is reached one to one while booting.
-        unsafe { (entries as *mut u64).add(page).write(frame | 0x63 | 1 << 63) };
+        unsafe { place.write(frame | 0x63 | 1 << 63) };
     }
     write_descriptors(own, block);
     Some(entries)
@@ -167,7 +187,13 @@ fn write_stubs(page: u64, top: u64) {
         fn entry_syscall32();
     }
     let rax = top - (SYSCALL_FRAME - 8 - offset_of!(Registers, rax)) as u64;
-    for (index, entry) in [entry_syscall as *const () as u64, entry_syscall32 as *const () as u64].into_iter().enumerate() {
+    for (index, entry) in [
+        entry_syscall as *const () as u64,
+        entry_syscall32 as *const () as u64,
+    ]
+    .into_iter()
+    .enumerate()
+    {
         let mut stub = [0; STUB];
         let parts: [&[u8]; 7] = [
             &[0x48, 0xa3],
@@ -228,7 +254,8 @@ pub(crate) unsafe fn enter_block(id: u32, windows: *mut u64, then: extern "C" fn
     let mut tss = TaskStateSegment::new();
     tss.privilege_stack_table[0] = VirtAddr::new(block + CPU_DATA);
     for index in 1..layout::STACKS.len() {
-        tss.interrupt_stack_table[index - 1] = VirtAddr::new(block + layout::interrupt_stack_top(index));
+        tss.interrupt_stack_table[index - 1] =
+            VirtAddr::new(block + layout::interrupt_stack_top(index));
     }
     let data = Cpu {
         kernel_mode: Cell::new(false),
@@ -257,7 +284,10 @@ pub(crate) unsafe fn enter_block(id: u32, windows: *mut u64, then: extern "C" fn
 /// # Safety
 /// `base` is the linear address of a global table of 16 pages with the hypervisor's selectors.
 unsafe fn load_tables(base: u64) {
-    let pointer = x86_64::structures::DescriptorTablePointer { limit: 0xffff, base: VirtAddr::new(base) };
+    let pointer = x86_64::structures::DescriptorTablePointer {
+        limit: 0xffff,
+        base: VirtAddr::new(base),
+    };
     // SAFETY: the caller's promise.
     unsafe { x86_64::instructions::tables::lgdt(&pointer) };
     // SAFETY: both selectors are in the table; the far return goes to the next instruction.

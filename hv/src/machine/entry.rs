@@ -69,6 +69,10 @@ pub(crate) fn enter_first_guest(hv: &'static Hypervisor<Hardware>) -> ! {
 }
 
 /// What runs on a CPU from which a guest entered the hypervisor.
+#[expect(
+    clippy::mut_from_ref,
+    reason = "each way in borrows it once, and ways in do not nest"
+)]
 #[inline(always)]
 fn current(cpu: &Cpu) -> (&'static Hypervisor<Hardware>, &mut Running) {
     // SAFETY: a guest runs only after `set_hv`.
@@ -145,9 +149,17 @@ const ANY: u8 = 0xff;
 #[inline(never)]
 fn exception<const VECTOR: u8>(registers: &mut Registers, cpu: &Cpu) {
     let (hv, running) = current(cpu);
-    let vector = if VECTOR == ANY { registers.entry_vector as u8 } else { VECTOR };
+    let vector = if VECTOR == ANY {
+        registers.entry_vector as u8
+    } else {
+        VECTOR
+    };
     let address = if vector == 14 { Cr2::read_raw() } else { 0 };
-    let exception = Exception { vector, error_code: registers.error_code, address };
+    let exception = Exception {
+        vector,
+        error_code: registers.error_code,
+        address,
+    };
     if entry::on_exception(hv, running, registers, exception) != Next::Guest {
         switch(hv, cpu, registers);
     }
@@ -234,5 +246,5 @@ extern "C" fn special_exception_entry(registers: &mut Registers) -> *mut Registe
     }
 }
 
-const _: () = assert!(CPU_DATA % 16 == 0 && vectors::FIRST_LINE >= 32);
+const _: () = assert!(CPU_DATA.is_multiple_of(16) && vectors::FIRST_LINE >= 32);
 const _: () = assert!(cpu::SYSCALL_FRAME == 176);

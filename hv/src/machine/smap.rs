@@ -62,5 +62,10 @@ pub(crate) fn is_on() -> bool {
 /// Whether the CPU is QEMU's own emulation.
 fn is_emulated() -> bool {
     let leaf = __cpuid(0x4000_0000);
-    [leaf.ebx, leaf.ecx, leaf.edx] == [u32::from_le_bytes(*b"TCGT"), u32::from_le_bytes(*b"CGTC"), u32::from_le_bytes(*b"GTCG")]
+    [leaf.ebx, leaf.ecx, leaf.edx]
+        == [
+            u32::from_le_bytes(*b"TCGT"),
+            u32::from_le_bytes(*b"CGTC"),
+            u32::from_le_bytes(*b"GTCG"),
+        ]
 }

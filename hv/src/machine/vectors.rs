@@ -49,7 +49,10 @@ const fn privilege_of(vector: usize) -> u64 {
 
 fn gate(vector: usize, entry: u64) -> [u64; 2] {
     let attributes = 0x8e00 | privilege_of(vector) << 13 | stack_of(vector);
-    let low = entry & 0xffff | u64::from(selector::CODE) << 16 | attributes << 32 | (entry >> 16 & 0xffff) << 48;
+    let low = entry & 0xffff
+        | u64::from(selector::CODE) << 16
+        | attributes << 32
+        | (entry >> 16 & 0xffff) << 48;
     [low, entry >> 32]
 }
 
@@ -73,7 +76,10 @@ pub(crate) fn load(stubs: u64, stub: u64) {
     unsafe extern "C" {
         fn entry_sysenter();
     }
-    let pointer = DescriptorTablePointer { limit: 256 * 16 - 1, base: VirtAddr::new(GATES.0.get() as u64) };
+    let pointer = DescriptorTablePointer {
+        limit: 256 * 16 - 1,
+        base: VirtAddr::new(GATES.0.get() as u64),
+    };
     // SAFETY: `prepare` filled the table, which is never given up.
     unsafe { x86_64::instructions::tables::lidt(&pointer) };
     let block = stubs & !(super::layout::CPU_BLOCK - 1);
@@ -99,7 +105,6 @@ const MASKED_FLAGS: u64 = 0x0027_7f00 & !(1 << 11);
 
 /// Model-specific registers (AMD APM 2 appendix A).
 pub(crate) mod msr {
-    #![expect(missing_docs, reason = "the architecture's names")]
     pub(crate) const APIC_BASE: u32 = 0x1b;
     pub(crate) const SYSENTER_CS: u32 = 0x174;
     pub(crate) const SYSENTER_ESP: u32 = 0x175;
