@@ -19,6 +19,8 @@ use crate::rules;
 use crate::{Hypervisor, control, evtchn, grant, memory, paging, sched, traps};
 
 mod multicall;
+#[cfg(test)]
+mod tests;
 
 macro_rules! hypercalls {
     ($($number:path, $name:literal => $handler:path;)*) => {

@@ -4,7 +4,7 @@
 //! stops and goes on later, and one whose entry left guest-kernel mode ends there (Xen: XSA-213).
 
 use pv_abi::errno::Errno;
-use pv_abi::xen::{HYPERVISOR_IRET, HYPERVISOR_MULTICALL, MulticallEntry};
+use pv_abi::xen::{HYPERVISOR_IRET, MulticallEntry};
 use zerocopy::IntoBytes;
 
 use super::{explain, handle, immediate};
@@ -61,9 +61,6 @@ pub(super) fn multicall<M: Machine>(call: &mut Call<'_, M>, args: [u64; 5]) -> R
 /// Does one entry; gives what goes into its `result`, unless the whole is to stop.
 #[inline(never)]
 fn one<M: Machine>(call: &mut Call<'_, M>, entry: &MulticallEntry) -> Result<u64, Refusal> {
-    if entry.op == HYPERVISOR_MULTICALL {
-        return Err(Refusal::errno(Errno::Inval, rules::core::MULTICALL_NESTED));
-    }
     let [a, b, c, d, e, _] = entry.args;
     handle(call, entry.op, [a, b, c, d, e]).or_else(|refusal| answer_of(call, entry, refusal))
 }

@@ -12,5 +12,4 @@ crate::rules! {
     NO_SUCH_DOMAIN = "HYP-08", "The domain must exist and not be going away", "Xen: -ESRCH of rcu_lock_domain_by_id";
     PRIVILEGED = "HYP-05", "Only a privileged domain may do this", "Xen: XSM default policy";
     MULTICALL_NESTED = "HYP-06", "A multicall may not hold a multicall", "Xen: do_multicall";
-    ARGUMENT_RANGE = "HYP-07", "The argument must be in its range", "Xen: public headers";
 }
