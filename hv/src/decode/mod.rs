@@ -141,7 +141,9 @@ const fn shape(map: Map, opcode: u8) -> Option<Shape> {
         (Map::Primary, 0xcd | 0xe4..=0xe7) => Shape::Imm8,
         (Map::Secondary, 0x05 | 0x06 | 0x08 | 0x09 | 0x0b | 0x30..=0x35 | 0xa2) => Shape::Plain,
         (Map::Secondary, 0x00 | 0x01 | 0x20..=0x23) => Shape::ModRm,
-        (Map::Secondary, 0xa3 | 0xab | 0xb3 | 0xbb | 0xb0 | 0xb1 | 0xc0 | 0xc1 | 0xc7) => Shape::ModRm,
+        (Map::Secondary, 0xa3 | 0xab | 0xb3 | 0xbb | 0xb0 | 0xb1 | 0xc0 | 0xc1 | 0xc7) => {
+            Shape::ModRm
+        }
         (Map::Secondary, 0xba) => Shape::ModRmImm8,
         _ => return None,
     })
@@ -202,7 +204,11 @@ impl Prefixes {
 
     /// REX.R, REX.X and REX.B, each as 8 or 0.
     const fn extensions(self) -> [u8; 3] {
-        [(self.rex & 4) << 1, (self.rex & 2) << 2, (self.rex & 1) << 3]
+        [
+            (self.rex & 4) << 1,
+            (self.rex & 2) << 2,
+            (self.rex & 1) << 3,
+        ]
     }
 }
 
@@ -212,12 +218,20 @@ impl ModRm {
         let byte = bytes.next()?;
         let (mode, register, rm) = (byte >> 6, byte >> 3 & 7 | r, byte & 7);
         if mode == 3 {
-            return Some(Self { register, operand: Operand::Register(rm | b) });
+            return Some(Self {
+                register,
+                operand: Operand::Register(rm | b),
+            });
         }
         if code == CodeSize::Bits32 && prefixes.address {
             return None;
         }
-        let mut memory = Memory { base: Some(rm | b), index: None, displacement: 0, rip_relative: false };
+        let mut memory = Memory {
+            base: Some(rm | b),
+            index: None,
+            displacement: 0,
+            rip_relative: false,
+        };
         let mut no_base = mode == 0 && rm == 5;
         if rm == 4 {
             let sib = bytes.next()?;
@@ -237,7 +251,10 @@ impl ModRm {
             _ if no_base => bytes.signed(4)?,
             _ => 0,
         };
-        Some(Self { register, operand: Operand::Memory(memory) })
+        Some(Self {
+            register,
+            operand: Operand::Memory(memory),
+        })
     }
 }
 
@@ -245,15 +262,26 @@ impl Instruction {
     /// Decodes the instruction that `bytes` start with; none where it is cut off or not known here.
     #[must_use]
     pub fn decode(bytes: &[u8], code: CodeSize) -> Option<Self> {
-        let mut bytes = Bytes { all: &bytes[..bytes.len().min(LONGEST)], at: 0 };
+        let mut bytes = Bytes {
+            all: &bytes[..bytes.len().min(LONGEST)],
+            at: 0,
+        };
         let (prefixes, first) = Prefixes::parse(&mut bytes, code)?;
-        let (map, opcode) = if first == 0x0f { (Map::Secondary, bytes.next()?) } else { (Map::Primary, first) };
+        let (map, opcode) = if first == 0x0f {
+            (Map::Secondary, bytes.next()?)
+        } else {
+            (Map::Primary, first)
+        };
         let shape = shape(map, opcode)?;
         let modrm = match shape {
             Shape::Plain | Shape::Imm8 => None,
             _ => Some(ModRm::parse(&mut bytes, prefixes, code)?),
         };
-        let full = if prefixes.operand && prefixes.rex & 8 == 0 { 2 } else { 4 };
+        let full = if prefixes.operand && prefixes.rex & 8 == 0 {
+            2
+        } else {
+            4
+        };
         let is_test = modrm.is_some_and(|modrm| modrm.register & 7 < 2);
         let immediate = match shape {
             Shape::Imm8 | Shape::ModRmImm8 => bytes.signed(1)?,
@@ -262,7 +290,15 @@ impl Instruction {
             Shape::ModRmTest if is_test => bytes.signed(full)?,
             _ => 0,
         };
-        Some(Self { length: bytes.at as u8, prefixes, map, opcode, modrm, immediate, code })
+        Some(Self {
+            length: bytes.at as u8,
+            prefixes,
+            map,
+            opcode,
+            modrm,
+            immediate,
+            code,
+        })
     }
 
     /// Bytes of an operand that is not fixed to one byte.
@@ -286,9 +322,15 @@ impl Instruction {
             address = address.wrapping_add(get_register(registers, index) << scale);
         }
         if memory.rip_relative {
-            address = address.wrapping_add(registers.rip).wrapping_add(self.length.into());
+            address = address
+                .wrapping_add(registers.rip)
+                .wrapping_add(self.length.into());
         }
-        if self.code == CodeSize::Bits32 || self.prefixes.address { address & 0xffff_ffff } else { address }
+        if self.code == CodeSize::Bits32 || self.prefixes.address {
+            address & 0xffff_ffff
+        } else {
+            address
+        }
     }
 
     /// The segment that a memory operand is relative to.

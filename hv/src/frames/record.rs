@@ -270,7 +270,12 @@ impl Frame {
             if seen.owner() != owner || seen.count() == 0 || seen.count() >= CountWord::MOST {
                 return false;
             }
-            match self.count.compare_exchange_weak(word, word + 1, Ordering::Acquire, Ordering::Relaxed) {
+            match self.count.compare_exchange_weak(
+                word,
+                word + 1,
+                Ordering::Acquire,
+                Ordering::Relaxed,
+            ) {
                 Ok(_) => return true,
                 Err(now) => word = now,
             }
@@ -303,7 +308,8 @@ impl Frame {
 
     /// Makes a frame that nobody knows of `owner`'s, with this many references.
     pub(crate) fn assign(&self, owner: DomId, count: u32, flags: u64) {
-        self.count.store(CountWord::new(owner, count, flags).0, Ordering::Release);
+        self.count
+            .store(CountWord::new(owner, count, flags).0, Ordering::Release);
     }
 
     /// Clears a flag of the count word; whether it was set.
@@ -314,7 +320,8 @@ impl Frame {
 
     /// Takes the frame from its owner: from now on nobody can take a reference; those there are remain.
     pub(crate) fn disown(&self) {
-        self.count.fetch_or(u64::from(NOBODY.0) << 32, Ordering::AcqRel);
+        self.count
+            .fetch_or(u64::from(NOBODY.0) << 32, Ordering::AcqRel);
     }
 
     /// Takes the frame out of the world, if the only references are the owner's own and one of the caller's.
@@ -322,7 +329,9 @@ impl Frame {
     pub(crate) fn steal(&self, owner: DomId) -> bool {
         let expected = CountWord::new(owner, 2, CountWord::ALLOCATED | CountWord::LISTED).0;
         let nobodys = CountWord::new(NOBODY, 0, 0).0;
-        self.count.compare_exchange(expected, nobodys, Ordering::AcqRel, Ordering::Relaxed).is_ok()
+        self.count
+            .compare_exchange(expected, nobodys, Ordering::AcqRel, Ordering::Relaxed)
+            .is_ok()
     }
 
     /// Takes a type reference for a writable mapping of a frame that was last used so; the caller holds a reference.
@@ -333,7 +342,10 @@ impl Frame {
         const WRITABLE: u64 = TypeWord::new(PageType::Writable, 0, TypeWord::VALIDATED).0;
         let word = self.type_word.load(Ordering::Acquire);
         word & !(TypeWord::MOST as u64) == WRITABLE
-            && self.type_word.compare_exchange(word, word + 1, Ordering::AcqRel, Ordering::Relaxed).is_ok()
+            && self
+                .type_word
+                .compare_exchange(word, word + 1, Ordering::AcqRel, Ordering::Relaxed)
+                .is_ok()
     }
 
     /// Gives a type reference of a writable mapping back. `now` is the flush clock.
@@ -342,12 +354,21 @@ impl Frame {
         let mut word = self.type_word.load(Ordering::Relaxed);
         loop {
             debug_assert_eq!(TypeWord(word).kind(), PageType::Writable);
-            debug_assert_ne!(TypeWord(word).count(), 0, "a type reference that was never taken");
+            debug_assert_ne!(
+                TypeWord(word).count(),
+                0,
+                "a type reference that was never taken"
+            );
             if TypeWord(word).count() == 1 {
                 // Before the count is zero: whoever sees that sees the stamp.
                 self.stamp.store(now, Ordering::Release);
             }
-            match self.type_word.compare_exchange_weak(word, word - 1, Ordering::AcqRel, Ordering::Relaxed) {
+            match self.type_word.compare_exchange_weak(
+                word,
+                word - 1,
+                Ordering::AcqRel,
+                Ordering::Relaxed,
+            ) {
                 Ok(_) => return,
                 Err(current) => word = current,
             }
@@ -358,7 +379,12 @@ impl Frame {
     ///
     /// `fresh` says of a stamp whether translations older than it may still be cached; `flushed` skips the question.
     #[inline]
-    pub(crate) fn acquire_type(&self, kind: PageType, flushed: bool, fresh: impl Fn(u32) -> bool) -> Acquired {
+    pub(crate) fn acquire_type(
+        &self,
+        kind: PageType,
+        flushed: bool,
+        fresh: impl Fn(u32) -> bool,
+    ) -> Acquired {
         let mut word = self.type_word.load(Ordering::Acquire);
         loop {
             let seen = TypeWord(word);
@@ -371,20 +397,40 @@ impl Frame {
                     return Acquired::Stale;
                 }
                 if matches!(kind, PageType::Writable | PageType::Shared | PageType::None) {
-                    (TypeWord::new(kind, 1, TypeWord::VALIDATED).0, Acquired::Ready)
+                    (
+                        TypeWord::new(kind, 1, TypeWord::VALIDATED).0,
+                        Acquired::Ready,
+                    )
                 } else {
-                    (TypeWord::new(kind, 1, 0).0, Acquired::Check { from: 0, resumed: false })
+                    (
+                        TypeWord::new(kind, 1, 0).0,
+                        Acquired::Check {
+                            from: 0,
+                            resumed: false,
+                        },
+                    )
                 }
             } else if seen.kind() != kind || seen.count() >= TypeWord::MOST {
                 return Acquired::Conflict;
             } else if seen.has(TypeWord::VALIDATED) {
                 (word + 1, Acquired::Ready)
             } else if seen.has(TypeWord::PARTIAL) {
-                (TypeWord::new(kind, 1, 0).0, Acquired::Check { from: seen.prefix(), resumed: true })
+                (
+                    TypeWord::new(kind, 1, 0).0,
+                    Acquired::Check {
+                        from: seen.prefix(),
+                        resumed: true,
+                    },
+                )
             } else {
                 return Acquired::Busy;
             };
-            match self.type_word.compare_exchange_weak(word, next, Ordering::AcqRel, Ordering::Acquire) {
+            match self.type_word.compare_exchange_weak(
+                word,
+                next,
+                Ordering::AcqRel,
+                Ordering::Acquire,
+            ) {
                 Ok(_) => return result,
                 Err(now) => word = now,
             }
@@ -401,12 +447,23 @@ impl Frame {
             let (next, result) = if seen.count() > 1 {
                 (word - 1, Released::Done)
             } else if let Some(level) = seen.kind().level() {
-                (TypeWord::new(seen.kind(), 1, 0).0, Released::TakeApart(level))
+                (
+                    TypeWord::new(seen.kind(), 1, 0).0,
+                    Released::TakeApart(level),
+                )
             } else {
                 self.stamp.store(now, Ordering::Release);
-                (TypeWord::new(seen.kind(), 0, word & TypeWord::VALIDATED).0, Released::Done)
+                (
+                    TypeWord::new(seen.kind(), 0, word & TypeWord::VALIDATED).0,
+                    Released::Done,
+                )
             };
-            match self.type_word.compare_exchange_weak(word, next, Ordering::AcqRel, Ordering::Relaxed) {
+            match self.type_word.compare_exchange_weak(
+                word,
+                next,
+                Ordering::AcqRel,
+                Ordering::Relaxed,
+            ) {
                 Ok(_) => return result,
                 Err(current) => word = current,
             }
@@ -427,7 +484,12 @@ impl Frame {
             {
                 return false;
             }
-            match self.type_word.compare_exchange_weak(word, word + 1, Ordering::AcqRel, Ordering::Acquire) {
+            match self.type_word.compare_exchange_weak(
+                word,
+                word + 1,
+                Ordering::AcqRel,
+                Ordering::Acquire,
+            ) {
                 Ok(_) => return true,
                 Err(now) => word = now,
             }
@@ -436,14 +498,16 @@ impl Frame {
 
     /// The check of this table, which only the caller works on, came to its end.
     pub(crate) fn set_validated(&self) {
-        self.type_word.fetch_or(TypeWord::VALIDATED, Ordering::AcqRel);
+        self.type_word
+            .fetch_or(TypeWord::VALIDATED, Ordering::AcqRel);
     }
 
     /// Work on this table stops with the first `prefix` entries holding references.
     pub(crate) fn set_partial(&self, prefix: usize) {
         let kind = self.type_word().kind();
         let flags = TypeWord::PARTIAL | (prefix as u64) << TypeWord::PREFIX_SHIFT;
-        self.type_word.store(TypeWord::new(kind, 1, flags).0, Ordering::Release);
+        self.type_word
+            .store(TypeWord::new(kind, 1, flags).0, Ordering::Release);
     }
 
     /// Takes a partial table over, to take it apart: how many entries hold references.
@@ -455,7 +519,10 @@ impl Frame {
             return None;
         }
         let next = TypeWord::new(kind, 1, 0).0;
-        let taken = self.type_word.compare_exchange(word, next, Ordering::AcqRel, Ordering::Relaxed).is_ok();
+        let taken = self
+            .type_word
+            .compare_exchange(word, next, Ordering::AcqRel, Ordering::Relaxed)
+            .is_ok();
         taken.then(|| seen.prefix())
     }
 
@@ -463,7 +530,8 @@ impl Frame {
     pub(crate) fn forget_type(&self, now: u32) {
         self.stamp.store(now, Ordering::Release);
         let kind = self.type_word().kind();
-        self.type_word.store(TypeWord::new(kind, 0, 0).0, Ordering::Release);
+        self.type_word
+            .store(TypeWord::new(kind, 0, 0).0, Ordering::Release);
     }
 
     /// Sets the pin; whether it was not set.
@@ -475,7 +543,10 @@ impl Frame {
     /// Takes the pin; whether it was set.
     #[must_use]
     pub(crate) fn unpin(&self) -> bool {
-        self.type_word.fetch_and(!TypeWord::PINNED, Ordering::AcqRel) & TypeWord::PINNED != 0
+        self.type_word
+            .fetch_and(!TypeWord::PINNED, Ordering::AcqRel)
+            & TypeWord::PINNED
+            != 0
     }
 
     /// When translations of this frame may last have been cached.
@@ -511,98 +582,4 @@ impl Frame {
 const _: () = assert!(size_of::<Frame>() == 32);
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    const OWNER: DomId = DomId(3);
-
-    fn owned() -> Frame {
-        let frame = Frame::new();
-        frame.assign(OWNER, 1, CountWord::ALLOCATED | CountWord::LISTED);
-        frame
-    }
-
-    #[test]
-    fn only_the_owner_gets_a_reference() {
-        let frame = owned();
-        assert!(!frame.get(DomId(4)));
-        assert!(frame.get(OWNER));
-        assert_eq!(frame.count_word().count(), 2);
-        frame.disown();
-        assert!(!frame.get(OWNER));
-        assert_eq!(frame.count_word().count(), 2);
-    }
-
-    #[test]
-    fn a_free_frame_is_nobodys() {
-        assert!(!Frame::new().get(DomId(0)));
-        assert!(!Frame::new().get(NOBODY));
-    }
-
-    #[test]
-    fn a_type_in_use_excludes_all_others() {
-        let frame = owned();
-        assert_eq!(frame.acquire_type(PageType::Writable, false, |_| false), Acquired::Ready);
-        assert_eq!(frame.acquire_type(PageType::L1, false, |_| false), Acquired::Conflict);
-        assert_eq!(frame.release_type(0), Released::Done);
-        assert_eq!(
-            frame.acquire_type(PageType::L1, false, |_| false),
-            Acquired::Check { from: 0, resumed: false }
-        );
-        assert_eq!(frame.acquire_type(PageType::L1, false, |_| false), Acquired::Busy);
-        assert_eq!(frame.acquire_type(PageType::Writable, false, |_| false), Acquired::Conflict);
-    }
-
-    #[test]
-    fn a_change_of_type_asks_for_a_flush_while_translations_are_fresh() {
-        let frame = owned();
-        assert_eq!(frame.acquire_type(PageType::Writable, false, |_| true), Acquired::Ready);
-        assert_eq!(frame.release_type(7), Released::Done);
-        assert_eq!(frame.acquire_type(PageType::L1, false, |stamp| stamp == 7), Acquired::Stale);
-        assert_eq!(frame.acquire_type(PageType::Writable, false, |_| true), Acquired::Ready);
-        assert_eq!(frame.release_type(7), Released::Done);
-        assert_eq!(
-            frame.acquire_type(PageType::L1, true, |_| true),
-            Acquired::Check { from: 0, resumed: false }
-        );
-    }
-
-    #[test]
-    fn a_partial_table_is_taken_over_by_the_next_who_asks() {
-        let frame = owned();
-        let _ = frame.acquire_type(PageType::L2, false, |_| false);
-        frame.set_partial(17);
-        assert_eq!(frame.acquire_type(PageType::L1, false, |_| false), Acquired::Conflict);
-        assert_eq!(
-            frame.acquire_type(PageType::L2, false, |_| false),
-            Acquired::Check { from: 17, resumed: true }
-        );
-        frame.set_partial(18);
-        assert_eq!(frame.take_partial(PageType::L2), Some(18));
-        assert_eq!(frame.take_partial(PageType::L2), None);
-    }
-
-    #[test]
-    fn the_last_user_of_a_table_must_take_it_apart() {
-        let frame = owned();
-        let _ = frame.acquire_type(PageType::L3, false, |_| false);
-        frame.set_validated();
-        assert!(frame.acquire_type_in_use(PageType::L3));
-        assert_eq!(frame.release_type(0), Released::Done);
-        assert_eq!(frame.release_type(0), Released::TakeApart(3));
-        assert!(!frame.acquire_type_in_use(PageType::L3));
-        frame.forget_type(5);
-        assert_eq!(frame.type_word().count(), 0);
-        assert_eq!(frame.stamp(), 5);
-    }
-
-    #[test]
-    fn only_an_unused_frame_is_stolen() {
-        let frame = owned();
-        assert!(!frame.steal(OWNER));
-        assert!(frame.get(OWNER));
-        assert!(!frame.steal(DomId(4)));
-        assert!(frame.steal(OWNER));
-        assert!(!frame.get(OWNER));
-    }
-}
+mod tests;

@@ -15,12 +15,21 @@ use crate::hardware::Machine;
 use crate::refusal::{Consequence, Refusal};
 
 /// What was left of an old table is taken apart first.
-pub(super) fn finish_left<M: Machine>(call: &mut Call<'_, M>, args: [u64; 5]) -> Result<(), Refusal> {
-    let Some(unfinished) = call.running.state.unfinished.take() else { return Ok(()) };
+pub(super) fn finish_left<M: Machine>(
+    call: &mut Call<'_, M>,
+    args: [u64; 5],
+) -> Result<(), Refusal> {
+    let Some(unfinished) = call.running.state.unfinished.take() else {
+        return Ok(());
+    };
     let mut work = Work::preemptible();
     let outcome = finish_unfinished(call.hv, unfinished, &mut work);
     call.running.state.unfinished = work.unfinished;
-    if outcome.is_err() { Err(call.again(args)) } else { Ok(()) }
+    if outcome.is_err() {
+        Err(call.again(args))
+    } else {
+        Ok(())
+    }
 }
 
 /// Runs a list: `prepare` makes of the last argument what all requests share, `step` does one request.
@@ -109,5 +118,11 @@ fn result_waits<M: Machine>(
         }
         _ => 0,
     };
-    call.again([0, MMU_UPDATE_PREEMPTED.into(), 0, u64::from(result as u32), args[4]])
+    call.again([
+        0,
+        MMU_UPDATE_PREEMPTED.into(),
+        0,
+        u64::from(result as u32),
+        args[4],
+    ])
 }

@@ -35,8 +35,15 @@ impl PageOwner {
             DOMID_SELF => Ok(Self::Own),
             DOMID_IO => Ok(Self::Io),
             DOMID_XEN => Ok(Self::Hypervisor),
-            _ if named >= DOMID_FIRST_RESERVED || named == call.domain().id.0 => Err(no_such(named)),
-            _ => call.hv.domains.get(DomId(named)).map(Self::Other).ok_or_else(|| no_such(named)),
+            _ if named >= DOMID_FIRST_RESERVED || named == call.domain().id.0 => {
+                Err(no_such(named))
+            }
+            _ => call
+                .hv
+                .domains
+                .get(DomId(named))
+                .map(Self::Other)
+                .ok_or_else(|| no_such(named)),
         }
     }
 
@@ -56,10 +63,26 @@ impl PageOwner {
     #[inline]
     pub(super) fn with_table<'a>(&'a self, caller: &'a Domain, table: &'a Domain) -> Owners<'a> {
         match self {
-            Self::Own => Owners { table, page: caller.id, device: caller },
-            Self::Other(domain) => Owners { table, page: domain.id, device: domain },
-            Self::Io => Owners { table, page: DomId(DOMID_IO), device: caller },
-            Self::Hypervisor => Owners { table, page: DomId(DOMID_XEN), device: caller },
+            Self::Own => Owners {
+                table,
+                page: caller.id,
+                device: caller,
+            },
+            Self::Other(domain) => Owners {
+                table,
+                page: domain.id,
+                device: domain,
+            },
+            Self::Io => Owners {
+                table,
+                page: DomId(DOMID_IO),
+                device: caller,
+            },
+            Self::Hypervisor => Owners {
+                table,
+                page: DomId(DOMID_XEN),
+                device: caller,
+            },
         }
     }
 

@@ -46,7 +46,10 @@ pub(super) fn set<M: Machine>(
 #[cold]
 fn bad_arguments(base: u64, entries: u32) -> Refusal {
     let evidence = if entries > MOST {
-        Evidence::Limit { asked: entries.into(), limit: MOST.into() }
+        Evidence::Limit {
+            asked: entries.into(),
+            limit: MOST.into(),
+        }
     } else {
         Evidence::Value(base)
     };
@@ -73,17 +76,26 @@ pub fn release_pages<M: Machine>(hv: &Hypervisor<M>, state: &mut VcpuState) -> b
 /// Maps page `page` of the running vCPU's table into the window, after a fault there; whether it could.
 pub fn map_ldt_page<M: Machine>(hv: &Hypervisor<M>, running: &mut Running, page: usize) -> bool {
     let state = &mut running.state;
-    let Some(slot @ None) = state.ldt.mapped.get_mut(page) else { return false };
+    let Some(slot @ None) = state.ldt.mapped.get_mut(page) else {
+        return false;
+    };
     if page as u32 * PER_PAGE >= state.ldt.entries {
         return false;
     }
-    let Some(root) = state.kernel_root else { return false };
-    let Some((_, _, seen)) = walk(hv, root, state.ldt.base.wrapping_add((page as u64) << 12)) else { return false };
+    let Some(root) = state.kernel_root else {
+        return false;
+    };
+    let Some((_, _, seen)) = walk(hv, root, state.ldt.base.wrapping_add((page as u64) << 12))
+    else {
+        return false;
+    };
     if !entry::is_present(seen) {
         return false;
     }
     let owner = running.vcpu.domain.id;
-    let Ok(mfn) = frames::get_typed(hv, entry::claimed(seen), owner, PageType::Descriptor) else { return false };
+    let Ok(mfn) = frames::get_typed(hv, entry::claimed(seen), owner, PageType::Descriptor) else {
+        return false;
+    };
     *slot = Some(mfn);
     hv.machine.map_ldt_page(page, mfn);
     true
