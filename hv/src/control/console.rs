@@ -51,10 +51,12 @@ impl Console {
     /// Remembers what was printed.
     pub fn record(&self, bytes: &[u8]) {
         let mut ring = self.ring.lock();
-        for byte in bytes {
-            let at = ring.produced as usize % RING;
-            ring.bytes[at] = *byte;
-            ring.produced = ring.produced.wrapping_add(1);
+        for part in bytes.chunks(RING) {
+            let start = ring.produced as usize % RING;
+            let first = part.len().min(RING - start);
+            ring.bytes[start..start + first].copy_from_slice(&part[..first]);
+            ring.bytes[..part.len() - first].copy_from_slice(&part[first..]);
+            ring.produced = ring.produced.wrapping_add(part.len() as u32);
         }
         if ring.produced.wrapping_sub(ring.cleared) > RING as u32 {
             ring.cleared = ring.produced.wrapping_sub(RING as u32);
@@ -71,11 +73,11 @@ impl Console {
             at = ring.cleared;
         }
         let count = (ring.produced.wrapping_sub(at) as usize).min(into.len());
-        for byte in &mut into[..count] {
-            *byte = ring.bytes[at as usize % RING];
-            at = at.wrapping_add(1);
-        }
-        (at, count)
+        let start = at as usize % RING;
+        let first = count.min(RING - start);
+        into[..first].copy_from_slice(&ring.bytes[start..start + first]);
+        into[first..count].copy_from_slice(&ring.bytes[..count - first]);
+        (at.wrapping_add(count as u32), count)
     }
 
     /// Forgets what was printed before index `until`.

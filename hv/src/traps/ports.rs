@@ -15,7 +15,7 @@ use crate::hardware::Machine;
 use crate::registers::{Registers, flags};
 
 /// Repetitions of a string instruction that are done before the guest executes it again.
-const BATCH: u64 = 64;
+const BATCH: u64 = 32;
 /// Ticks of the interval timer a second.
 const TIMER_HZ: u64 = 1_193_182;
 

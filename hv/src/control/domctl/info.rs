@@ -23,6 +23,12 @@ use crate::{Hypervisor, sched};
 
 /// Frames that are asked about at once.
 const MOST_FRAMES: u64 = 1024;
+/// Frames that are answered between two looks at whether to stop.
+const BATCH: u64 = 32;
+/// What the second argument has above its count when the operation goes on: callers do not set it.
+const CONTINUED: u64 = 0x5845_4e43_0000_0000;
+/// The count's bits.
+const COUNT: u64 = 0xffff_ffff;
 
 /// `XEN_DOMCTL_getdomaininfo`: of the first domain whose number is not lower.
 pub(super) fn get<M: Machine>(call: &Call<'_, M>, frame: &mut Domctl) -> Result<Answer, Refusal> {
@@ -172,11 +178,13 @@ pub(super) fn set_tsc(domain: &Domain, request: &DomctlTscInfo) -> Answer {
     Answer::Done
 }
 
-/// `XEN_DOMCTL_getpageframeinfo3`: what each of these frames is in use as.
+/// `XEN_DOMCTL_getpageframeinfo3`: what each of these frames is in use as. Where it stops in its middle, its second
+/// argument says how many were answered.
 pub(super) fn page_frames<M: Machine>(
-    call: &Call<'_, M>,
+    call: &mut Call<'_, M>,
     domain: &Domain,
     request: &DomctlGetpageframeinfo3,
+    [place, progress, ..]: [u64; 5],
 ) -> Result<Answer, Refusal> {
     if request.num > MOST_FRAMES {
         let evidence = Evidence::Limit {
@@ -185,7 +193,15 @@ pub(super) fn page_frames<M: Machine>(
         };
         return Err(Refusal::errno(Errno::TooBig, rule::PAGE_INFO_COUNT).with(evidence));
     }
-    for index in 0..request.num {
+    let answered = if progress & !COUNT == CONTINUED {
+        progress & COUNT
+    } else {
+        0
+    };
+    for index in answered..request.num {
+        if index > answered && index % BATCH == 0 && call.should_stop() {
+            return Err(call.again([place, CONTINUED | index, 0, 0, 0]));
+        }
         let frame: u64 = call.read_element(request.array, index)?;
         call.write_element(
             request.array,

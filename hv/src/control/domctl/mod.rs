@@ -48,6 +48,10 @@ pub fn domctl<M: Machine>(call: &mut Call<'_, M>, args: [u64; 5]) -> Result<u64,
     let answer = match frame.cmd {
         abi::XEN_DOMCTL_CREATEDOMAIN => lifecycle::create(call, &mut frame)?,
         abi::XEN_DOMCTL_GETDOMAININFO => info::get(call, &mut frame)?,
+        abi::XEN_DOMCTL_GETPAGEFRAMEINFO3 => {
+            let domain = named(call, &frame)?;
+            info::page_frames(call, &domain, &frame.payload(), args)?
+        }
         _ => {
             let domain = named(call, &frame)?;
             on_domain(call, &mut frame, &domain)?
@@ -121,7 +125,6 @@ fn other<M: Machine>(
         }
         abi::XEN_DOMCTL_GETTSCINFO => Ok(info::get_tsc(call, domain, frame)),
         abi::XEN_DOMCTL_SETTSCINFO => Ok(info::set_tsc(domain, &frame.payload())),
-        abi::XEN_DOMCTL_GETPAGEFRAMEINFO3 => info::page_frames(call, domain, &frame.payload()),
         abi::XEN_DOMCTL_SHADOW_OP => {
             let shadow: abi::DomctlShadowOp = frame.payload();
             Err(Refusal::errno(Errno::Inval, rule::LOG_DIRTY)

@@ -470,3 +470,35 @@ fn the_time_of_a_domain_is_shown() {
         (2, 3, 1_000_000)
     );
 }
+
+#[test]
+fn a_long_question_about_frames_goes_on_where_it_stopped() {
+    let bed = Bed::new(256);
+    let mut dom0 = bed.guest(0, 4);
+    let guest = bed.guest(3, 1);
+    let place = dom0.address(1);
+    for index in 0..1000 {
+        dom0.write(&bed, place + index * 8, &guest.tables[0].0);
+    }
+    bed.hv.machine.interrupt_after(Some(0));
+    let payload = dom::DomctlGetpageframeinfo3 {
+        num: 1000,
+        array: place,
+    };
+    let (result, _) = ask_domctl(
+        &bed,
+        &mut dom0,
+        dom::XEN_DOMCTL_GETPAGEFRAMEINFO3,
+        3,
+        &payload,
+    );
+    assert_eq!((result, dom0.continued), (0, 31));
+    let expected = u64::from(dom::XEN_DOMCTL_PFINFO_L4TAB | dom::XEN_DOMCTL_PFINFO_LPINTAB);
+    for index in [0, 31, 32, 500, 999] {
+        assert_eq!(
+            dom0.read::<u64>(&bed, place + index * 8),
+            expected,
+            "{index}"
+        );
+    }
+}
