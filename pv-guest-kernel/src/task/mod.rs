@@ -11,6 +11,6 @@ mod stack;
 mod thread;
 mod wait;
 
-pub use scheduler::{exit, sleep_ns, sleep_until, spawn, yield_now};
+pub use scheduler::{exit, sleep_ns, sleep_until, spawn, spawn_with_stack, yield_now};
 pub use thread::{State, Thread, ThreadId};
 pub use wait::{Signal, WaitQueue};

@@ -68,9 +68,21 @@ pub fn threads() -> Vec<Arc<Thread>> {
     SCHEDULER.lock().threads.values().cloned().collect()
 }
 
+/// Pages of a thread's kernel stack, if it asks for nothing else.
+const STACK_PAGES: usize = 16;
+
 /// Starts a thread that runs `body` and ends.
 pub fn spawn(name: impl Into<String>, body: impl FnOnce() + Send + 'static) -> Arc<Thread> {
-    let thread = new_thread(name.into(), alloc::boxed::Box::new(body));
+    spawn_with_stack(name, STACK_PAGES, body)
+}
+
+/// As [`spawn`], with a stack of `stack_pages` pages.
+pub fn spawn_with_stack(
+    name: impl Into<String>,
+    stack_pages: usize,
+    body: impl FnOnce() + Send + 'static,
+) -> Arc<Thread> {
+    let thread = new_thread(name.into(), stack_pages, alloc::boxed::Box::new(body));
     let mut scheduler = SCHEDULER.lock();
     scheduler.threads.insert(thread.id, thread.clone());
     scheduler.queue.make_ready(thread.id);
@@ -78,10 +90,12 @@ pub fn spawn(name: impl Into<String>, body: impl FnOnce() + Send + 'static) -> A
     thread
 }
 
-fn new_thread(name: String, body: super::thread::Body) -> Arc<Thread> {
+fn new_thread(name: String, stack_pages: usize, body: super::thread::Body) -> Arc<Thread> {
     let id = ThreadId(NEXT_ID.fetch_add(1, Ordering::Relaxed));
     #[cfg(target_os = "none")]
-    let stack = super::stack::KernelStack::new();
+    let stack = super::stack::KernelStack::new(stack_pages);
+    #[cfg(not(target_os = "none"))]
+    let _ = stack_pages;
     #[cfg(target_os = "none")]
     let first_sp = platform::switch::prepare(stack.top());
     #[cfg(not(target_os = "none"))]
@@ -321,8 +335,8 @@ pub fn set_user_root(root: Option<crate::mm::Pfn>) {
 /// Starts the first thread with `body`; the stack this is called on is left behind.
 #[cfg(target_os = "none")]
 pub(crate) fn start(body: impl FnOnce() + Send + 'static) -> ! {
-    let idle = new_thread("idle".into(), alloc::boxed::Box::new(idle_loop));
-    let main = new_thread("main".into(), alloc::boxed::Box::new(body));
+    let idle = new_thread("idle".into(), STACK_PAGES, alloc::boxed::Box::new(idle_loop));
+    let main = new_thread("main".into(), STACK_PAGES, alloc::boxed::Box::new(body));
     let first_sp = main.saved_sp.load(Ordering::Relaxed);
     {
         let mut scheduler = SCHEDULER.lock();
