@@ -10,11 +10,18 @@ extern crate alloc;
 mod machine;
 mod service;
 
-use pv_guest_kernel::println;
+use pv_guest_kernel::{println, task};
 
 pv_guest_kernel::kernel_main!(main);
 
+/// Unpacking a kernel takes more stack than a thread has by itself.
+const STACK_PAGES: usize = 128;
+
 fn main() {
+    task::spawn_with_stack("service", STACK_PAGES, serve).join();
+}
+
+fn serve() {
     match service::Service::start() {
         Ok(mut service) => service.run(),
         Err(problem) => println!("dom0: {problem}"),
