@@ -1,9 +1,9 @@
 //! A small decoder for the instructions that the hypervisor carries out for guests.
 //!
 //! [`Instruction::decode`] parses prefixes, opcode, ModRM, SIB, displacement and immediate of the one- and two-byte
-//! opcodes that it knows, and refuses all others; what an instruction does is decided where it is carried out (writes to
-//! page tables in [`crate::paging`], I/O and system instructions in [`crate::traps`]). Bytes come from the guest once, in
-//! a buffer; nothing here reads memory. Source: AMD APM 3 §1 and appendix A.
+//! opcodes that write to memory in 64-bit mode, and refuses all others; what an instruction does is decided where it is
+//! carried out ([`crate::paging`]). Bytes come from the guest once, in a buffer; nothing here reads memory. Source: AMD
+//! APM 3 §1 and appendix A.
 
 mod operand;
 
@@ -13,15 +13,6 @@ use crate::registers::Registers;
 
 /// The longest instruction in bytes.
 pub const LONGEST: usize = 15;
-
-/// The code that is executed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum CodeSize {
-    /// 64-bit mode.
-    Bits64,
-    /// 32-bit compatibility mode.
-    Bits32,
-}
 
 /// A segment register that an address is relative to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -109,7 +100,6 @@ pub struct Instruction {
     pub modrm: Option<ModRm>,
     /// Its immediate operand, sign-extended; 0 where it has none.
     pub immediate: i64,
-    code: CodeSize,
 }
 
 /// What follows an opcode.
@@ -117,7 +107,6 @@ pub struct Instruction {
 enum Shape {
     Plain,
     ModRm,
-    Imm8,
     ModRmImm8,
     /// Immediate of the operand's size, at most 4 bytes.
     ModRmImm,
@@ -129,21 +118,14 @@ enum Shape {
 
 const fn shape(map: Map, opcode: u8) -> Option<Shape> {
     Some(match (map, opcode) {
-        (Map::Primary, 0x00..=0x3f) if opcode & 7 < 4 => Shape::ModRm,
-        (Map::Primary, 0x84..=0x8b) => Shape::ModRm,
+        (Map::Primary, 0x00..=0x37) if opcode & 7 < 2 => Shape::ModRm,
+        (Map::Primary, 0x86..=0x89 | 0xfe | 0xff) => Shape::ModRm,
         (Map::Primary, 0x80 | 0x83 | 0xc6) => Shape::ModRmImm8,
         (Map::Primary, 0x81 | 0xc7) => Shape::ModRmImm,
         (Map::Primary, 0xf6) => Shape::ModRmTest8,
         (Map::Primary, 0xf7) => Shape::ModRmTest,
-        (Map::Primary, 0xfe | 0xff) => Shape::ModRm,
-        (Map::Primary, 0x6c..=0x6f | 0xa4 | 0xa5 | 0xaa | 0xab | 0xec..=0xef) => Shape::Plain,
-        (Map::Primary, 0xf4 | 0xfa | 0xfb | 0xcc) => Shape::Plain,
-        (Map::Primary, 0xcd | 0xe4..=0xe7) => Shape::Imm8,
-        (Map::Secondary, 0x05 | 0x06 | 0x08 | 0x09 | 0x0b | 0x30..=0x35 | 0xa2) => Shape::Plain,
-        (Map::Secondary, 0x00 | 0x01 | 0x20..=0x23) => Shape::ModRm,
-        (Map::Secondary, 0xa3 | 0xab | 0xb3 | 0xbb | 0xb0 | 0xb1 | 0xc0 | 0xc1 | 0xc7) => {
-            Shape::ModRm
-        }
+        (Map::Primary, 0xa4 | 0xa5 | 0xaa | 0xab) => Shape::Plain,
+        (Map::Secondary, 0xab | 0xb3 | 0xbb | 0xb0 | 0xb1 | 0xc0 | 0xc1) => Shape::ModRm,
         (Map::Secondary, 0xba) => Shape::ModRmImm8,
         _ => return None,
     })
@@ -175,7 +157,7 @@ impl Bytes<'_> {
 
 impl Prefixes {
     /// Parses the prefixes; the opcode's first byte.
-    fn parse(bytes: &mut Bytes<'_>, code: CodeSize) -> Option<(Self, u8)> {
+    fn parse(bytes: &mut Bytes<'_>) -> Option<(Self, u8)> {
         let mut prefixes = Self::default();
         loop {
             let byte = bytes.next()?;
@@ -191,7 +173,7 @@ impl Prefixes {
                 0x3e => prefixes.segment = Some(Segment::Ds),
                 0x64 => prefixes.segment = Some(Segment::Fs),
                 0x65 => prefixes.segment = Some(Segment::Gs),
-                0x40..=0x4f if code == CodeSize::Bits64 => {
+                0x40..=0x4f => {
                     prefixes.rex = byte;
                     continue;
                 }
@@ -213,7 +195,7 @@ impl Prefixes {
 }
 
 impl ModRm {
-    fn parse(bytes: &mut Bytes<'_>, prefixes: Prefixes, code: CodeSize) -> Option<Self> {
+    fn parse(bytes: &mut Bytes<'_>, prefixes: Prefixes) -> Option<Self> {
         let [r, x, b] = prefixes.extensions();
         let byte = bytes.next()?;
         let (mode, register, rm) = (byte >> 6, byte >> 3 & 7 | r, byte & 7);
@@ -222,9 +204,6 @@ impl ModRm {
                 register,
                 operand: Operand::Register(rm | b),
             });
-        }
-        if code == CodeSize::Bits32 && prefixes.address {
-            return None;
         }
         let mut memory = Memory {
             base: Some(rm | b),
@@ -240,7 +219,7 @@ impl ModRm {
             memory.base = Some(sib & 7 | b);
             no_base = mode == 0 && sib & 7 == 5;
         } else if no_base {
-            memory.rip_relative = code == CodeSize::Bits64;
+            memory.rip_relative = true;
         }
         if no_base {
             memory.base = None;
@@ -261,12 +240,12 @@ impl ModRm {
 impl Instruction {
     /// Decodes the instruction that `bytes` start with; none where it is cut off or not known here.
     #[must_use]
-    pub fn decode(bytes: &[u8], code: CodeSize) -> Option<Self> {
+    pub fn decode(bytes: &[u8]) -> Option<Self> {
         let mut bytes = Bytes {
             all: &bytes[..bytes.len().min(LONGEST)],
             at: 0,
         };
-        let (prefixes, first) = Prefixes::parse(&mut bytes, code)?;
+        let (prefixes, first) = Prefixes::parse(&mut bytes)?;
         let (map, opcode) = if first == 0x0f {
             (Map::Secondary, bytes.next()?)
         } else {
@@ -274,8 +253,8 @@ impl Instruction {
         };
         let shape = shape(map, opcode)?;
         let modrm = match shape {
-            Shape::Plain | Shape::Imm8 => None,
-            _ => Some(ModRm::parse(&mut bytes, prefixes, code)?),
+            Shape::Plain => None,
+            _ => Some(ModRm::parse(&mut bytes, prefixes)?),
         };
         let full = if prefixes.operand && prefixes.rex & 8 == 0 {
             2
@@ -284,7 +263,7 @@ impl Instruction {
         };
         let is_test = modrm.is_some_and(|modrm| modrm.register & 7 < 2);
         let immediate = match shape {
-            Shape::Imm8 | Shape::ModRmImm8 => bytes.signed(1)?,
+            Shape::ModRmImm8 => bytes.signed(1)?,
             Shape::ModRmImm => bytes.signed(full)?,
             Shape::ModRmTest8 if is_test => bytes.signed(1)?,
             Shape::ModRmTest if is_test => bytes.signed(full)?,
@@ -297,7 +276,6 @@ impl Instruction {
             opcode,
             modrm,
             immediate,
-            code,
         })
     }
 
@@ -326,7 +304,7 @@ impl Instruction {
                 .wrapping_add(registers.rip)
                 .wrapping_add(self.length.into());
         }
-        if self.code == CodeSize::Bits32 || self.prefixes.address {
+        if self.prefixes.address {
             address & 0xffff_ffff
         } else {
             address

@@ -1,7 +1,7 @@
 use super::*;
 
 fn decode(bytes: &[u8]) -> Instruction {
-    let found = Instruction::decode(bytes, CodeSize::Bits64).expect("a known instruction");
+    let found = Instruction::decode(bytes).expect("a known instruction");
     assert_eq!(usize::from(found.length), bytes.len());
     found
 }
@@ -56,21 +56,6 @@ fn relative_to_the_next_instruction() {
         found.effective_address(&memory(&found), &registers),
         0x5000 + 8 + 0x100
     );
-    assert_eq!(
-        Instruction::decode(&[0x80, 0x25, 0, 0, 0, 0, 1], CodeSize::Bits32)
-            .unwrap()
-            .modrm
-            .unwrap()
-            .operand,
-        {
-            Operand::Memory(Memory {
-                base: None,
-                index: None,
-                displacement: 0,
-                rip_relative: false,
-            })
-        }
-    );
 }
 
 #[test]
@@ -95,9 +80,9 @@ fn immediates_have_the_operands_size() {
 #[test]
 fn a_cut_off_instruction_is_none() {
     let whole = [0xf0, 0x48, 0x0f, 0xba, 0xac, 0x24, 0, 1, 0, 0, 5];
-    assert!(Instruction::decode(&whole, CodeSize::Bits64).is_some());
+    assert!(Instruction::decode(&whole).is_some());
     for cut in 0..whole.len() {
-        assert_eq!(Instruction::decode(&whole[..cut], CodeSize::Bits64), None);
+        assert_eq!(Instruction::decode(&whole[..cut]), None);
     }
 }
 
@@ -105,7 +90,7 @@ fn a_cut_off_instruction_is_none() {
 fn more_than_fifteen_bytes_are_none() {
     let mut bytes = [0x66; 17];
     bytes[15] = 0x89;
-    assert_eq!(Instruction::decode(&bytes, CodeSize::Bits64), None);
+    assert_eq!(Instruction::decode(&bytes), None);
 }
 
 #[test]
@@ -134,10 +119,8 @@ fn registers_are_written_in_part() {
 proptest::proptest! {
     #[test]
     fn no_bytes_make_it_panic(bytes in proptest::collection::vec(proptest::prelude::any::<u8>(), 0..20)) {
-        for code in [CodeSize::Bits64, CodeSize::Bits32] {
-            if let Some(found) = Instruction::decode(&bytes, code) {
-                proptest::prop_assert!(usize::from(found.length) <= bytes.len().min(LONGEST));
-            }
+        if let Some(found) = Instruction::decode(&bytes) {
+            proptest::prop_assert!(usize::from(found.length) <= bytes.len().min(LONGEST));
         }
     }
 }

@@ -15,8 +15,7 @@ use super::table::Owners;
 use super::walk::{HeldL1, walk};
 use crate::Hypervisor;
 use crate::decode::{
-    CodeSize, Instruction, LONGEST, Map, ModRm, Operand, Segment, get_register, read_register,
-    set_register,
+    Instruction, LONGEST, Map, ModRm, Operand, Segment, get_register, read_register, set_register,
 };
 use crate::domain::Running;
 use crate::entry::Exception;
@@ -101,7 +100,7 @@ impl Write {
     ) -> Option<Self> {
         let mut code = [0; LONGEST];
         let fetched = fetch(hv, registers.rip, &mut code);
-        let instruction = Instruction::decode(&code[..fetched], CodeSize::Bits64)?;
+        let instruction = Instruction::decode(&code[..fetched])?;
         let (address, bytes, kind) = match instruction.modrm {
             Some(modrm) => memory_form(hv, running, registers, &instruction, modrm)?,
             None => string_form(hv, running, registers, &instruction)?,
