@@ -53,12 +53,12 @@ struct Row {
 pub(crate) fn run(options: &Options) -> Result<u8> {
     tools::QEMU.ensure()?;
     let artifacts = Artifacts::build()?;
-    let hv = measure(&artifacts, artifacts.kernel("hv"), "measuring hv")?;
-    let xen = match xen::image() {
+    let (hv, hv_latencies) = measure(&artifacts, artifacts.kernel("hv"), "measuring hv")?;
+    let (xen, xen_latencies) = match xen::image() {
         Ok(image) => measure(&artifacts, image, "measuring Xen 4.17")?,
         Err(error) => {
             eprintln!("xtask: no figures of Xen: {error:#}");
-            BTreeMap::new()
+            Default::default()
         }
     };
     let rows: Vec<Row> = OPERATIONS
@@ -73,6 +73,7 @@ pub(crate) fn run(options: &Options) -> Result<u8> {
         println!("{}", serde_json::json!({ "rows": rows }));
     } else {
         print_table(&rows);
+        print_latencies(&hv_latencies, &xen_latencies);
     }
     Ok(if rows.iter().all(|row| row.hv.is_some()) {
         0
@@ -102,11 +103,28 @@ fn print_table(rows: &[Row]) {
     println!("{}", table.build().with(Style::rounded()));
 }
 
+/// The most that an operation may keep interrupts off, in instructions: 1 ms of 32 ns each.
+const LONGEST: u64 = 31_250;
+
+fn print_latencies(hv: &Figures, xen: &Figures) {
+    println!("Latest upcall of a timer during a long operation (at most {LONGEST} on hv):");
+    let mut table = Builder::default();
+    table.push_record(["operation", "hv", "Xen 4.17"]);
+    for (name, instructions) in hv {
+        let xen = xen.get(name).map_or_else(|| "-".to_owned(), u64::to_string);
+        table.push_record([name.clone(), instructions.to_string(), xen]);
+    }
+    println!("{}", table.build().with(Style::rounded()));
+}
+
+/// Instructions by the name of what took them.
+type Figures = BTreeMap<String, u64>;
+
 fn measure(
     artifacts: &Artifacts,
     kernel: PathBuf,
     message: &'static str,
-) -> Result<BTreeMap<String, u64>> {
+) -> Result<(Figures, Figures)> {
     let machine = Machine {
         kernel,
         command_line: "console=com1 com1=115200,8n1 dom0_mem=64M noreboot".to_owned(),
@@ -123,8 +141,9 @@ fn measure(
     figures
 }
 
-fn read_figures(console: &mut Console) -> Result<BTreeMap<String, u64>> {
-    let mut figures = BTreeMap::new();
+/// Reads lines `bench: OPERATION INSTRUCTIONS` and `latency: INSTRUCTIONS WHAT`, up to `bench: done`.
+fn read_figures(console: &mut Console) -> Result<(Figures, Figures)> {
+    let (mut figures, mut latencies) = (Figures::new(), Figures::new());
     loop {
         let Event::Line(line) = console.next()? else {
             bail!(
@@ -132,16 +151,17 @@ fn read_figures(console: &mut Console) -> Result<BTreeMap<String, u64>> {
                 console.tail()
             );
         };
-        let mut words = line
-            .split_whitespace()
-            .skip_while(|word| *word != "bench:")
-            .skip(1);
-        match (words.next(), words.next()) {
-            (Some("done"), _) => return Ok(figures),
-            (Some(operation), Some(instructions)) => {
-                figures.insert(operation.to_owned(), instructions.parse()?);
+        if let Some((_, figure)) = line.split_once("bench: ") {
+            match figure.trim().split_once(' ') {
+                Some((operation, instructions)) => {
+                    figures.insert(operation.to_owned(), instructions.parse()?);
+                }
+                None => return Ok((figures, latencies)),
             }
-            _ => {}
+        } else if let Some((_, figure)) = line.split_once("latency: ")
+            && let Some((instructions, what)) = figure.trim().split_once(' ')
+        {
+            latencies.insert(what.to_owned(), instructions.parse()?);
         }
     }
 }
