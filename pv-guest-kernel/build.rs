@@ -15,10 +15,7 @@ fn main() {
     if env::var("CARGO_CFG_TARGET_OS").as_deref() != Ok("none") {
         return;
     }
-    println!(
-        "cargo::rustc-link-arg-bins=-T{}",
-        folder.join("kernel.ld").display()
-    );
+    println!("cargo::rustc-link-arg-bins=-T{}", folder.join("kernel.ld").display());
     for program in PROGRAMS {
         build_program(&folder.join("user"), program, &out);
     }

@@ -39,13 +39,7 @@ impl<P: SharedPage> ConsoleBack<P> {
     pub fn new(page: P, port: Port, guest: impl Into<String>) -> Self {
         let output = Consumer::attach(&page, OUT);
         let input = Producer::attach(&page, IN);
-        Self {
-            page,
-            port,
-            output,
-            input,
-            refusals: Refusals::new(guest),
-        }
+        Self { page, port, output, input, refusals: Refusals::new(guest) }
     }
 
     /// The event channel: it fires when there is output, and when the guest has taken input.
@@ -68,11 +62,7 @@ impl<P: SharedPage> ConsoleBack<P> {
         let read = match self.output.read(&self.page, &mut into[start..]) {
             Ok(read) => read,
             Err(overrun) => {
-                self.refusals.refuse(
-                    kernel.now_ns(),
-                    rules::OUTPUT_OVERRUN,
-                    format_args!("{overrun}"),
-                );
+                self.refusals.refuse(kernel.now_ns(), rules::OUTPUT_OVERRUN, format_args!("{overrun}"));
                 self.output.resynchronise(&self.page);
                 0
             }
@@ -93,11 +83,7 @@ impl<P: SharedPage> ConsoleBack<P> {
                 written
             }
             Err(overrun) => {
-                self.refusals.refuse(
-                    kernel.now_ns(),
-                    rules::INPUT_OVERRUN,
-                    format_args!("{overrun}"),
-                );
+                self.refusals.refuse(kernel.now_ns(), rules::INPUT_OVERRUN, format_args!("{overrun}"));
                 0
             }
         }

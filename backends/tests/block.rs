@@ -1,10 +1,6 @@
 //! The real block front end against the real block back end.
 
-#![allow(
-    clippy::unwrap_used,
-    clippy::too_many_lines,
-    reason = "a failed step is a failed test"
-)]
+#![allow(clippy::unwrap_used, clippy::too_many_lines, reason = "a failed step is a failed test")]
 
 mod common;
 
@@ -13,15 +9,11 @@ use frontends::block::{BlockError, Operation, Status, SubmitError};
 use pv_bus::loopback::Leaks;
 
 fn content(sectors: usize) -> Vec<u8> {
-    (0..sectors * 512)
-        .map(|at| (at / 512 * 7 + at % 512) as u8)
-        .collect()
+    (0..sectors * 512).map(|at| (at / 512 * 7 + at % 512) as u8).collect()
 }
 
 fn pattern(len: usize, seed: u8) -> Vec<u8> {
-    (0..len)
-        .map(|at| (at as u8).wrapping_mul(31).wrapping_add(seed))
-        .collect()
+    (0..len).map(|at| (at as u8).wrapping_mul(31).wrapping_add(seed)).collect()
 }
 
 #[test]
@@ -32,10 +24,7 @@ fn a_disk_is_described_as_its_device_is() {
     assert_eq!(device.sector_size_bytes, 512);
     assert!(!device.read_only);
     assert!(device.discard.is_some());
-    assert_eq!(
-        pair.guest.get(&format!("{}/protocol", pair.front_path)),
-        "x86_64-abi"
-    );
+    assert_eq!(pair.guest.get(&format!("{}/protocol", pair.front_path)), "x86_64-abi");
     assert_eq!(pair.guest.get(&format!("{}/state", pair.front_path)), "4");
     assert_eq!(pair.guest.get(&format!("{}/state", pair.back_path)), "4");
 }
@@ -44,27 +33,10 @@ fn a_disk_is_described_as_its_device_is() {
 fn what_is_read_is_what_is_on_the_disk() {
     let expected = content(5000);
     let mut pair = DiskPair::connected(SharedDisk::new(expected.clone()));
-    for (sector, sectors) in [
-        (0, 1),
-        (7, 8),
-        (3, 87),
-        (0, 88),
-        (0, 89),
-        (100, 512),
-        (1000, 2048),
-        (4999, 1),
-    ] {
-        let read = pair
-            .call(Operation::Read {
-                sector,
-                len_bytes: sectors * 512,
-            })
-            .unwrap();
+    for (sector, sectors) in [(0, 1), (7, 8), (3, 87), (0, 88), (0, 89), (100, 512), (1000, 2048), (4999, 1)] {
+        let read = pair.call(Operation::Read { sector, len_bytes: sectors * 512 }).unwrap();
         let at = sector as usize * 512;
-        assert!(
-            read == expected[at..at + sectors * 512],
-            "{sector}+{sectors}"
-        );
+        assert!(read == expected[at..at + sectors * 512], "{sector}+{sectors}");
     }
 }
 
@@ -81,17 +53,8 @@ fn what_is_written_is_read_back_in_every_variant() {
                     pair.back_options.persistent = back_persistent;
                     let mut pair = pair.started();
                     let data = pattern(900 * 512, max_segments as u8);
-                    pair.call(Operation::Write {
-                        sector: 5,
-                        data: &data,
-                    })
-                    .unwrap();
-                    let read = pair
-                        .call(Operation::Read {
-                            sector: 5,
-                            len_bytes: data.len(),
-                        })
-                        .unwrap();
+                    pair.call(Operation::Write { sector: 5, data: &data }).unwrap();
+                    let read = pair.call(Operation::Read { sector: 5, len_bytes: data.len() }).unwrap();
                     assert!(read == data);
                     pair.call(Operation::Flush).unwrap();
                     assert!(pair.disk.medium()[5 * 512..905 * 512] == data);
@@ -104,18 +67,9 @@ fn what_is_written_is_read_back_in_every_variant() {
 #[test]
 fn a_back_end_without_extras_is_enough() {
     let mut pair = DiskPair::cold(SharedDisk::new(content(4096)));
-    pair.back_options = backends::block::Options {
-        max_ring_order: 0,
-        max_indirect_segments: 0,
-        persistent: false,
-    };
+    pair.back_options = backends::block::Options { max_ring_order: 0, max_indirect_segments: 0, persistent: false };
     let mut pair = pair.started();
-    let read = pair
-        .call(Operation::Read {
-            sector: 0,
-            len_bytes: 2000 * 512,
-        })
-        .unwrap();
+    let read = pair.call(Operation::Read { sector: 0, len_bytes: 2000 * 512 }).unwrap();
     assert!(read == content(4096)[..2000 * 512]);
 }
 
@@ -125,50 +79,12 @@ fn requests_that_cannot_be_are_not_taken() {
     let guest = &mut pair.guest;
     let front = pair.front.as_mut().unwrap();
     let mut refused = |operation| front.submit(guest, operation).unwrap_err();
-    assert_eq!(
-        refused(Operation::Read {
-            sector: 99,
-            len_bytes: 1024
-        }),
-        SubmitError::OutOfRange
-    );
-    assert_eq!(
-        refused(Operation::Read {
-            sector: u64::MAX,
-            len_bytes: 1024
-        }),
-        SubmitError::OutOfRange
-    );
-    assert_eq!(
-        refused(Operation::Read {
-            sector: 0,
-            len_bytes: 0
-        }),
-        SubmitError::Misaligned
-    );
-    assert_eq!(
-        refused(Operation::Write {
-            sector: 0,
-            data: &[1; 100]
-        }),
-        SubmitError::Misaligned
-    );
-    assert_eq!(
-        refused(Operation::Discard {
-            sector: 90,
-            sectors: 11,
-            secure: false
-        }),
-        SubmitError::OutOfRange
-    );
-    assert_eq!(
-        refused(Operation::Discard {
-            sector: 0,
-            sectors: 1,
-            secure: true
-        }),
-        SubmitError::NotSupported
-    );
+    assert_eq!(refused(Operation::Read { sector: 99, len_bytes: 1024 }), SubmitError::OutOfRange);
+    assert_eq!(refused(Operation::Read { sector: u64::MAX, len_bytes: 1024 }), SubmitError::OutOfRange);
+    assert_eq!(refused(Operation::Read { sector: 0, len_bytes: 0 }), SubmitError::Misaligned);
+    assert_eq!(refused(Operation::Write { sector: 0, data: &[1; 100] }), SubmitError::Misaligned);
+    assert_eq!(refused(Operation::Discard { sector: 90, sectors: 11, secure: false }), SubmitError::OutOfRange);
+    assert_eq!(refused(Operation::Discard { sector: 0, sectors: 1, secure: true }), SubmitError::NotSupported);
 }
 
 #[test]
@@ -178,13 +94,7 @@ fn a_disk_whose_mode_is_r_is_not_written() {
     pair.service.put(&path, "r");
     let mut pair = pair.started();
     assert!(pair.front().device().unwrap().read_only);
-    let refused = pair.front.as_mut().unwrap().submit(
-        &mut pair.guest,
-        Operation::Write {
-            sector: 0,
-            data: &[0; 512],
-        },
-    );
+    let refused = pair.front.as_mut().unwrap().submit(&mut pair.guest, Operation::Write { sector: 0, data: &[0; 512] });
     assert_eq!(refused, Err(SubmitError::ReadOnly));
 }
 
@@ -193,14 +103,8 @@ fn a_flush_covers_every_write_submitted_before_it() {
     let disk = SharedDisk::new(vec![0; 100 * 512]).manual();
     let mut pair = DiskPair::connected(disk.clone());
     let data = pattern(512, 1);
-    pair.submit(Operation::Write {
-        sector: 1,
-        data: &data,
-    });
-    pair.submit(Operation::Write {
-        sector: 2,
-        data: &data,
-    });
+    pair.submit(Operation::Write { sector: 1, data: &data });
+    pair.submit(Operation::Write { sector: 2, data: &data });
     let flush = pair.submit(Operation::Flush);
     pair.settle();
     assert_eq!(disk.waiting(), 2, "the flush waits for the writes");
@@ -226,28 +130,16 @@ fn a_barrier_is_durable_between_what_came_before_and_what_comes_after() {
     let disk = SharedDisk::new(vec![0; 100 * 512]).manual();
     let mut pair = DiskPair::connected(disk.clone());
     let data = pattern(512, 1);
-    pair.submit(Operation::Write {
-        sector: 1,
-        data: &data,
-    });
-    pair.submit(Operation::WriteBarrier {
-        sector: 2,
-        data: &data,
-    });
-    pair.submit(Operation::Write {
-        sector: 3,
-        data: &data,
-    });
+    pair.submit(Operation::Write { sector: 1, data: &data });
+    pair.submit(Operation::WriteBarrier { sector: 2, data: &data });
+    pair.submit(Operation::Write { sector: 3, data: &data });
     for _ in 0..10 {
         pair.settle();
         disk.run(0);
         pair.poll_back();
     }
     pair.settle();
-    assert_eq!(
-        disk.log(),
-        ["write 1+1", "flush", "write 2+1", "flush", "write 3+1"]
-    );
+    assert_eq!(disk.log(), ["write 1+1", "flush", "write 2+1", "flush", "write 3+1"]);
     assert_eq!(std::iter::from_fn(|| pair.take()).count(), 3);
 }
 
@@ -260,31 +152,16 @@ fn a_device_without_a_cache_is_flushed_by_doing_nothing() {
     let mut pair = DiskPair::connected(disk.clone());
     pair.call(Operation::Flush).unwrap();
     assert!(disk.log().is_empty());
-    let refused = pair.front.as_mut().unwrap().submit(
-        &mut pair.guest,
-        Operation::WriteBarrier {
-            sector: 0,
-            data: &[0; 512],
-        },
-    );
+    let refused =
+        pair.front.as_mut().unwrap().submit(&mut pair.guest, Operation::WriteBarrier { sector: 0, data: &[0; 512] });
     assert_eq!(refused, Err(SubmitError::NotSupported));
 }
 
 #[test]
 fn discarded_sectors_are_forgotten() {
     let mut pair = DiskPair::connected(SharedDisk::new(content(100)));
-    pair.call(Operation::Discard {
-        sector: 10,
-        sectors: 20,
-        secure: false,
-    })
-    .unwrap();
-    let read = pair
-        .call(Operation::Read {
-            sector: 9,
-            len_bytes: 22 * 512,
-        })
-        .unwrap();
+    pair.call(Operation::Discard { sector: 10, sectors: 20, secure: false }).unwrap();
+    let read = pair.call(Operation::Read { sector: 9, len_bytes: 22 * 512 }).unwrap();
     assert!(read[..512] == content(100)[9 * 512..10 * 512]);
     assert!(read[512..21 * 512].iter().all(|byte| *byte == 0));
     assert!(read[21 * 512..] == content(100)[30 * 512..31 * 512]);
@@ -298,22 +175,9 @@ fn a_device_with_large_sectors_gets_whole_ones() {
     geometry.physical_sector_size_bytes = 4096;
     disk.inner.borrow_mut().geometry = Some(geometry);
     let mut pair = DiskPair::connected(disk);
-    let refused = pair.front.as_mut().unwrap().submit(
-        &mut pair.guest,
-        Operation::Read {
-            sector: 1,
-            len_bytes: 4096,
-        },
-    );
+    let refused = pair.front.as_mut().unwrap().submit(&mut pair.guest, Operation::Read { sector: 1, len_bytes: 4096 });
     assert_eq!(refused, Err(SubmitError::Misaligned));
-    assert!(
-        pair.call(Operation::Read {
-            sector: 8,
-            len_bytes: 8192
-        })
-        .unwrap()
-            == content(80)[4096..12288]
-    );
+    assert!(pair.call(Operation::Read { sector: 8, len_bytes: 8192 }).unwrap() == content(80)[4096..12288]);
 }
 
 #[test]
@@ -322,14 +186,7 @@ fn more_requests_than_the_ring_holds_are_all_answered() {
     disk.inner.borrow_mut().room = 5;
     let mut pair = DiskPair::connected(disk.clone());
     let expected = content(4096);
-    let ids: Vec<_> = (0..200)
-        .map(|sector| {
-            pair.submit(Operation::Read {
-                sector,
-                len_bytes: 512,
-            })
-        })
-        .collect();
+    let ids: Vec<_> = (0..200).map(|sector| pair.submit(Operation::Read { sector, len_bytes: 512 })).collect();
     let mut answered = Vec::new();
     for turn in 0..2000 {
         pair.settle();
@@ -356,21 +213,10 @@ fn a_driver_without_memory_says_busy_and_goes_on() {
     let held = pair.guest.leaks().pages;
     pair.guest.limit_pages(held + 20);
     let front = pair.front.as_mut().unwrap();
-    let refused = front.submit(
-        &mut pair.guest,
-        Operation::Read {
-            sector: 0,
-            len_bytes: 21 * 4096,
-        },
-    );
+    let refused = front.submit(&mut pair.guest, Operation::Read { sector: 0, len_bytes: 21 * 4096 });
     assert_eq!(refused, Err(SubmitError::Busy));
     // Twenty segments want a page of segments that is not to be had: they go in two parts without one.
-    let read = pair
-        .call(Operation::Read {
-            sector: 0,
-            len_bytes: 20 * 4096,
-        })
-        .unwrap();
+    let read = pair.call(Operation::Read { sector: 0, len_bytes: 20 * 4096 }).unwrap();
     assert!(read == content(4096)[..20 * 4096]);
 }
 
@@ -397,10 +243,7 @@ fn a_reconfiguring_back_end_pauses_the_front() {
     pair.service.put(&state, 7);
     pair.settle();
     assert_eq!(pair.front().status(), Status::Paused);
-    pair.submit(Operation::Read {
-        sector: 0,
-        len_bytes: 512,
-    });
+    pair.submit(Operation::Read { sector: 0, len_bytes: 512 });
     pair.service.put(&state, 8);
     pair.settle();
     assert_eq!(pair.front().status(), Status::Ready);
@@ -412,10 +255,7 @@ fn closing_either_side_finishes_what_is_under_way_and_leaves_nothing_behind() {
     for front_first in [true, false] {
         let disk = SharedDisk::new(content(100)).manual();
         let mut pair = DiskPair::connected(disk.clone());
-        pair.submit(Operation::Read {
-            sector: 3,
-            len_bytes: 512,
-        });
+        pair.submit(Operation::Read { sector: 3, len_bytes: 512 });
         pair.settle();
         if front_first {
             pair.front.as_mut().unwrap().close(&mut pair.guest);
@@ -441,10 +281,7 @@ fn closing_either_side_finishes_what_is_under_way_and_leaves_nothing_behind() {
 fn a_removed_device_fails_what_was_asked_of_it() {
     let disk = SharedDisk::new(content(100)).manual();
     let mut pair = DiskPair::connected(disk);
-    pair.submit(Operation::Read {
-        sector: 3,
-        len_bytes: 512,
-    });
+    pair.submit(Operation::Read { sector: 3, len_bytes: 512 });
     pair.settle();
     pair.kill_back();
     let path = pair.back_path.clone();
@@ -461,18 +298,9 @@ fn a_back_end_that_dies_and_comes_back_loses_nothing() {
         pair.front_options.persistent = persistent;
         let mut pair = pair.started();
         let data = pattern(300 * 512, 9);
-        pair.submit(Operation::Write {
-            sector: 0,
-            data: &data,
-        });
-        pair.submit(Operation::Write {
-            sector: 500,
-            data: &data,
-        });
-        pair.submit(Operation::Read {
-            sector: 0,
-            len_bytes: 512,
-        });
+        pair.submit(Operation::Write { sector: 0, data: &data });
+        pair.submit(Operation::Write { sector: 500, data: &data });
+        pair.submit(Operation::Read { sector: 0, len_bytes: 512 });
         pair.settle();
         disk.run(1);
         pair.poll_back();
@@ -500,14 +328,7 @@ fn a_front_end_that_is_replaced_connects_again() {
     pair.start_front();
     pair.settle();
     assert_eq!(pair.front().status(), Status::Ready);
-    assert!(
-        pair.call(Operation::Read {
-            sector: 0,
-            len_bytes: 512
-        })
-        .unwrap()
-            == content(100)[..512]
-    );
+    assert!(pair.call(Operation::Read { sector: 0, len_bytes: 512 }).unwrap() == content(100)[..512]);
 }
 
 #[test]
@@ -532,15 +353,7 @@ fn a_batch_of_requests_costs_few_notifications() {
     let before = pair.guest.notifications() + pair.service.notifications();
     let front = pair.front.as_mut().unwrap();
     for sector in 0..30 {
-        front
-            .submit(
-                &mut pair.guest,
-                Operation::Read {
-                    sector,
-                    len_bytes: 512,
-                },
-            )
-            .unwrap();
+        front.submit(&mut pair.guest, Operation::Read { sector, len_bytes: 512 }).unwrap();
     }
     front.kick(&mut pair.guest);
     pair.settle();
@@ -553,30 +366,19 @@ fn a_batch_of_requests_costs_few_notifications() {
 fn an_old_write_cannot_land_on_top_of_a_new_one() {
     let disk = SharedDisk::new(vec![0; 100 * 512]).manual();
     let mut pair = DiskPair::connected(disk.clone());
-    pair.submit(Operation::Write {
-        sector: 5,
-        data: &[1; 512],
-    });
+    pair.submit(Operation::Write { sector: 5, data: &[1; 512] });
     pair.settle();
     pair.front = None;
     pair.guest.crash();
     pair.start_front();
     pair.settle();
-    assert_eq!(
-        pair.front().status(),
-        Status::Connecting,
-        "the device still has the old write"
-    );
+    assert_eq!(pair.front().status(), Status::Connecting, "the device still has the old write");
     disk.run(0);
     pair.poll_back();
     pair.settle();
     assert_eq!(pair.front().status(), Status::Ready);
     disk.inner.borrow_mut().manual = false;
-    pair.call(Operation::Write {
-        sector: 5,
-        data: &[2; 512],
-    })
-    .unwrap();
+    pair.call(Operation::Write { sector: 5, data: &[2; 512] }).unwrap();
     pair.call(Operation::Flush).unwrap();
     assert_eq!(disk.medium()[5 * 512], 2);
     assert_eq!(disk.inner.borrow().buffers_out, 0);
@@ -594,37 +396,19 @@ fn a_front_end_connects_to_a_back_end_that_does_as_linux_does() {
     pair.settle();
     assert_eq!(pair.guest.get(&format!("{front}/state")), "3");
     for key in ["ring-ref", "event-channel"] {
-        assert!(
-            pair.guest
-                .get(&format!("{front}/{key}"))
-                .parse::<u32>()
-                .is_ok(),
-            "{key}"
-        );
+        assert!(pair.guest.get(&format!("{front}/{key}")).parse::<u32>().is_ok(), "{key}");
     }
     assert_eq!(pair.guest.get(&format!("{front}/protocol")), "x86_64-abi");
     assert_eq!(pair.guest.get(&format!("{front}/feature-persistent")), "1");
-    assert_eq!(
-        pair.guest.get(&format!("{front}/ring-page-order")),
-        "",
-        "not written for one page"
-    );
-    for (key, value) in [
-        ("feature-flush-cache", 1),
-        ("sectors", 2048),
-        ("info", 4),
-        ("sector-size", 512),
-    ] {
+    assert_eq!(pair.guest.get(&format!("{front}/ring-page-order")), "", "not written for one page");
+    for (key, value) in [("feature-flush-cache", 1), ("sectors", 2048), ("info", 4), ("sector-size", 512)] {
         pair.service.put(&format!("{back}/{key}"), value);
     }
     pair.service.put(&format!("{back}/state"), 4);
     pair.settle();
     assert_eq!(pair.guest.get(&format!("{front}/state")), "4");
     let device = *pair.front().device().unwrap();
-    assert_eq!(
-        (device.sectors, device.read_only, device.discard),
-        (2048, true, None)
-    );
+    assert_eq!((device.sectors, device.read_only, device.discard), (2048, true, None));
     pair.service.put(&format!("{back}/state"), 5);
     pair.settle();
     assert_eq!(pair.guest.get(&format!("{front}/state")), "6");

@@ -39,9 +39,7 @@ impl Write {
     }
 
     fn data(&self) -> Vec<u8> {
-        (0..self.sectors * 512)
-            .map(|at| (at as u8).wrapping_mul(17) ^ self.seed ^ ((at >> 9) as u8))
-            .collect()
+        (0..self.sectors * 512).map(|at| (at as u8).wrapping_mul(17) ^ self.seed ^ ((at >> 9) as u8)).collect()
     }
 
     fn apply(&self, model: &mut [u8]) {
@@ -51,14 +49,12 @@ impl Write {
 }
 
 fn write() -> impl Strategy<Value = Write> {
-    (0..SLOTS, 0..SLOT_SECTORS, 1..=SLOT_SECTORS, any::<u8>()).prop_map(
-        |(slot, start, sectors, seed)| Write {
-            slot,
-            start,
-            sectors: sectors.min(SLOT_SECTORS - start),
-            seed,
-        },
-    )
+    (0..SLOTS, 0..SLOT_SECTORS, 1..=SLOT_SECTORS, any::<u8>()).prop_map(|(slot, start, sectors, seed)| Write {
+        slot,
+        start,
+        sectors: sectors.min(SLOT_SECTORS - start),
+        seed,
+    })
 }
 
 fn batch() -> impl Strategy<Value = Vec<Write>> {
@@ -112,10 +108,7 @@ impl Run {
         self.pair.submit(Operation::Flush);
         self.finish_all();
         self.durable.clone_from(&self.model);
-        assert!(
-            self.pair.disk.medium() == self.durable,
-            "a flush left something behind"
-        );
+        assert!(self.pair.disk.medium() == self.durable, "a flush left something behind");
     }
 
     fn step(&mut self, step: &Step) {
@@ -123,10 +116,7 @@ impl Run {
             Step::Batch(writes) => {
                 self.finish_all();
                 for write in writes {
-                    self.pair.submit(Operation::Write {
-                        sector: write.sector(),
-                        data: &write.data(),
-                    });
+                    self.pair.submit(Operation::Write { sector: write.sector(), data: &write.data() });
                     write.apply(&mut self.model);
                 }
                 self.pair.settle();
@@ -152,26 +142,16 @@ impl Run {
             Step::Flush => self.flush(),
             Step::Barrier(write) => {
                 self.finish_all();
-                self.pair.submit(Operation::WriteBarrier {
-                    sector: write.sector(),
-                    data: &write.data(),
-                });
+                self.pair.submit(Operation::WriteBarrier { sector: write.sector(), data: &write.data() });
                 write.apply(&mut self.model);
                 self.finish_all();
                 self.durable.clone_from(&self.model);
-                assert!(
-                    self.pair.disk.medium() == self.durable,
-                    "a barrier left something behind"
-                );
+                assert!(self.pair.disk.medium() == self.durable, "a barrier left something behind");
             }
             Step::Discard { slot, sectors } => {
                 self.finish_all();
                 let sector = slot * SLOT_SECTORS;
-                let operation = Operation::Discard {
-                    sector: sector as u64,
-                    sectors: *sectors as u64,
-                    secure: false,
-                };
+                let operation = Operation::Discard { sector: sector as u64, sectors: *sectors as u64, secure: false };
                 self.pair.submit(operation);
                 self.model[sector * 512..(sector + sectors) * 512].fill(0);
                 self.finish_all();
@@ -197,10 +177,7 @@ impl Run {
 
     fn check(&mut self) {
         self.finish_all();
-        self.pair.submit(Operation::Read {
-            sector: 0,
-            len_bytes: DISK_BYTES,
-        });
+        self.pair.submit(Operation::Read { sector: 0, len_bytes: DISK_BYTES });
         self.pair.settle();
         while self.pair.front().outstanding() > 0 {
             self.pair.disk.run(0);

@@ -23,9 +23,7 @@ fn pair(start: u32) -> Pair {
     for word in 0..4 {
         page.store_u32(3072 + word * 4, start, Ordering::SeqCst);
     }
-    let grant = guest
-        .grant_access(service.id(), &page, Access::ReadWrite)
-        .unwrap();
+    let grant = guest.grant_access(service.id(), &page, Access::ReadWrite).unwrap();
     let port = guest.alloc_unbound(service.id()).unwrap();
     let mut mapped = Vec::new();
     service.map_grants(guest.id(), Access::ReadWrite, &[grant], &mut mapped);
@@ -33,12 +31,7 @@ fn pair(start: u32) -> Pair {
     guest.unmask(port);
     service.unmask(other);
     let back = ConsoleBack::new(mapped.remove(0).unwrap(), other, "guest 1");
-    Pair {
-        guest,
-        service,
-        front: ConsoleFront::new(page, port),
-        back,
-    }
+    Pair { guest, service, front: ConsoleFront::new(page, port), back }
 }
 
 #[test]

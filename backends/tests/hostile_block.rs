@@ -1,10 +1,6 @@
 //! Disk peers that write anything anywhere: nothing panics, nothing runs for ever, nothing outside the granted
 //! pages is touched, and an honest peer that comes after them is served.
-#![allow(
-    clippy::unwrap_used,
-    clippy::too_many_lines,
-    reason = "a failed step is a failed test"
-)]
+#![allow(clippy::unwrap_used, clippy::too_many_lines, reason = "a failed step is a failed test")]
 
 mod common;
 
@@ -52,11 +48,7 @@ fn ask(pair: &mut DiskPair, attacker: &Attacker, number: u32, request: &Request)
     attacker.ring.write(slot, &request.encode(0));
     attacker.ring.store_u32(0, number + 1, Ordering::SeqCst);
     rest(pair);
-    assert_eq!(
-        attacker.ring.load_u32(8, Ordering::SeqCst),
-        number + 1,
-        "every request is answered"
-    );
+    assert_eq!(attacker.ring.load_u32(8, Ordering::SeqCst), number + 1, "every request is answered");
     let mut response = [0; 16];
     attacker.ring.read(slot, &mut response);
     assert_eq!(response[..8], request.id.to_le_bytes());
@@ -64,168 +56,54 @@ fn ask(pair: &mut DiskPair, attacker: &Attacker, number: u32, request: &Request)
 }
 
 fn direct(operation: u8, count: u8, sector: u64, segment: Segment) -> Request {
-    let body = Body::Direct {
-        operation,
-        count,
-        segments: [segment; 11],
-    };
-    Request {
-        id: 0xdead_0000 + u64::from(operation),
-        sector,
-        body,
-    }
+    let body = Body::Direct { operation, count, segments: [segment; 11] };
+    Request { id: 0xdead_0000 + u64::from(operation), sector, body }
 }
 
 fn indirect(operation: u8, count: u16, sector: u64, page: GrantRef) -> Request {
-    Request {
-        id: 0xbeef,
-        sector,
-        body: Body::Indirect {
-            operation,
-            count,
-            pages: [page; MAX_INDIRECT_PAGES],
-        },
-    }
+    Request { id: 0xbeef, sector, body: Body::Indirect { operation, count, pages: [page; MAX_INDIRECT_PAGES] } }
 }
 
 #[test]
 fn each_block_rule_refuses_by_its_name() {
     let (mut pair, attacker) = attacked_disk(100);
-    let good = Segment {
-        grant: attacker.writable_grant,
-        first: 0,
-        last: 7,
-    };
-    let at = |first, last| Segment {
-        grant: attacker.writable_grant,
-        first,
-        last,
-    };
-    let of = |grant| Segment {
-        grant,
-        first: 0,
-        last: 0,
-    };
-    let discard = |sector, sectors| Request {
-        id: 1,
-        sector,
-        body: Body::Discard { flag: 0, sectors },
-    };
+    let good = Segment { grant: attacker.writable_grant, first: 0, last: 7 };
+    let at = |first, last| Segment { grant: attacker.writable_grant, first, last };
+    let of = |grant| Segment { grant, first: 0, last: 0 };
+    let discard = |sector, sectors| Request { id: 1, sector, body: Body::Discard { flag: 0, sectors } };
     let page = attacker.writable_grant;
     let cases: Vec<(Rule, Request, i16)> = vec![
         (block_rules::OPERATION_UNKNOWN, direct(4, 1, 0, good), -2),
         (block_rules::OPERATION_UNKNOWN, direct(0xff, 1, 0, good), -2),
         (block_rules::SEGMENT_COUNT, direct(op::READ, 0, 0, good), -1),
-        (
-            block_rules::SEGMENT_COUNT,
-            direct(op::WRITE, 12, 0, good),
-            -1,
-        ),
-        (
-            block_rules::SEGMENT_COUNT,
-            direct(op::WRITE, 255, 0, good),
-            -1,
-        ),
-        (
-            block_rules::SEGMENT_LAST,
-            direct(op::READ, 1, 0, at(0, 8)),
-            -1,
-        ),
-        (
-            block_rules::SEGMENT_LAST,
-            direct(op::READ, 1, 0, at(255, 255)),
-            -1,
-        ),
-        (
-            block_rules::SEGMENT_BACKWARDS,
-            direct(op::READ, 1, 0, at(5, 4)),
-            -1,
-        ),
+        (block_rules::SEGMENT_COUNT, direct(op::WRITE, 12, 0, good), -1),
+        (block_rules::SEGMENT_COUNT, direct(op::WRITE, 255, 0, good), -1),
+        (block_rules::SEGMENT_LAST, direct(op::READ, 1, 0, at(0, 8)), -1),
+        (block_rules::SEGMENT_LAST, direct(op::READ, 1, 0, at(255, 255)), -1),
+        (block_rules::SEGMENT_BACKWARDS, direct(op::READ, 1, 0, at(5, 4)), -1),
         (block_rules::SECTOR_RANGE, direct(op::READ, 1, 93, good), -1),
-        (
-            block_rules::SECTOR_RANGE,
-            direct(op::WRITE, 1, u64::MAX, good),
-            -1,
-        ),
-        (
-            block_rules::SECTOR_RANGE,
-            direct(op::WRITE, 1, u64::MAX - 7, good),
-            -1,
-        ),
+        (block_rules::SECTOR_RANGE, direct(op::WRITE, 1, u64::MAX, good), -1),
+        (block_rules::SECTOR_RANGE, direct(op::WRITE, 1, u64::MAX - 7, good), -1),
         (block_rules::SECTOR_RANGE, discard(1, u64::MAX), -1),
         (block_rules::SECTOR_RANGE, discard(101, 0), -1),
-        (
-            block_rules::DATA_GRANT,
-            direct(op::READ, 1, 0, of(attacker.read_only_grant)),
-            -1,
-        ),
-        (
-            block_rules::DATA_GRANT,
-            direct(op::WRITE, 1, 0, of(attacker.foreign_grant)),
-            -1,
-        ),
-        (
-            block_rules::DATA_GRANT,
-            direct(op::WRITE, 1, 0, of(GrantRef(u32::MAX))),
-            -1,
-        ),
-        (
-            block_rules::INDIRECT_OPERATION,
-            indirect(op::DISCARD, 1, 0, page),
-            -1,
-        ),
-        (
-            block_rules::INDIRECT_OPERATION,
-            indirect(op::INDIRECT, 1, 0, page),
-            -1,
-        ),
-        (
-            block_rules::SEGMENT_COUNT,
-            indirect(op::READ, 0, 0, page),
-            -1,
-        ),
-        (
-            block_rules::SEGMENT_COUNT,
-            indirect(op::READ, 257, 0, page),
-            -1,
-        ),
-        (
-            block_rules::SEGMENT_COUNT,
-            indirect(op::READ, u16::MAX, 0, page),
-            -1,
-        ),
-        (
-            block_rules::INDIRECT_GRANT,
-            indirect(op::READ, 1, 0, attacker.foreign_grant),
-            -1,
-        ),
-        (
-            block_rules::SEGMENT_LAST,
-            indirect(op::READ, 1, 0, page),
-            -1,
-        ),
+        (block_rules::DATA_GRANT, direct(op::READ, 1, 0, of(attacker.read_only_grant)), -1),
+        (block_rules::DATA_GRANT, direct(op::WRITE, 1, 0, of(attacker.foreign_grant)), -1),
+        (block_rules::DATA_GRANT, direct(op::WRITE, 1, 0, of(GrantRef(u32::MAX))), -1),
+        (block_rules::INDIRECT_OPERATION, indirect(op::DISCARD, 1, 0, page), -1),
+        (block_rules::INDIRECT_OPERATION, indirect(op::INDIRECT, 1, 0, page), -1),
+        (block_rules::SEGMENT_COUNT, indirect(op::READ, 0, 0, page), -1),
+        (block_rules::SEGMENT_COUNT, indirect(op::READ, 257, 0, page), -1),
+        (block_rules::SEGMENT_COUNT, indirect(op::READ, u16::MAX, 0, page), -1),
+        (block_rules::INDIRECT_GRANT, indirect(op::READ, 1, 0, attacker.foreign_grant), -1),
+        (block_rules::SEGMENT_LAST, indirect(op::READ, 1, 0, page), -1),
     ];
     for (number, (rule, request, status)) in cases.iter().enumerate() {
         let before = pair.back().refusals().count(*rule);
-        assert_eq!(
-            ask(&mut pair, &attacker, number as u32, request),
-            *status,
-            "{}",
-            rule.name
-        );
-        assert_eq!(
-            pair.back().refusals().count(*rule),
-            before + 1,
-            "{}",
-            rule.name
-        );
+        assert_eq!(ask(&mut pair, &attacker, number as u32, request), *status, "{}", rule.name);
+        assert_eq!(pair.back().refusals().count(*rule), before + 1, "{}", rule.name);
     }
     let number = cases.len() as u32;
-    assert_eq!(
-        ask(&mut pair, &attacker, number, &direct(op::READ, 1, 0, good)),
-        0,
-        "a good one is still served"
-    );
+    assert_eq!(ask(&mut pair, &attacker, number, &direct(op::READ, 1, 0, good)), 0, "a good one is still served");
     attacker.assert_untouched();
 }
 
@@ -233,34 +111,10 @@ fn each_block_rule_refuses_by_its_name() {
 fn rules_of_the_device_refuse_by_their_name() {
     type Change = fn(&mut backends::block::Geometry);
     let cases: [(Rule, Change, u8, u64, i16); 5] = [
-        (
-            block_rules::WRITE_READ_ONLY,
-            |device| device.read_only = true,
-            op::WRITE,
-            0,
-            -1,
-        ),
-        (
-            block_rules::OPERATION_NOT_OFFERED,
-            |device| device.can_flush = false,
-            op::WRITE_BARRIER,
-            0,
-            -2,
-        ),
-        (
-            block_rules::OPERATION_NOT_OFFERED,
-            |device| device.can_flush = false,
-            op::FLUSH,
-            0,
-            -2,
-        ),
-        (
-            block_rules::SECTOR_ALIGNMENT,
-            |device| device.sector_size_bytes = 4096,
-            op::WRITE,
-            1,
-            -1,
-        ),
+        (block_rules::WRITE_READ_ONLY, |device| device.read_only = true, op::WRITE, 0, -1),
+        (block_rules::OPERATION_NOT_OFFERED, |device| device.can_flush = false, op::WRITE_BARRIER, 0, -2),
+        (block_rules::OPERATION_NOT_OFFERED, |device| device.can_flush = false, op::FLUSH, 0, -2),
+        (block_rules::SECTOR_ALIGNMENT, |device| device.sector_size_bytes = 4096, op::WRITE, 1, -1),
         (block_rules::NO_BUFFER, |_| {}, op::WRITE, 0, -1),
     ];
     for (rule, change, operation, sector, status) in cases {
@@ -269,36 +123,15 @@ fn rules_of_the_device_refuse_by_their_name() {
         change(&mut geometry);
         pair.disk.inner.borrow_mut().geometry = Some(geometry);
         pair.disk.inner.borrow_mut().no_buffers = rule == block_rules::NO_BUFFER;
-        let segment = Segment {
-            grant: attacker.writable_grant,
-            first: 0,
-            last: 7,
-        };
-        assert_eq!(
-            ask(
-                &mut pair,
-                &attacker,
-                0,
-                &direct(operation, 1, sector, segment)
-            ),
-            status,
-            "{}",
-            rule.name
-        );
+        let segment = Segment { grant: attacker.writable_grant, first: 0, last: 7 };
+        assert_eq!(ask(&mut pair, &attacker, 0, &direct(operation, 1, sector, segment)), status, "{}", rule.name);
         assert_eq!(pair.back().refusals().count(rule), 1, "{}", rule.name);
     }
     let (mut pair, attacker) = attacked_disk(100);
     let mut geometry = backends::block::BlockDevice::geometry(&pair.disk);
     geometry.discard = None;
     pair.disk.inner.borrow_mut().geometry = Some(geometry);
-    let discard = Request {
-        id: 1,
-        sector: 0,
-        body: Body::Discard {
-            flag: 0,
-            sectors: 1,
-        },
-    };
+    let discard = Request { id: 1, sector: 0, body: Body::Discard { flag: 0, sectors: 1 } };
     assert_eq!(ask(&mut pair, &attacker, 0, &discard), -2);
 }
 
@@ -345,15 +178,8 @@ fn keys_that_make_no_connection_are_refused_by_name() {
     }
 }
 
-const BLOCK_KEYS: &[&str] = &[
-    "ring-ref",
-    "ring-ref0",
-    "ring-page-order",
-    "event-channel",
-    "protocol",
-    "feature-persistent",
-    "state",
-];
+const BLOCK_KEYS: &[&str] =
+    &["ring-ref", "ring-ref0", "ring-page-order", "event-channel", "protocol", "feature-persistent", "state"];
 
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(300))]
@@ -421,24 +247,11 @@ fn honest_disk_works(mut pair: DiskPair) {
     let disk = pair.back.take().unwrap().release(&mut pair.service);
     assert_eq!(pair.service.leaks(), pv_bus::loopback::Leaks::default());
     assert_eq!(disk.inner.borrow().buffers_out, 0);
-    pair.service
-        .rm(Transaction::NONE, &pair.front_path)
-        .unwrap();
+    pair.service.rm(Transaction::NONE, &pair.front_path).unwrap();
     pair.service.rm(Transaction::NONE, &pair.back_path).unwrap();
     let (guest, service) = (pair.guest.id(), pair.service.id());
     pair.service.create_device(guest, service, "vbd", 51712);
     let mut pair = pair.started();
-    pair.call(Operation::Write {
-        sector: 7,
-        data: &[0x42; 1024],
-    })
-    .unwrap();
-    assert_eq!(
-        pair.call(Operation::Read {
-            sector: 8,
-            len_bytes: 512
-        })
-        .unwrap(),
-        [0x42; 512]
-    );
+    pair.call(Operation::Write { sector: 7, data: &[0x42; 1024] }).unwrap();
+    assert_eq!(pair.call(Operation::Read { sector: 8, len_bytes: 512 }).unwrap(), [0x42; 512]);
 }

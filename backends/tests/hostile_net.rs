@@ -1,10 +1,6 @@
 //! Network peers that write anything anywhere: nothing panics, nothing runs for ever, nothing outside the granted
 //! pages is touched, and an honest peer that comes after them is served.
-#![allow(
-    clippy::unwrap_used,
-    clippy::too_many_lines,
-    reason = "a failed step is a failed test"
-)]
+#![allow(clippy::unwrap_used, clippy::too_many_lines, reason = "a failed step is a failed test")]
 
 mod common;
 
@@ -33,17 +29,8 @@ const NET_KEYS: &[&str] = &[
 /// One thing a hostile guest does to the rings of a network card.
 #[derive(Clone, Debug)]
 enum NetAttack {
-    Transmit {
-        gref: u32,
-        offset: u16,
-        flags: u16,
-        id: u16,
-        size: u16,
-    },
-    Post {
-        id: u16,
-        gref: u32,
-    },
+    Transmit { gref: u32, offset: u16, flags: u16, id: u16, size: u16 },
+    Post { id: u16, gref: u32 },
     ReceivePublish(u32),
     Incoming(usize),
     Any(Attack),
@@ -160,34 +147,20 @@ proptest! {
 fn honest_card_works(mut pair: NetPair) {
     pair.back.take().unwrap().release(&mut pair.service);
     assert_eq!(pair.service.leaks(), pv_bus::loopback::Leaks::default());
-    pair.service
-        .rm(Transaction::NONE, &pair.front_path)
-        .unwrap();
+    pair.service.rm(Transaction::NONE, &pair.front_path).unwrap();
     pair.service.rm(Transaction::NONE, &pair.back_path).unwrap();
     let (guest, service) = (pair.guest.id(), pair.service.id());
     let (front, _) = pair.service.create_device(guest, service, "vif", 0);
-    pair.service
-        .put(&format!("{front}/mac"), "00:16:3e:00:00:01");
+    pair.service.put(&format!("{front}/mac"), "00:16:3e:00:00:01");
     pair.wire.from_guest.clear();
     let mut pair = pair.started();
-    pair.front
-        .as_mut()
-        .unwrap()
-        .transmit(&mut pair.guest, &[5; 60], Checksum::InFrame)
-        .unwrap();
+    pair.front.as_mut().unwrap().transmit(&mut pair.guest, &[5; 60], Checksum::InFrame).unwrap();
     pair.settle();
     assert_eq!(pair.wire.from_guest.pop_front().unwrap().bytes, [5; 60]);
 }
 
 /// A transmit slot by hand.
-fn transmit_slot(
-    attacker: &Attacker,
-    number: usize,
-    gref: u32,
-    offset: u16,
-    flags: u16,
-    size: u16,
-) {
+fn transmit_slot(attacker: &Attacker, number: usize, gref: u32, offset: u16, flags: u16, size: u16) {
     let at = 64 + number * 12;
     attacker.ring.write(at, &gref.to_le_bytes());
     for (word, value) in [offset, flags, number as u16, size].into_iter().enumerate() {
@@ -204,53 +177,20 @@ fn each_transmit_rule_refuses_by_its_name() {
     type Slot = (u32, u16, u16, u16);
     let cases: Vec<(Rule, Vec<Slot>, bool)> = vec![
         (net_rules::TX_SIZE, vec![(good, 0, 0, 13)], false),
-        (
-            net_rules::TX_SIZE,
-            vec![(good, 0, MORE, 100), (good, 0, 0, 101)],
-            false,
-        ),
+        (net_rules::TX_SIZE, vec![(good, 0, MORE, 100), (good, 0, 0, 101)], false),
         (net_rules::TX_PAGE, vec![(good, 4000, 0, 100)], false),
-        (
-            net_rules::TX_PAGE,
-            vec![(good, u16::MAX, 0, u16::MAX)],
-            false,
-        ),
-        (
-            net_rules::TX_PAGE,
-            vec![(good, 0, MORE, 8000), (good, 1, 0, 4096)],
-            false,
-        ),
+        (net_rules::TX_PAGE, vec![(good, u16::MAX, 0, u16::MAX)], false),
+        (net_rules::TX_PAGE, vec![(good, 0, MORE, 8000), (good, 1, 0, 4096)], false),
         (
             net_rules::TX_SLOTS,
-            [
-                vec![(good, 0, MORE, 190); 1],
-                vec![(good, 0, MORE, 10); 17],
-                vec![(good, 0, 0, 10)],
-            ]
-            .concat(),
+            [vec![(good, 0, MORE, 190); 1], vec![(good, 0, MORE, 10); 17], vec![(good, 0, 0, 10)]].concat(),
             false,
         ),
         (net_rules::TX_GRANT, vec![(GRANTS[2], 0, 0, 100)], false),
-        (
-            net_rules::TX_GRANT,
-            vec![(good, 0, MORE, 200), (u32::MAX, 0, 0, 100)],
-            false,
-        ),
-        (
-            net_rules::TX_EXTRA_NOT_OFFERED,
-            vec![(good, 0, EXTRA, 100), (extra(1), 0, 0, 0)],
-            false,
-        ),
-        (
-            net_rules::TX_EXTRA_TYPE,
-            vec![(good, 0, EXTRA, 100), (extra(0), 0, 0, 0)],
-            true,
-        ),
-        (
-            net_rules::TX_EXTRA_TYPE,
-            vec![(good, 0, EXTRA, 100), (extra(5), 0, 0, 0)],
-            true,
-        ),
+        (net_rules::TX_GRANT, vec![(good, 0, MORE, 200), (u32::MAX, 0, 0, 100)], false),
+        (net_rules::TX_EXTRA_NOT_OFFERED, vec![(good, 0, EXTRA, 100), (extra(1), 0, 0, 0)], false),
+        (net_rules::TX_EXTRA_TYPE, vec![(good, 0, EXTRA, 100), (extra(0), 0, 0, 0)], true),
+        (net_rules::TX_EXTRA_TYPE, vec![(good, 0, EXTRA, 100), (extra(5), 0, 0, 0)], true),
         (net_rules::TX_UNFINISHED, vec![(good, 0, MORE, 100)], true),
         (net_rules::TX_UNFINISHED, vec![(good, 0, EXTRA, 100)], true),
     ];
@@ -258,10 +198,7 @@ fn each_transmit_rule_refuses_by_its_name() {
         let mut pair = NetPair::cold();
         let mut attacker = Attacker::new(&pair.guest);
         let receive_ring = pair.guest.alloc_page().unwrap();
-        let receive_grant = pair
-            .guest
-            .grant_access(SERVICE, &receive_ring, Access::ReadWrite)
-            .unwrap();
+        let receive_grant = pair.guest.grant_access(SERVICE, &receive_ring, Access::ReadWrite).unwrap();
         let front = pair.front_path.clone();
         attacker.put(&format!("{front}/tx-ring-ref"), attacker.ring_grant.0);
         attacker.put(&format!("{front}/rx-ring-ref"), receive_grant.0);
@@ -273,24 +210,13 @@ fn each_transmit_rule_refuses_by_its_name() {
         for (number, (gref, offset, flags, size)) in slots.iter().enumerate() {
             transmit_slot(&attacker, number, *gref, *offset, *flags, *size);
         }
-        attacker
-            .ring
-            .store_u32(0, slots.len() as u32, Ordering::SeqCst);
+        attacker.ring.store_u32(0, slots.len() as u32, Ordering::SeqCst);
         pair.poll_back();
-        assert_eq!(
-            pair.back().refusals().count(rule),
-            1,
-            "{} {slots:?}",
-            rule.name
-        );
+        assert_eq!(pair.back().refusals().count(rule), 1, "{} {slots:?}", rule.name);
         assert_eq!(pair.back().is_connected(), !fatal, "{}", rule.name);
         assert!(pair.wire.from_guest.is_empty());
         if !fatal {
-            assert_eq!(
-                attacker.ring.load_u32(8, Ordering::SeqCst),
-                slots.len() as u32,
-                "every slot is answered"
-            );
+            assert_eq!(attacker.ring.load_u32(8, Ordering::SeqCst), slots.len() as u32, "every slot is answered");
         }
     }
 }
@@ -301,10 +227,7 @@ fn a_page_that_cannot_be_written_gets_no_frame() {
     let mut attacker = Attacker::new(&pair.guest);
     let front = pair.front_path.clone();
     let transmit_ring = pair.guest.alloc_page().unwrap();
-    let transmit_grant = pair
-        .guest
-        .grant_access(SERVICE, &transmit_ring, Access::ReadWrite)
-        .unwrap();
+    let transmit_grant = pair.guest.grant_access(SERVICE, &transmit_ring, Access::ReadWrite).unwrap();
     attacker.put(&format!("{front}/tx-ring-ref"), transmit_grant.0);
     attacker.put(&format!("{front}/rx-ring-ref"), attacker.ring_grant.0);
     attacker.put(&format!("{front}/request-rx-copy"), 1);
@@ -313,9 +236,7 @@ fn a_page_that_cannot_be_written_gets_no_frame() {
     attacker.put(&format!("{front}/state"), 4);
     pair.settle();
     attacker.ring.write(64, &[0, 0, 0, 0]);
-    attacker
-        .ring
-        .write(68, &attacker.read_only_grant.0.to_le_bytes());
+    attacker.ring.write(68, &attacker.read_only_grant.0.to_le_bytes());
     attacker.ring.store_u32(0, 1, Ordering::SeqCst);
     pair.wire.to_guest.push_back(Frame::new(vec![1; 100]));
     pair.poll_back();
@@ -346,21 +267,14 @@ fn network_keys_that_make_no_connection_are_refused_by_name() {
         attacker.put(&format!("{front}/state"), 4);
         pair.settle();
         assert_eq!(pair.back().refusals().count(rule), 1, "{key}={value}");
-        assert_eq!(
-            (pair.service.leaks().mappings, pair.service.leaks().ports),
-            (0, 0)
-        );
+        assert_eq!((pair.service.leaks().mappings, pair.service.leaks().ports), (0, 0));
     }
 }
 
 #[test]
 fn a_network_ring_that_is_too_far_ahead_is_left() {
     let mut pair = NetPair::connected();
-    let ring = ring_of(
-        &mut pair.service,
-        &mut pair.guest,
-        &format!("{}/rx-ring-ref", pair.front_path),
-    );
+    let ring = ring_of(&mut pair.service, &mut pair.guest, &format!("{}/rx-ring-ref", pair.front_path));
     ring.store_u32(0, 5000, Ordering::SeqCst);
     pair.wire.to_guest.push_back(Frame::new(vec![1; 100]));
     pair.poll_back();

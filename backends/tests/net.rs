@@ -13,14 +13,7 @@ use pv_bus::net::{Checksum, Frame};
 use pv_bus::{DomId, Loopback, Store, checksum};
 
 fn frame(len: usize, seed: u8) -> Vec<u8> {
-    (0..len)
-        .map(|at| {
-            (at as u8)
-                .wrapping_mul(13)
-                .wrapping_add((at >> 8) as u8)
-                .wrapping_add(seed)
-        })
-        .collect()
+    (0..len).map(|at| (at as u8).wrapping_mul(13).wrapping_add((at >> 8) as u8).wrapping_add(seed)).collect()
 }
 
 /// A UDP datagram in IPv4 in Ethernet, its checksum wrong.
@@ -41,24 +34,12 @@ fn a_card_connects_and_says_what_it_can() {
     assert_eq!(pair.front().mac(), [0, 0x16, 0x3e, 0, 0, 1]);
     assert_eq!(pair.front().mtu(), 1500);
     assert!(pair.front().has_carrier());
-    for (key, value) in [
-        ("request-rx-copy", "1"),
-        ("feature-rx-notify", "1"),
-        ("feature-sg", "1"),
-        ("state", "4"),
-    ] {
-        assert_eq!(
-            pair.guest.get(&format!("device/vif/0/{key}")),
-            value,
-            "{key}"
-        );
+    for (key, value) in [("request-rx-copy", "1"), ("feature-rx-notify", "1"), ("feature-sg", "1"), ("state", "4")] {
+        assert_eq!(pair.guest.get(&format!("device/vif/0/{key}")), value, "{key}");
     }
     let (transmit, receive) = pair.front().ports().unwrap();
     assert_ne!(transmit, receive);
-    assert_eq!(
-        pair.guest.get("device/vif/0/event-channel-rx"),
-        receive.0.to_string()
-    );
+    assert_eq!(pair.guest.get("device/vif/0/event-channel-rx"), receive.0.to_string());
 }
 
 #[test]
@@ -69,16 +50,9 @@ fn frames_of_every_length_pass_both_ways() {
         let mut pair = pair.started();
         for len in [14, 60, 1514, 4095, 4096, 4097, 9000, 20_000, 65_535] {
             let sent = frame(len, 1);
-            pair.front
-                .as_mut()
-                .unwrap()
-                .transmit(&mut pair.guest, &sent, Checksum::InFrame)
-                .unwrap();
+            pair.front.as_mut().unwrap().transmit(&mut pair.guest, &sent, Checksum::InFrame).unwrap();
             pair.settle();
-            assert!(
-                pair.wire.from_guest.pop_front().unwrap().bytes == sent,
-                "{len}"
-            );
+            assert!(pair.wire.from_guest.pop_front().unwrap().bytes == sent, "{len}");
             pair.wire.to_guest.push_back(Frame::new(frame(len, 2)));
             pair.settle();
             assert!(pair.receive().unwrap().bytes == frame(len, 2), "{len}");
@@ -91,14 +65,8 @@ fn frames_of_every_length_pass_both_ways() {
 fn a_frame_without_a_header_is_not_sent() {
     let mut pair = NetPair::connected();
     let front = pair.front.as_mut().unwrap();
-    assert_eq!(
-        front.transmit(&mut pair.guest, &[0; 13], Checksum::InFrame),
-        Err(TransmitError::BadLength)
-    );
-    assert_eq!(
-        front.transmit(&mut pair.guest, &[0; 65_536], Checksum::InFrame),
-        Err(TransmitError::BadLength)
-    );
+    assert_eq!(front.transmit(&mut pair.guest, &[0; 13], Checksum::InFrame), Err(TransmitError::BadLength));
+    assert_eq!(front.transmit(&mut pair.guest, &[0; 65_536], Checksum::InFrame), Err(TransmitError::BadLength));
 }
 
 #[test]
@@ -110,9 +78,7 @@ fn thousands_of_frames_arrive_in_order() {
         while sent < 3000 && front.can_transmit() {
             let mut bytes = frame(60 + (sent as usize * 7) % 3000, 0);
             bytes[20..24].copy_from_slice(&sent.to_le_bytes());
-            front
-                .queue(&mut pair.guest, &bytes, Checksum::InFrame)
-                .unwrap();
+            front.queue(&mut pair.guest, &bytes, Checksum::InFrame).unwrap();
             sent += 1;
         }
         front.kick(&mut pair.guest);
@@ -143,10 +109,7 @@ fn a_full_transmit_ring_says_so_and_recovers() {
     let mut pair = NetPair::connected();
     let front = pair.front.as_mut().unwrap();
     let mut sent = 0;
-    while front
-        .queue(&mut pair.guest, &frame(60, 0), Checksum::InFrame)
-        .is_ok()
-    {
+    while front.queue(&mut pair.guest, &frame(60, 0), Checksum::InFrame).is_ok() {
         sent += 1;
     }
     assert_eq!(sent, Options::default().transmit_pages);
@@ -162,11 +125,7 @@ fn a_blank_checksum_is_filled_in_where_the_next_hop_wants_it() {
     for accepts_blank in [true, false] {
         let mut pair = NetPair::connected();
         pair.wire.accepts_blank = accepts_blank;
-        pair.front
-            .as_mut()
-            .unwrap()
-            .transmit(&mut pair.guest, &datagram(100), Checksum::Blank)
-            .unwrap();
+        pair.front.as_mut().unwrap().transmit(&mut pair.guest, &datagram(100), Checksum::Blank).unwrap();
         pair.settle();
         let arrived = pair.wire.from_guest.pop_front().unwrap();
         assert_eq!(arrived.checksum == Checksum::Blank, accepts_blank);
@@ -176,19 +135,12 @@ fn a_blank_checksum_is_filled_in_where_the_next_hop_wants_it() {
 
 #[test]
 fn a_guest_gets_blank_checksums_only_if_it_takes_them() {
-    for (accept, complete, arrives_blank) in [
-        (true, false, true),
-        (true, true, false),
-        (false, false, false),
-    ] {
+    for (accept, complete, arrives_blank) in [(true, false, true), (true, true, false), (false, false, false)] {
         let mut pair = NetPair::cold();
         pair.options.accept_blank_checksums = accept;
         pair.options.complete_checksums = complete;
         let mut pair = pair.started();
-        pair.wire.to_guest.push_back(Frame {
-            bytes: datagram(50),
-            checksum: Checksum::Blank,
-        });
+        pair.wire.to_guest.push_back(Frame { bytes: datagram(50), checksum: Checksum::Blank });
         pair.settle();
         let arrived = pair.receive().unwrap();
         assert_eq!(arrived.checksum == Checksum::Blank, arrives_blank);
@@ -200,19 +152,10 @@ fn a_guest_gets_blank_checksums_only_if_it_takes_them() {
 fn a_blank_checksum_that_cannot_be_filled_in_is_refused_by_name() {
     let mut pair = NetPair::connected();
     pair.wire.accepts_blank = false;
-    pair.front
-        .as_mut()
-        .unwrap()
-        .transmit(&mut pair.guest, &frame(100, 0), Checksum::Blank)
-        .unwrap();
+    pair.front.as_mut().unwrap().transmit(&mut pair.guest, &frame(100, 0), Checksum::Blank).unwrap();
     pair.settle();
     assert!(pair.wire.from_guest.is_empty());
-    assert_eq!(
-        pair.back()
-            .refusals()
-            .count(backends::net::rules::TX_CHECKSUM),
-        1
-    );
+    assert_eq!(pair.back().refusals().count(backends::net::rules::TX_CHECKSUM), 1);
     assert_eq!(pair.front().counters().transmit_errors, 1);
 }
 
@@ -223,9 +166,7 @@ fn a_guest_without_pages_gets_its_frames_when_it_has_some() {
     pair.options.receive_queue = 2;
     let mut pair = pair.started();
     for number in 0..40 {
-        pair.wire
-            .to_guest
-            .push_back(Frame::new(frame(100 + number, 0)));
+        pair.wire.to_guest.push_back(Frame::new(frame(100 + number, 0)));
     }
     let mut got = 0;
     while got < 40 {
@@ -240,22 +181,14 @@ fn a_guest_without_pages_gets_its_frames_when_it_has_some() {
 #[test]
 fn the_card_reconnects_when_its_back_end_comes_back() {
     let mut pair = NetPair::connected();
-    pair.front
-        .as_mut()
-        .unwrap()
-        .transmit(&mut pair.guest, &frame(60, 1), Checksum::InFrame)
-        .unwrap();
+    pair.front.as_mut().unwrap().transmit(&mut pair.guest, &frame(60, 1), Checksum::InFrame).unwrap();
     pair.kill_back();
     pair.start_back();
     pair.poll_back();
     pair.settle();
     assert_eq!(pair.front().status(), Status::Ready);
     assert_eq!(pair.front().pages_held_by_peer(), 0);
-    pair.front
-        .as_mut()
-        .unwrap()
-        .transmit(&mut pair.guest, &frame(60, 2), Checksum::InFrame)
-        .unwrap();
+    pair.front.as_mut().unwrap().transmit(&mut pair.guest, &frame(60, 2), Checksum::InFrame).unwrap();
     pair.settle();
     assert!(pair.wire.from_guest.pop_front().unwrap().bytes == frame(60, 2));
 }
@@ -274,19 +207,12 @@ fn a_replaced_front_end_connects_again() {
 fn closing_either_side_leaves_nothing_behind() {
     for front_first in [true, false] {
         let mut pair = NetPair::connected();
-        pair.front
-            .as_mut()
-            .unwrap()
-            .transmit(&mut pair.guest, &frame(60, 1), Checksum::InFrame)
-            .unwrap();
+        pair.front.as_mut().unwrap().transmit(&mut pair.guest, &frame(60, 1), Checksum::InFrame).unwrap();
         pair.settle();
         if front_first {
             pair.front.as_mut().unwrap().close(&mut pair.guest);
         } else {
-            pair.back
-                .as_mut()
-                .unwrap()
-                .close(&mut pair.service, &mut pair.wire);
+            pair.back.as_mut().unwrap().close(&mut pair.service, &mut pair.wire);
         }
         pair.settle();
         assert_eq!(pair.front().status(), Status::Closed);
@@ -301,16 +227,10 @@ fn closing_either_side_leaves_nothing_behind() {
 #[test]
 fn a_pulled_wire_is_seen() {
     let mut pair = NetPair::connected();
-    pair.back
-        .as_mut()
-        .unwrap()
-        .set_carrier(&mut pair.service, false);
+    pair.back.as_mut().unwrap().set_carrier(&mut pair.service, false);
     pair.settle();
     assert!(!pair.front().has_carrier());
-    pair.back
-        .as_mut()
-        .unwrap()
-        .set_carrier(&mut pair.service, true);
+    pair.back.as_mut().unwrap().set_carrier(&mut pair.service, true);
     pair.settle();
     assert!(pair.front().has_carrier());
 }
@@ -325,10 +245,7 @@ fn tokens_answer_what_they_received() {
     let bytes = received.consume(<[u8]>::to_vec);
     answer.consume(bytes.len(), |into| into.copy_from_slice(&bytes));
     assert!(front.receive_tokens(&mut pair.guest).is_none());
-    front
-        .transmit_token(&mut pair.guest)
-        .unwrap()
-        .consume(20, |into| into.fill(9));
+    front.transmit_token(&mut pair.guest).unwrap().consume(20, |into| into.fill(9));
     pair.settle();
     assert!(pair.wire.from_guest.pop_front().unwrap().bytes == frame(80, 5));
     assert_eq!(pair.wire.from_guest.pop_front().unwrap().bytes, [9; 20]);
@@ -342,10 +259,7 @@ fn two_guests_talk_over_a_bridge() {
     let mut guests = Vec::new();
     for mut guest in domains {
         let (front_path, back_path) = service.create_device(guest.id(), DomId(0), "vif", 0);
-        service.put(
-            &format!("{front_path}/mac"),
-            format!("00:16:3e:00:00:0{}", guest.id().0),
-        );
+        service.put(&format!("{front_path}/mac"), format!("00:16:3e:00:00:0{}", guest.id().0));
         let back = NetBack::open(&mut service, &back_path).unwrap();
         let front = NetFront::open(&mut guest, &front_path, Options::default()).unwrap();
         guests.push((guest, front, back, bridge.add_port(64, true)));
@@ -422,42 +336,18 @@ fn a_front_end_connects_to_a_back_end_that_does_as_linux_does() {
     let mut pair = NetPair::cold();
     pair.start_front();
     let (front, back) = (pair.front_path.clone(), pair.back_path.clone());
-    let keys = [
-        "feature-sg",
-        "feature-gso-tcpv4",
-        "feature-rx-copy",
-        "feature-split-event-channels",
-    ];
+    let keys = ["feature-sg", "feature-gso-tcpv4", "feature-rx-copy", "feature-split-event-channels"];
     for key in keys {
         pair.service.put(&format!("{back}/{key}"), 1);
     }
-    pair.service
-        .put(&format!("{back}/multi-queue-max-queues"), 8);
+    pair.service.put(&format!("{back}/multi-queue-max-queues"), 8);
     pair.service.put(&format!("{back}/state"), 2);
     pair.settle();
-    assert_eq!(
-        pair.guest.get(&format!("{front}/state")),
-        "4",
-        "a network front end says so at once"
-    );
-    for key in [
-        "tx-ring-ref",
-        "rx-ring-ref",
-        "event-channel-tx",
-        "event-channel-rx",
-    ] {
-        assert!(
-            pair.guest
-                .get(&format!("{front}/{key}"))
-                .parse::<u32>()
-                .is_ok(),
-            "{key}"
-        );
+    assert_eq!(pair.guest.get(&format!("{front}/state")), "4", "a network front end says so at once");
+    for key in ["tx-ring-ref", "rx-ring-ref", "event-channel-tx", "event-channel-rx"] {
+        assert!(pair.guest.get(&format!("{front}/{key}")).parse::<u32>().is_ok(), "{key}");
     }
-    assert_eq!(
-        pair.guest.get(&format!("{front}/multi-queue-num-queues")),
-        ""
-    );
+    assert_eq!(pair.guest.get(&format!("{front}/multi-queue-num-queues")), "");
     pair.service.put(&format!("{back}/state"), 4);
     pair.settle();
     assert_eq!(pair.front().status(), Status::Ready);

@@ -32,69 +32,45 @@ pub struct PowerOff {
 
 /// Finds out how the machine is switched off.
 pub fn power_off(memory: &mut impl Memory) -> Option<PowerOff> {
-    let area = memory.read(
-        ROOT_AREA.start,
-        usize::try_from(ROOT_AREA.end - ROOT_AREA.start).ok()?,
-    )?;
-    let fadt = tables(memory, &area)?
-        .into_iter()
-        .find(|table| table.starts_with(b"FACP"))?;
+    let area = memory.read(ROOT_AREA.start, usize::try_from(ROOT_AREA.end - ROOT_AREA.start).ok()?)?;
+    let fadt = tables(memory, &area)?.into_iter().find(|table| table.starts_with(b"FACP"))?;
     let long = number(&fadt, 140, 8).filter(|address| *address != 0);
     let dsdt = table(memory, long.or_else(|| number(&fadt, 40, 4))?)?;
     let (a, b) = sleep_types(&dsdt)?;
     let has_b = number(&fadt, 68, 4).is_some_and(|register| register != 0);
     let value = |kind: u8| u16::from(kind) << 10 | SLEEP_ENABLE;
-    Some(PowerOff {
-        a: value(a),
-        b: if has_b { value(b) } else { 0 },
-    })
+    Some(PowerOff { a: value(a), b: if has_b { value(b) } else { 0 } })
 }
 
 /// The tables that the root pointer leads to.
 fn tables(memory: &mut impl Memory, area: &[u8]) -> Option<Vec<Vec<u8>>> {
-    let root = area
-        .chunks(16)
-        .position(|chunk| chunk.starts_with(b"RSD PTR "))?;
+    let root = area.chunks(16).position(|chunk| chunk.starts_with(b"RSD PTR "))?;
     let pointer = area.get(root * 16..)?;
-    let extended =
-        number(pointer, 24, 8).filter(|address| pointer.get(15) >= Some(&2) && *address != 0);
+    let extended = number(pointer, 24, 8).filter(|address| pointer.get(15) >= Some(&2) && *address != 0);
     let (list, entry_bytes) = match extended {
         Some(address) => (address, 8),
         None => (number(pointer, 16, 4)?, 4),
     };
     let list = table(memory, list)?;
     let entries = list.get(HEADER_BYTES..)?.chunks_exact(entry_bytes);
-    Some(
-        entries
-            .filter_map(|entry| table(memory, number(entry, 0, entry_bytes)?))
-            .collect(),
-    )
+    Some(entries.filter_map(|entry| table(memory, number(entry, 0, entry_bytes)?)).collect())
 }
 
 fn table(memory: &mut impl Memory, start: u64) -> Option<Vec<u8>> {
     let len = usize::try_from(number(&memory.read(start, 8)?, 4, 4)?).ok()?;
-    (HEADER_BYTES..TABLE_MAX)
-        .contains(&len)
-        .then(|| memory.read(start, len))?
+    (HEADER_BYTES..TABLE_MAX).contains(&len).then(|| memory.read(start, len))?
 }
 
 fn number(bytes: &[u8], at: usize, len: usize) -> Option<u64> {
     let bytes = bytes.get(at..at.checked_add(len)?)?;
-    Some(
-        bytes
-            .iter()
-            .rev()
-            .fold(0, |number, byte| number << 8 | u64::from(*byte)),
-    )
+    Some(bytes.iter().rev().fold(0, |number, byte| number << 8 | u64::from(*byte)))
 }
 
 /// The first two elements of the package `_S5_`.
 fn sleep_types(dsdt: &[u8]) -> Option<(u8, u8)> {
     const PACKAGE: u8 = 0x12;
     let names = dsdt.windows(5).enumerate();
-    let (found, _) = names
-        .into_iter()
-        .find(|(_, window)| *window == [b'_', b'S', b'5', b'_', PACKAGE])?;
+    let (found, _) = names.into_iter().find(|(_, window)| *window == [b'_', b'S', b'5', b'_', PACKAGE])?;
     let package = dsdt.get(found + 5..)?;
     // The length takes one byte and as many more as its upper two bits say; one byte counts the elements.
     let elements = package.get(usize::from(package.first()? >> 6) + 2..)?;
@@ -150,18 +126,8 @@ mod tests {
 
     #[test]
     fn the_sleep_type_comes_from_the_package_s5() {
-        let aml = [
-            b"junk\x08_S5_\x12\x0a\x04\x0a\x05\x01\x00\x00".as_slice(),
-            b"more",
-        ]
-        .concat();
-        assert_eq!(
-            power_off(&mut machine(&aml)),
-            Some(PowerOff {
-                a: 5 << 10 | SLEEP_ENABLE,
-                b: 0
-            })
-        );
+        let aml = [b"junk\x08_S5_\x12\x0a\x04\x0a\x05\x01\x00\x00".as_slice(), b"more"].concat();
+        assert_eq!(power_off(&mut machine(&aml)), Some(PowerOff { a: 5 << 10 | SLEEP_ENABLE, b: 0 }));
     }
 
     #[test]

@@ -64,14 +64,9 @@ impl<'a> Ramdisk<'a> {
     /// The files directly in a folder, in order of their names.
     pub fn folder<'s>(&'s self, folder: &'s str) -> impl Iterator<Item = (&'s str, &'a [u8])> {
         let inside = move |name: &str| {
-            name.strip_prefix(folder)
-                .and_then(|rest| rest.strip_prefix('/'))
-                .is_some_and(|rest| !rest.contains('/'))
+            name.strip_prefix(folder).and_then(|rest| rest.strip_prefix('/')).is_some_and(|rest| !rest.contains('/'))
         };
-        self.files
-            .iter()
-            .filter(move |(name, _)| inside(name))
-            .map(|(name, bytes)| (name.as_str(), *bytes))
+        self.files.iter().filter(move |(name, _)| inside(name)).map(|(name, bytes)| (name.as_str(), *bytes))
     }
 
     /// The names of all files.
@@ -107,19 +102,8 @@ impl<'a> Entry<'a> {
         let end = start.checked_add(field(FIELD_SIZE)? as usize)?;
         let bytes = archive.get(start..end)?;
         let name = core::str::from_utf8(name).ok()?;
-        let after = if name == "TRAILER!!!" {
-            archive.len()
-        } else {
-            end.next_multiple_of(4).min(archive.len())
-        };
-        Some((
-            Self {
-                name,
-                mode: field(FIELD_MODE)?,
-                bytes,
-            },
-            &archive[after..],
-        ))
+        let after = if name == "TRAILER!!!" { archive.len() } else { end.next_multiple_of(4).min(archive.len()) };
+        Some((Self { name, mode: field(FIELD_MODE)?, bytes }, &archive[after..]))
     }
 }
 
@@ -130,30 +114,10 @@ mod tests {
 
     fn archive(files: &[(&str, u32, &[u8])]) -> Vec<u8> {
         let mut out = Vec::new();
-        for (name, mode, bytes) in files
-            .iter()
-            .copied()
-            .chain([("TRAILER!!!", 0, b"".as_slice())])
-        {
-            let fields = [
-                0,
-                mode,
-                0,
-                0,
-                1,
-                0,
-                bytes.len() as u32,
-                0,
-                0,
-                0,
-                0,
-                name.len() as u32 + 1,
-                0,
-            ];
+        for (name, mode, bytes) in files.iter().copied().chain([("TRAILER!!!", 0, b"".as_slice())]) {
+            let fields = [0, mode, 0, 0, 1, 0, bytes.len() as u32, 0, 0, 0, 0, name.len() as u32 + 1, 0];
             out.extend(b"070701");
-            fields
-                .iter()
-                .for_each(|field| out.extend(format!("{field:08x}").bytes()));
+            fields.iter().for_each(|field| out.extend(format!("{field:08x}").bytes()));
             out.extend(name.bytes());
             out.push(0);
             out.resize(out.len().next_multiple_of(4), 0);
@@ -175,13 +139,7 @@ mod tests {
         assert_eq!(ramdisk.file("/boot/demo"), Some(b"ELF".as_slice()));
         assert_eq!(ramdisk.file("boot/none"), None);
         let guests: Vec<_> = ramdisk.folder("/guests").collect();
-        assert_eq!(
-            guests,
-            [
-                ("/guests/a.toml", b"a".as_slice()),
-                ("/guests/b.toml", b"bb".as_slice())
-            ]
-        );
+        assert_eq!(guests, [("/guests/a.toml", b"a".as_slice()), ("/guests/b.toml", b"bb".as_slice())]);
     }
 
     #[test]

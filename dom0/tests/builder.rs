@@ -32,28 +32,18 @@ impl FakeXen {
     fn call(&mut self, operation: &'static str) -> Result<(), ControlError> {
         self.calls += 1;
         if Some(self.calls) == self.fail_at {
-            return Err(ControlError {
-                operation,
-                errno: 12,
-            });
+            return Err(ControlError { operation, errno: 12 });
         }
         Ok(())
     }
 
     fn page(&self, mfn: u64) -> Vec<u8> {
-        self.memory
-            .get(&mfn)
-            .cloned()
-            .unwrap_or_else(|| vec![0xcc; 4096])
+        self.memory.get(&mfn).cloned().unwrap_or_else(|| vec![0xcc; 4096])
     }
 
     fn entry(&self, table: u64, index: u64) -> u64 {
         let at = index as usize * 8;
-        u64::from_le_bytes(
-            self.page(table)[at..at + 8]
-                .try_into()
-                .expect("eight bytes"),
-        )
+        u64::from_le_bytes(self.page(table)[at..at + 8].try_into().expect("eight bytes"))
     }
 
     /// Walks the guest's tables as a CPU would: the frame and whether it may be written.
@@ -86,29 +76,12 @@ impl FakeXen {
 }
 
 impl GuestMemory for FakeXen {
-    fn write(
-        &mut self,
-        _: DomId,
-        frames: &[Mfn],
-        offset: usize,
-        bytes: &[u8],
-    ) -> Result<(), ControlError> {
+    fn write(&mut self, _: DomId, frames: &[Mfn], offset: usize, bytes: &[u8]) -> Result<(), ControlError> {
         self.call("map")?;
-        assert!(
-            offset + bytes.len() <= frames.len() * 4096,
-            "a write stays within its frames"
-        );
-        assert!(
-            self.pinned.is_none()
-                || frames
-                    .iter()
-                    .all(|mfn| *mfn == SHARED_INFO || *mfn == GRANT_FRAME)
-        );
+        assert!(offset + bytes.len() <= frames.len() * 4096, "a write stays within its frames");
+        assert!(self.pinned.is_none() || frames.iter().all(|mfn| *mfn == SHARED_INFO || *mfn == GRANT_FRAME));
         for (at, byte) in (offset..).zip(bytes) {
-            let page = self
-                .memory
-                .entry(frames[at / 4096].0)
-                .or_insert_with(|| vec![0xcc; 4096]);
+            let page = self.memory.entry(frames[at / 4096].0).or_insert_with(|| vec![0xcc; 4096]);
             page[at % 4096] = *byte;
         }
         Ok(())
@@ -116,8 +89,7 @@ impl GuestMemory for FakeXen {
 
     fn clear(&mut self, _: DomId, frames: &[Mfn]) -> Result<(), ControlError> {
         self.call("clear")?;
-        self.memory
-            .extend(frames.iter().map(|mfn| (mfn.0, vec![0; 4096])));
+        self.memory.extend(frames.iter().map(|mfn| (mfn.0, vec![0; 4096])));
         Ok(())
     }
 }
@@ -142,9 +114,7 @@ impl Control for FakeXen {
         self.call("populate")?;
         assert_eq!(first.0, self.frames.len() as u64);
         // Scattered, and each frame once.
-        let new: Vec<Mfn> = (first.0..first.0 + count)
-            .map(|pfn| Mfn(0x1000 + pfn * 7919 % 1_000_003))
-            .collect();
+        let new: Vec<Mfn> = (first.0..first.0 + count).map(|pfn| Mfn(0x1000 + pfn * 7919 % 1_000_003)).collect();
         self.frames.extend(&new);
         Ok(new)
     }
@@ -253,32 +223,16 @@ impl Elf {
 
     fn bytes(&self) -> Vec<u8> {
         let mut out = b"\x7fELF\x02\x01\x01\0\0\0\0\0\0\0\0\0".to_vec();
-        let halves = |out: &mut Vec<u8>, list: &[u16]| {
-            list.iter().for_each(|half| out.extend(half.to_le_bytes()))
-        };
-        let words = |out: &mut Vec<u8>, list: &[u64]| {
-            list.iter().for_each(|word| out.extend(word.to_le_bytes()))
-        };
+        let halves = |out: &mut Vec<u8>, list: &[u16]| list.iter().for_each(|half| out.extend(half.to_le_bytes()));
+        let words = |out: &mut Vec<u8>, list: &[u64]| list.iter().for_each(|word| out.extend(word.to_le_bytes()));
         halves(&mut out, &[2, self.machine, 1, 0]);
         words(&mut out, &[self.paddr, 64, 0]);
         halves(&mut out, &[0, 0, 64, 56, 2, 0, 0, 0]);
         let code_at = 64 + 2 * 56;
         let notes_at = code_at + self.code.len() as u64;
         for (kind, at, paddr, filesz, memsz) in [
-            (
-                1_u32,
-                code_at,
-                self.paddr,
-                self.code.len() as u64,
-                self.memsz,
-            ),
-            (
-                4,
-                notes_at,
-                0,
-                self.notes.len() as u64,
-                self.notes.len() as u64,
-            ),
+            (1_u32, code_at, self.paddr, self.code.len() as u64, self.memsz),
+            (4, notes_at, 0, self.notes.len() as u64, self.notes.len() as u64),
         ] {
             halves(&mut out, &[kind as u16, 0, 7, 0]);
             words(&mut out, &[at, 0, paddr, filesz, memsz, 4]);
@@ -304,8 +258,7 @@ fn request<'a>(kernel: &'a [u8], ramdisk: Option<&'a [u8]>, memory_mib: u64) -> 
 
 fn good(elf: &Elf, ramdisk: Option<&[u8]>, memory_mib: u64) -> (FakeXen, Built) {
     let mut xen = FakeXen::default();
-    let built =
-        build(&mut xen, &request(&elf.bytes(), ramdisk, memory_mib)).expect("a good kernel");
+    let built = build(&mut xen, &request(&elf.bytes(), ramdisk, memory_mib)).expect("a good kernel");
     (xen, built)
 }
 
@@ -322,19 +275,12 @@ fn refusal(kernel: &[u8], memory_mib: u64) -> String {
 fn check_contract(xen: &FakeXen, built: &Built, elf: &Elf, ramdisk: Option<&[u8]>) {
     let vcpu = xen.vcpu.as_ref().expect("a vcpu");
     let start_va = vcpu.user_regs.rsi;
-    let start =
-        StartInfo::read_from_bytes(&xen.read(start_va, size_of::<StartInfo>())).expect("its size");
+    let start = StartInfo::read_from_bytes(&xen.read(start_va, size_of::<StartInfo>())).expect("its size");
     assert_eq!(&start.magic[..15], b"xen-3.0-x86_64\0");
     assert_eq!(start.nr_pages, xen.frames.len() as u64);
     assert_eq!(start.shared_info, SHARED_INFO.0 << 12);
-    assert_eq!(
-        (Mfn(start.store_mfn), start.store_evtchn),
-        (built.store_frame, built.store_port.0)
-    );
-    assert_eq!(
-        (Mfn(start.console_domu_mfn), start.console_domu_evtchn),
-        (built.console_frame, built.console_port.0)
-    );
+    assert_eq!((Mfn(start.store_mfn), start.store_evtchn), (built.store_frame, built.store_port.0));
+    assert_eq!((Mfn(start.console_domu_mfn), start.console_domu_evtchn), (built.console_frame, built.console_port.0));
     assert!(start.cmd_line.starts_with(b"console=hvc0 exec=ls\0"));
     assert_eq!(xen.pinned.map(|mfn| mfn.0 << 12), Some(vcpu.ctrlreg[3]));
     assert_eq!(xen.walk(start.pt_base).map(|(mfn, _)| Mfn(mfn)), xen.pinned);
@@ -351,25 +297,14 @@ fn check_contract(xen: &FakeXen, built: &Built, elf: &Elf, ramdisk: Option<&[u8]
     // The kernel is where its segment says, followed by zeros.
     let kernel_va = 0xffff_ffff_8000_0000 + elf.paddr;
     assert_eq!(xen.read(kernel_va, elf.code.len()), elf.code);
-    assert!(
-        xen.read(kernel_va + elf.code.len() as u64, 64)
-            .iter()
-            .all(|byte| *byte == 0)
-    );
+    assert!(xen.read(kernel_va + elf.code.len() as u64, 64).iter().all(|byte| *byte == 0));
     // Tables are read-only and in order from the root on; the rest of the start mapping is writable.
     for at in 0..start.nr_pt_frames {
         let (_, writable) = xen.walk(start.pt_base + at * 4096).expect("mapped");
         assert!(!writable, "table {at}");
     }
-    assert!(
-        xen.walk(start.pt_base + start.nr_pt_frames * 4096)
-            .expect("mapped")
-            .1
-    );
-    assert!(
-        xen.walk(vcpu.kernel_sp + (512 << 10) - 4096).is_some() || start.nr_pages < 512,
-        "padding is mapped"
-    );
+    assert!(xen.walk(start.pt_base + start.nr_pt_frames * 4096).expect("mapped").1);
+    assert!(xen.walk(vcpu.kernel_sp + (512 << 10) - 4096).is_some() || start.nr_pages < 512, "padding is mapped");
     // Only its own frames are mapped, each at most where it belongs.
     let grants = xen.page(GRANT_FRAME.0);
     assert_eq!(&grants[..4], &[1, 0, 0, 0]);
@@ -387,11 +322,7 @@ fn check_contract(xen: &FakeXen, built: &Built, elf: &Elf, ramdisk: Option<&[u8]
     assert_eq!(start.mod_len, ramdisk.len() as u64);
     if start.flags & 8 != 0 {
         let pages = &xen.frames[start.mod_start as usize..];
-        let bytes: Vec<u8> = pages
-            .iter()
-            .take(ramdisk.len().div_ceil(4096))
-            .flat_map(|mfn| xen.page(mfn.0))
-            .collect();
+        let bytes: Vec<u8> = pages.iter().take(ramdisk.len().div_ceil(4096)).flat_map(|mfn| xen.page(mfn.0)).collect();
         assert_eq!(&bytes[..ramdisk.len()], ramdisk);
     } else {
         assert_eq!(xen.read(start.mod_start, ramdisk.len()), ramdisk);
@@ -414,8 +345,7 @@ fn a_guest_finds_what_the_boot_contract_promises() {
 fn a_frame_list_with_a_place_of_its_own_counts_its_tables() {
     let (xen, _) = good(&Elf::with_places_by_frame(), None, 16);
     let rsi = xen.vcpu.as_ref().expect("a vcpu").user_regs.rsi;
-    let start =
-        StartInfo::read_from_bytes(&xen.read(rsi, size_of::<StartInfo>())).expect("its size");
+    let start = StartInfo::read_from_bytes(&xen.read(rsi, size_of::<StartInfo>())).expect("its size");
     assert_eq!(start.mfn_list, 0x80_0000_0000);
     // 16 MiB: 8 pages of list and one table of each level below the root.
     assert_eq!(start.nr_p2m_frames, 8 + 3);
@@ -435,12 +365,8 @@ fn whatever_step_fails_nothing_is_left_of_the_domain() {
     let elf = Elf::with_places_by_frame();
     let (whole, _) = good(&elf, Some(b"ramdisk"), 8);
     for step in 1..=whole.calls {
-        let mut xen = FakeXen {
-            fail_at: Some(step),
-            ..FakeXen::default()
-        };
-        let error =
-            build(&mut xen, &request(&elf.bytes(), Some(b"ramdisk"), 8)).expect_err("a step fails");
+        let mut xen = FakeXen { fail_at: Some(step), ..FakeXen::default() };
+        let error = build(&mut xen, &request(&elf.bytes(), Some(b"ramdisk"), 8)).expect_err("a step fails");
         assert!(matches!(error, BuildError::Control(_)), "{error}");
         assert!(xen.alive.is_empty(), "step {step}");
     }
@@ -448,32 +374,16 @@ fn whatever_step_fails_nothing_is_left_of_the_domain() {
 
 #[test]
 fn a_kernel_without_notes_is_named_so() {
-    let elf = Elf {
-        notes: Vec::new(),
-        ..Elf::new()
-    };
+    let elf = Elf { notes: Vec::new(), ..Elf::new() };
     assert!(refusal(&elf.bytes(), 16).contains("no Xen ELF notes"));
 }
 
 #[test]
 fn a_kernel_too_large_for_its_memory_is_told_how_much_it_needs() {
-    let elf = Elf {
-        memsz: 30 << 20,
-        ..Elf::new()
-    };
+    let elf = Elf { memsz: 30 << 20, ..Elf::new() };
     let line = refusal(&elf.bytes(), 16);
-    assert!(
-        line.contains("need 32 MiB") && line.contains("memory = 32"),
-        "{line}"
-    );
-    let line = refusal(
-        &Elf {
-            memsz: 1 << 39,
-            ..Elf::new()
-        }
-        .bytes(),
-        16,
-    );
+    assert!(line.contains("need 32 MiB") && line.contains("memory = 32"), "{line}");
+    let line = refusal(&Elf { memsz: 1 << 39, ..Elf::new() }.bytes(), 16);
     assert!(line.contains("MiB"), "{line}");
 }
 
@@ -483,14 +393,9 @@ fn files_that_are_no_kernels_or_are_cut_off_are_named() {
     let whole = Elf::new().bytes();
     assert!(refusal(&whole[..100], 16).contains("cut off"));
     assert!(refusal(&whole[..180], 16).contains("Xen ELF notes"));
-    let arm = Elf {
-        machine: 183,
-        ..Elf::new()
-    };
+    let arm = Elf { machine: 183, ..Elf::new() };
     assert!(refusal(&arm.bytes(), 16).contains("64-bit x86"));
-    assert!(
-        refusal(&[0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 0, 9, 9], 16).contains("gzip data is damaged")
-    );
+    assert!(refusal(&[0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 0, 9, 9], 16).contains("gzip data is damaged"));
     assert!(refusal(&[0x28, 0xb5, 0x2f, 0xfd, 0], 16).contains("zstd"));
 }
 
@@ -506,14 +411,7 @@ fn a_command_line_that_is_too_long_is_refused() {
     let elf = Elf::new().bytes();
     let long = "x".repeat(1024);
     let mut xen = FakeXen::default();
-    let error = build(
-        &mut xen,
-        &Request {
-            command_line: &long,
-            ..request(&elf, None, 16)
-        },
-    )
-    .expect_err("too long");
+    let error = build(&mut xen, &Request { command_line: &long, ..request(&elf, None, 16) }).expect_err("too long");
     assert!(error.to_string().contains("1024 bytes"));
     assert_eq!(xen.calls, 0);
 }

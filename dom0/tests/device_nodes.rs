@@ -40,13 +40,9 @@ fn store() -> (Rc<RefCell<Server>>, LocalStore) {
     let server = Rc::new(RefCell::new(Server::new(Quota::default())));
     let mut local = LocalStore::connect(server.clone(), 0);
     for entry in entries() {
-        local
-            .write(Transaction::NONE, &entry.path, entry.value.as_bytes())
-            .expect("written");
+        local.write(Transaction::NONE, &entry.path, entry.value.as_bytes()).expect("written");
         if let Some(perms) = &entry.perms {
-            local
-                .set_permissions(Transaction::NONE, &entry.path, perms)
-                .expect("set");
+            local.set_permissions(Transaction::NONE, &entry.path, perms).expect("set");
         }
     }
     (server, local)
@@ -57,35 +53,13 @@ fn both_halves_of_a_device_point_at_each_other() {
     let (_, mut store) = store();
     for (kind, number) in [("vbd", 51712), ("vif", 0)] {
         let paths = DevicePaths::new(DomId(3), kind, number);
-        assert_eq!(
-            store.text(&format!("{}/backend", paths.front)),
-            Some(paths.back.clone())
-        );
-        assert_eq!(
-            store.text(&format!("{}/frontend", paths.back)),
-            Some(paths.front.clone())
-        );
-        assert_eq!(
-            store
-                .text(&format!("{}/frontend-id", paths.back))
-                .as_deref(),
-            Some("3")
-        );
-        assert_eq!(
-            store.text(&format!("{}/state", paths.front)).as_deref(),
-            Some("1")
-        );
+        assert_eq!(store.text(&format!("{}/backend", paths.front)), Some(paths.back.clone()));
+        assert_eq!(store.text(&format!("{}/frontend", paths.back)), Some(paths.front.clone()));
+        assert_eq!(store.text(&format!("{}/frontend-id", paths.back)).as_deref(), Some("3"));
+        assert_eq!(store.text(&format!("{}/state", paths.front)).as_deref(), Some("1"));
     }
-    assert_eq!(
-        store
-            .text("/local/domain/0/backend/vbd/3/51712/mode")
-            .as_deref(),
-        Some("r")
-    );
-    assert_eq!(
-        store.text("/local/domain/3/device/vif/0/mac").as_deref(),
-        Some("00:16:3e:00:00:07")
-    );
+    assert_eq!(store.text("/local/domain/0/backend/vbd/3/51712/mode").as_deref(), Some("r"));
+    assert_eq!(store.text("/local/domain/3/device/vif/0/mac").as_deref(), Some("00:16:3e:00:00:07"));
 }
 
 #[test]
@@ -102,12 +76,9 @@ fn a_guest_writes_its_front_ends_and_reads_its_back_ends_and_nothing_else() {
     assert!(guest.reads(&perms("/local/domain/0/backend/vbd/3/51712/state")));
     assert!(!guest.writes(&perms("/local/domain/0/backend/vbd/3/51712/state")));
     assert!(guest.reads(&perms("/local/domain/3/memory/target")));
-    for path in [
-        "/local/domain/3",
-        "/local/domain/3/device",
-        "/local/domain/3/console/ring-ref",
-        "/local/domain/3/name",
-    ] {
+    for path in
+        ["/local/domain/3", "/local/domain/3/device", "/local/domain/3/console/ring-ref", "/local/domain/3/name"]
+    {
         assert!(!guest.writes(&perms(path)), "{path}");
     }
     assert!(!Caller::domain(DomId(4)).reads(&perms("/local/domain/3/device/vif/0/mac")));

@@ -55,8 +55,7 @@ impl Model {
             }
             Op::Rm(path) if self.0.contains_key(path) || self.parent_exists(path) => {
                 let below = format!("{path}/");
-                self.0
-                    .retain(|name, _| name != path && !name.starts_with(&below));
+                self.0.retain(|name, _| name != path && !name.starts_with(&below));
                 ok()
             }
             Op::Rm(_) => none(),
@@ -68,10 +67,7 @@ impl Model {
     fn children(&self, path: &str) -> Vec<u8> {
         let below = format!("{path}/");
         let names = self.0.keys().filter_map(|name| name.strip_prefix(&below));
-        names
-            .filter(|name| !name.contains('/'))
-            .flat_map(|name| format!("{name}\0").into_bytes())
-            .collect()
+        names.filter(|name| !name.contains('/')).flat_map(|name| format!("{name}\0").into_bytes()).collect()
     }
 }
 
@@ -87,21 +83,12 @@ fn message(transaction: u32, op: &Op) -> Message {
             (Kind::Write, payload)
         }
     };
-    Message {
-        kind: kind as u32,
-        request_id: 7,
-        transaction,
-        payload,
-    }
+    Message { kind: kind as u32, request_id: 7, transaction, payload }
 }
 
 fn ask(server: &mut Server, id: ConnectionId, request: &Message) -> Answer {
     server.handle(id, request);
-    let reply = server
-        .session(id)
-        .expect("connected")
-        .take()
-        .expect("a reply");
+    let reply = server.session(id).expect("connected").take().expect("a reply");
     assert_eq!(reply.request_id, request.request_id);
     assert_eq!(reply.transaction, request.transaction);
     if reply.kind == Kind::Error as u32 {
@@ -113,27 +100,13 @@ fn ask(server: &mut Server, id: ConnectionId, request: &Message) -> Answer {
 }
 
 fn start(server: &mut Server, id: ConnectionId) -> u32 {
-    let request = Message {
-        kind: Kind::TransactionStart as u32,
-        request_id: 1,
-        transaction: 0,
-        payload: vec![0],
-    };
+    let request = Message { kind: Kind::TransactionStart as u32, request_id: 1, transaction: 0, payload: vec![0] };
     let number = ask(server, id, &request).expect("a transaction");
-    std::str::from_utf8(&number)
-        .expect("text")
-        .trim_end_matches('\0')
-        .parse()
-        .expect("a number")
+    std::str::from_utf8(&number).expect("text").trim_end_matches('\0').parse().expect("a number")
 }
 
 fn end(server: &mut Server, id: ConnectionId, transaction: u32) -> Answer {
-    let request = Message {
-        kind: Kind::TransactionEnd as u32,
-        request_id: 2,
-        transaction,
-        payload: b"T\0".to_vec(),
-    };
+    let request = Message { kind: Kind::TransactionEnd as u32, request_id: 2, transaction, payload: b"T\0".to_vec() };
     ask(server, id, &request)
 }
 
@@ -152,8 +125,7 @@ fn path() -> impl Strategy<Value = String> {
 fn op() -> impl Strategy<Value = Op> {
     prop_oneof![
         path().prop_map(Op::Read),
-        (path(), prop::collection::vec(any::<u8>(), 0..6))
-            .prop_map(|(path, value)| Op::Write(path, value)),
+        (path(), prop::collection::vec(any::<u8>(), 0..6)).prop_map(|(path, value)| Op::Write(path, value)),
         path().prop_map(Op::Mkdir),
         path().prop_map(Op::Rm),
         path().prop_map(Op::Directory),

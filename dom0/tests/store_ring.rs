@@ -66,11 +66,9 @@ impl Guest {
         let room = RING_BYTES - prod.wrapping_sub(cons) as usize;
         let count = room.min(bytes.len());
         for (byte, at) in bytes[..count].iter().zip(0_u32..) {
-            self.0
-                .write(prod.wrapping_add(at) as usize % RING_BYTES, &[*byte]);
+            self.0.write(prod.wrapping_add(at) as usize % RING_BYTES, &[*byte]);
         }
-        self.0
-            .store_u32(2052, prod.wrapping_add(count as u32), Ordering::SeqCst);
+        self.0.store_u32(2052, prod.wrapping_add(count as u32), Ordering::SeqCst);
         count
     }
 
@@ -78,10 +76,7 @@ impl Guest {
         let (cons, prod) = (self.word(2056), self.word(2060));
         let bytes = (0..prod.wrapping_sub(cons)).map(|at| {
             let mut byte = [0];
-            self.0.read(
-                RING_BYTES + cons.wrapping_add(at) as usize % RING_BYTES,
-                &mut byte,
-            );
+            self.0.read(RING_BYTES + cons.wrapping_add(at) as usize % RING_BYTES, &mut byte);
             byte[0]
         });
         let bytes: Vec<u8> = bytes.collect();

@@ -21,12 +21,7 @@ impl<P: SharedPage> ConsoleFront<P> {
     pub fn new(page: P, port: Port) -> Self {
         let output = Producer::attach(&page, OUT);
         let input = Consumer::attach(&page, IN);
-        Self {
-            page,
-            port,
-            output,
-            input,
-        }
+        Self { page, port, output, input }
     }
 
     /// The event channel: it fires when there is input, and when there is room again.
@@ -48,9 +43,7 @@ impl<P: SharedPage> ConsoleFront<P> {
     /// Whether everything that was written has been drained.
     #[must_use]
     pub fn is_drained(&self) -> bool {
-        self.output
-            .room(&self.page)
-            .is_ok_and(|room| room == pv_abi::io::console::OUT_RING_SIZE)
+        self.output.room(&self.page).is_ok_and(|room| room == pv_abi::io::console::OUT_RING_SIZE)
     }
 
     /// Reads what was typed and gives how much that was.

@@ -23,9 +23,7 @@ impl<P> Graveyard<P> {
             Err(GrantError::InUse) => self.held.push((grant, page)),
             Ok(()) => hal.free_page(page),
             Err(error) => {
-                log::error!(
-                    "grant.not_ended: grant {grant} of a driver page: {error}; the page is not used again"
-                );
+                log::error!("grant.not_ended: grant {grant} of a driver page: {error}; the page is not used again");
             }
         }
     }

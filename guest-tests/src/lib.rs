@@ -5,10 +5,7 @@
 //! at the end `guest-test: done`. The same ELF runs on hv and on real Xen, so no expectation is this project's invention.
 #![no_std]
 #![cfg(target_os = "none")]
-#![expect(
-    unsafe_code,
-    reason = "a guest test is a kernel: entry, traps and hypercalls are instructions"
-)]
+#![expect(unsafe_code, reason = "a guest test is a kernel: entry, traps and hypercalls are instructions")]
 
 mod memory;
 mod runtime;

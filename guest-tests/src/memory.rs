@@ -3,9 +3,7 @@
 use core::cell::UnsafeCell;
 
 use pv_abi::xen::{DOMID_SELF, SharedInfo};
-use pv_abi::xen::{
-    HYPERVISOR_MMU_UPDATE, HYPERVISOR_MMUEXT_OP, HYPERVISOR_UPDATE_VA_MAPPING, MmuUpdate, MmuextOp,
-};
+use pv_abi::xen::{HYPERVISOR_MMU_UPDATE, HYPERVISOR_MMUEXT_OP, HYPERVISOR_UPDATE_VA_MAPPING, MmuUpdate, MmuextOp};
 
 use crate::{hypercall, start_info};
 
@@ -76,24 +74,13 @@ pub fn mmu_update(ptr: u64, val: u64) -> i64 {
 /// `mmu_update` with one request and a foreign domain.
 pub fn mmu_update_as(ptr: u64, val: u64, foreigndom: u64) -> i64 {
     let request = MmuUpdate { ptr, val };
-    hypercall(
-        HYPERVISOR_MMU_UPDATE,
-        [&raw const request as u64, 1, 0, foreigndom, 0],
-    )
+    hypercall(HYPERVISOR_MMU_UPDATE, [&raw const request as u64, 1, 0, foreigndom, 0])
 }
 
 /// `mmuext_op` with one operation; `second` is its second argument as a number.
 pub fn mmuext(command: u32, first: u64, second: u64) -> i64 {
-    let operation = MmuextOp {
-        cmd: command,
-        arg1: first,
-        arg2: second,
-        ..MmuextOp::default()
-    };
-    hypercall(
-        HYPERVISOR_MMUEXT_OP,
-        [&raw const operation as u64, 1, 0, u64::from(DOMID_SELF), 0],
-    )
+    let operation = MmuextOp { cmd: command, arg1: first, arg2: second, ..MmuextOp::default() };
+    hypercall(HYPERVISOR_MMUEXT_OP, [&raw const operation as u64, 1, 0, u64::from(DOMID_SELF), 0])
 }
 
 /// Machine address of the page-table entry that maps `va` (4 KiB) in the boot tables.

@@ -74,16 +74,7 @@ pub fn hypercall(number: u64, arguments: [u64; 5]) -> i64 {
 /// A hypercall whose second argument is a structure, as most are: `op(command, &structure)`.
 #[inline(always)]
 pub fn operation<T>(number: u64, command: u32, structure: &mut T) -> i64 {
-    hypercall(
-        number,
-        [
-            u64::from(command),
-            core::ptr::from_mut(structure) as u64,
-            0,
-            0,
-            0,
-        ],
-    )
+    hypercall(number, [u64::from(command), core::ptr::from_mut(structure) as u64, 0, 0, 0])
 }
 
 /// The time-stamp counter.
@@ -96,10 +87,7 @@ pub fn tsc() -> u64 {
 
 /// Prints on the hypervisor's console.
 pub fn print(text: &str) {
-    hypercall(
-        HYPERVISOR_CONSOLE_IO,
-        [0, text.len() as u64, text.as_ptr() as u64, 0, 0],
-    );
+    hypercall(HYPERVISOR_CONSOLE_IO, [0, text.len() as u64, text.as_ptr() as u64, 0, 0]);
 }
 
 /// Prints a line.
@@ -118,10 +106,7 @@ pub struct Line {
 
 impl Default for Line {
     fn default() -> Self {
-        Self {
-            bytes: [0; 256],
-            len: 0,
-        }
+        Self { bytes: [0; 256], len: 0 }
     }
 }
 
@@ -165,11 +150,7 @@ pub fn expect<T: PartialEq + fmt::Debug>(name: &str, seen: T, expected: T) {
 pub fn shutdown() -> ! {
     let mut reason = 0_u32;
     loop {
-        operation(
-            HYPERVISOR_SCHED_OP,
-            pv_abi::sched::SCHEDOP_SHUTDOWN,
-            &mut reason,
-        );
+        operation(HYPERVISOR_SCHED_OP, pv_abi::sched::SCHEDOP_SHUTDOWN, &mut reason);
     }
 }
 

@@ -5,9 +5,7 @@ use core::cell::UnsafeCell;
 use core::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 
 use pv_abi::arch::TrapInfo;
-use pv_abi::callback::{
-    CALLBACKOP_REGISTER, CALLBACKTYPE_EVENT, CALLBACKTYPE_FAILSAFE, CALLBACKTYPE_SYSCALL,
-};
+use pv_abi::callback::{CALLBACKOP_REGISTER, CALLBACKTYPE_EVENT, CALLBACKTYPE_FAILSAFE, CALLBACKTYPE_SYSCALL};
 use pv_abi::xen::{HYPERVISOR_CALLBACK_OP, HYPERVISOR_SET_TRAP_TABLE};
 
 use crate::{hypercall, say, shutdown};
@@ -109,13 +107,7 @@ fn stub(vector: u8) -> u64 {
 /// A trap-table entry.
 #[must_use]
 pub fn gate(vector: u8, dpl: u8, address: u64) -> TrapInfo {
-    TrapInfo {
-        vector,
-        flags: dpl,
-        cs: KERNEL_CS,
-        address,
-        ..TrapInfo::default()
-    }
+    TrapInfo { vector, flags: dpl, cs: KERNEL_CS, address, ..TrapInfo::default() }
 }
 
 /// Registers handlers for all exceptions, `int 0x80`, events and system calls.
@@ -134,29 +126,13 @@ pub(crate) fn install() {
 
 /// `set_trap_table`; the last entry must be zero.
 pub fn set_trap_table(table: &[TrapInfo]) -> i64 {
-    hypercall(
-        HYPERVISOR_SET_TRAP_TABLE,
-        [table.as_ptr() as u64, 0, 0, 0, 0],
-    )
+    hypercall(HYPERVISOR_SET_TRAP_TABLE, [table.as_ptr() as u64, 0, 0, 0, 0])
 }
 
 /// `CALLBACKOP_register`.
 pub fn register(kind: u16, address: u64) -> i64 {
-    let callback = pv_abi::callback::CallbackRegister {
-        type_: kind,
-        address,
-        ..Default::default()
-    };
-    hypercall(
-        HYPERVISOR_CALLBACK_OP,
-        [
-            u64::from(CALLBACKOP_REGISTER),
-            &raw const callback as u64,
-            0,
-            0,
-            0,
-        ],
-    )
+    let callback = pv_abi::callback::CallbackRegister { type_: kind, address, ..Default::default() };
+    hypercall(HYPERVISOR_CALLBACK_OP, [u64::from(CALLBACKOP_REGISTER), &raw const callback as u64, 0, 0, 0])
 }
 
 /// Sends #UD to the shortest handler there is, which skips a `ud2`.
@@ -191,12 +167,7 @@ extern "C" fn guest_trap(frame: &mut TrapFrame) {
         unsafe { *LAST.0.get() = *frame };
         frame.rip = recovery;
     } else if frame.vector != 256 {
-        say!(
-            "guest-test: no trap: FAILED vector {} error {:#x} rip {:#x}",
-            frame.vector,
-            frame.error_code,
-            frame.rip
-        );
+        say!("guest-test: no trap: FAILED vector {} error {:#x} rip {:#x}", frame.vector, frame.error_code, frame.rip);
         say!("guest-test: done");
         shutdown();
     }
@@ -216,10 +187,7 @@ pub fn disarm() -> Option<Trap> {
         return None;
     }
     let frame = last_trap();
-    Some(Trap {
-        vector: frame.vector,
-        error_code: frame.error_code,
-    })
+    Some(Trap { vector: frame.vector, error_code: frame.error_code })
 }
 
 /// Runs instructions that may trap; gives the trap, or none. Operands as in `asm!`, after the instructions.

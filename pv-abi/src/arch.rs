@@ -365,13 +365,7 @@ pub const fn xen_cr3_to_pfn(cr3: u64) -> u64 {
 impl TrapInfo {
     /// A handler: `dpl` is the least privileged ring (0 to 3) that may raise it by `int`.
     pub const fn new(vector: u8, dpl: u8, mask_events: bool, cs: u16, address: u64) -> TrapInfo {
-        TrapInfo {
-            vector,
-            flags: dpl & 3 | (mask_events as u8) << 2,
-            cs,
-            _pad0: 0,
-            address,
-        }
+        TrapInfo { vector, flags: dpl & 3 | (mask_events as u8) << 2, cs, _pad0: 0, address }
     }
 
     /// The least privileged ring that may raise it by `int`.

@@ -67,7 +67,5 @@ pub const fn xen_cpuid_leaf(i: u32) -> u32 {
 
 /// Whether EBX, ECX and EDX of a leaf 0 spell `XenVMMXenVMM`.
 pub const fn is_signature(ebx: u32, ecx: u32, edx: u32) -> bool {
-    ebx == XEN_CPUID_SIGNATURE_EBX
-        && ecx == XEN_CPUID_SIGNATURE_ECX
-        && edx == XEN_CPUID_SIGNATURE_EDX
+    ebx == XEN_CPUID_SIGNATURE_EBX && ecx == XEN_CPUID_SIGNATURE_ECX && edx == XEN_CPUID_SIGNATURE_EDX
 }

@@ -206,20 +206,11 @@ payload!(Domctl, 128);
 impl Domctl {
     /// A command without a struct of its own.
     pub fn new(cmd: u32, domain: u16) -> Domctl {
-        Domctl {
-            cmd,
-            interface_version: XEN_DOMCTL_INTERFACE_VERSION,
-            domain,
-            ..Domctl::default()
-        }
+        Domctl { cmd, interface_version: XEN_DOMCTL_INTERFACE_VERSION, domain, ..Domctl::default() }
     }
 
     /// A command with its own struct.
-    pub fn with<T: zerocopy::IntoBytes + zerocopy::Immutable>(
-        cmd: u32,
-        domain: u16,
-        payload: &T,
-    ) -> Domctl {
+    pub fn with<T: zerocopy::IntoBytes + zerocopy::Immutable>(cmd: u32, domain: u16, payload: &T) -> Domctl {
         let mut operation = Domctl::new(cmd, domain);
         operation.set_payload(payload);
         operation

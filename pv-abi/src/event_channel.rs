@@ -267,10 +267,7 @@ impl EvtchnStatus {
         Some(match self.status {
             EVTCHNSTAT_CLOSED => PortState::Closed,
             EVTCHNSTAT_UNBOUND => PortState::Unbound { dom: low as u16 },
-            EVTCHNSTAT_INTERDOMAIN => PortState::Interdomain {
-                dom: low as u16,
-                port: high,
-            },
+            EVTCHNSTAT_INTERDOMAIN => PortState::Interdomain { dom: low as u16, port: high },
             EVTCHNSTAT_PIRQ => PortState::Pirq(low),
             EVTCHNSTAT_VIRQ => PortState::Virq(low),
             EVTCHNSTAT_IPI => PortState::Ipi,

@@ -397,10 +397,7 @@ atomics! {
 
 const _: () = {
     assert!(size_of::<GrantEntryV1>() == size_of::<GrantEntryV1Atomic>());
-    assert!(
-        core::mem::offset_of!(GrantEntryV1, frame)
-            == core::mem::offset_of!(GrantEntryV1Atomic, frame)
-    );
+    assert!(core::mem::offset_of!(GrantEntryV1, frame) == core::mem::offset_of!(GrantEntryV1Atomic, frame));
 };
 
 /// A status word of version 2: `GTF_READING` and `GTF_WRITING`. Hypervisor writes.

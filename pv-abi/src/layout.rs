@@ -65,12 +65,7 @@ pub struct Module {
 impl Module {
     /// A file that declares nothing.
     const fn empty(header: &'static str) -> Module {
-        Module {
-            header,
-            structs: &[],
-            atomics: &[],
-            constants: &[],
-        }
+        Module { header, structs: &[], atomics: &[], constants: &[] }
     }
 }
 

@@ -540,11 +540,7 @@ impl E820Entry {
             u64::from_le_bytes(word)
         };
         let [.., t0, t1, t2, t3] = *bytes;
-        E820Entry {
-            addr: word(0),
-            size: word(8),
-            type_: u32::from_le_bytes([t0, t1, t2, t3]),
-        }
+        E820Entry { addr: word(0), size: word(8), type_: u32::from_le_bytes([t0, t1, t2, t3]) }
     }
 }
 

@@ -10,9 +10,7 @@ macro_rules! payload {
             pub fn payload<T: zerocopy::FromBytes + zerocopy::IntoBytes>(&self) -> T {
                 const { assert!(size_of::<T>() <= $size, "larger than the union") };
                 let mut value = T::new_zeroed();
-                value
-                    .as_mut_bytes()
-                    .copy_from_slice(&self.u[..size_of::<T>()]);
+                value.as_mut_bytes().copy_from_slice(&self.u[..size_of::<T>()]);
                 value
             }
 

@@ -289,11 +289,7 @@ payload!(PlatformOp, 128);
 impl PlatformOp {
     /// A command with a struct of zeros.
     pub fn new(cmd: u32) -> PlatformOp {
-        PlatformOp {
-            cmd,
-            interface_version: XENPF_INTERFACE_VERSION,
-            ..PlatformOp::default()
-        }
+        PlatformOp { cmd, interface_version: XENPF_INTERFACE_VERSION, ..PlatformOp::default() }
     }
 
     /// A command with its own struct.

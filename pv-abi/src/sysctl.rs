@@ -115,11 +115,7 @@ payload!(Sysctl, 128);
 impl Sysctl {
     /// A command without a struct of its own, or with one of zeros.
     pub fn new(cmd: u32) -> Sysctl {
-        Sysctl {
-            cmd,
-            interface_version: XEN_SYSCTL_INTERFACE_VERSION,
-            ..Sysctl::default()
-        }
+        Sysctl { cmd, interface_version: XEN_SYSCTL_INTERFACE_VERSION, ..Sysctl::default() }
     }
 
     /// A command with its own struct.

@@ -9,14 +9,13 @@ pub(crate) mod start;
 use crate::layout::{constants, structs};
 
 pub use shared::{
-    SharedInfo, SharedInfoAtomic, VcpuInfo, VcpuInfoAtomic, VcpuTimeInfo, VcpuTimeInfoAtomic,
-    XEN_LEGACY_MAX_VCPUS, XEN_PVCLOCK_GUEST_STOPPED, XEN_PVCLOCK_TSC_STABLE_BIT,
+    SharedInfo, SharedInfoAtomic, VcpuInfo, VcpuInfoAtomic, VcpuTimeInfo, VcpuTimeInfoAtomic, XEN_LEGACY_MAX_VCPUS,
+    XEN_PVCLOCK_GUEST_STOPPED, XEN_PVCLOCK_TSC_STABLE_BIT,
 };
 pub use start::{
-    Dom0VgaConsoleInfo, MAX_GUEST_CMDLINE, MultibootModList, SIF_INITDOMAIN, SIF_MOD_START_PFN,
-    SIF_MULTIBOOT_MOD, SIF_PM_MASK, SIF_PRIVILEGED, SIF_VIRT_P2M_4TOOLS, START_INFO_MAGIC,
-    StartFlags, StartInfo, VgaTextMode3, VgaVesaLfb, XEN_VGATYPE_EFI_LFB, XEN_VGATYPE_TEXT_MODE_3,
-    XEN_VGATYPE_VESA_LFB,
+    Dom0VgaConsoleInfo, MAX_GUEST_CMDLINE, MultibootModList, SIF_INITDOMAIN, SIF_MOD_START_PFN, SIF_MULTIBOOT_MOD,
+    SIF_PM_MASK, SIF_PRIVILEGED, SIF_VIRT_P2M_4TOOLS, START_INFO_MAGIC, StartFlags, StartInfo, VgaTextMode3,
+    VgaVesaLfb, XEN_VGATYPE_EFI_LFB, XEN_VGATYPE_TEXT_MODE_3, XEN_VGATYPE_VESA_LFB,
 };
 
 constants! {
@@ -348,10 +347,7 @@ bitflags::bitflags! {
 impl MmuUpdate {
     /// A checked write of `entry` to the page-table entry at machine address `ptr` (a multiple of 8).
     pub const fn normal(ptr: u64, entry: u64) -> MmuUpdate {
-        MmuUpdate {
-            ptr: ptr | MMU_NORMAL_PT_UPDATE,
-            val: entry,
-        }
+        MmuUpdate { ptr: ptr | MMU_NORMAL_PT_UPDATE, val: entry }
     }
 
     /// The operation in the low bits of `ptr`.

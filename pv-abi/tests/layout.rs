@@ -47,16 +47,12 @@ fn c_type(item: &Struct) -> String {
 
 /// Where the field is in its C type.
 fn c_field(field: &Field) -> &str {
-    field
-        .c_name
-        .unwrap_or_else(|| field.name.strip_suffix('_').unwrap_or(field.name))
+    field.c_name.unwrap_or_else(|| field.name.strip_suffix('_').unwrap_or(field.name))
 }
 
 /// Fields that have a C counterpart.
 fn shared_fields(item: &Struct) -> impl Iterator<Item = &Field> {
-    item.fields
-        .iter()
-        .filter(|field| !field.name.starts_with("_pad"))
+    item.fields.iter().filter(|field| !field.name.starts_with("_pad"))
 }
 
 /// All structs of a module, atomic forms included.
@@ -66,29 +62,14 @@ fn all_structs(module: &Module) -> impl Iterator<Item = &'static Struct> {
 
 /// What Rust makes of a struct.
 fn rust_facts(item: &Struct) -> Vec<Fact> {
-    let fact = |what: String, value: usize| Fact {
-        what,
-        value: value as i128,
-    };
+    let fact = |what: String, value: usize| Fact { what, value: value as i128 };
     let mut facts = vec![
-        fact(
-            format!("size of {} ({})", item.name, item.c_name),
-            item.size,
-        ),
-        fact(
-            format!("alignment of {} ({})", item.name, item.c_name),
-            item.align,
-        ),
+        fact(format!("size of {} ({})", item.name, item.c_name), item.size),
+        fact(format!("alignment of {} ({})", item.name, item.c_name), item.align),
     ];
     for field in shared_fields(item) {
-        facts.push(fact(
-            format!("offset of {}.{}", item.name, field.name),
-            field.offset,
-        ));
-        facts.push(fact(
-            format!("size of {}.{}", item.name, field.name),
-            field.size,
-        ));
+        facts.push(fact(format!("offset of {}.{}", item.name, field.name), field.offset));
+        facts.push(fact(format!("size of {}.{}", item.name, field.name), field.size));
     }
     facts
 }
@@ -113,18 +94,12 @@ fn c_statements(item: &Struct, program: &mut String) {
 /// The whole C program.
 fn c_program() -> String {
     let mut program = PREAMBLE.to_owned();
-    for header in MODULES
-        .iter()
-        .map(|module| module.header)
-        .collect::<BTreeSet<_>>()
-    {
+    for header in MODULES.iter().map(|module| module.header).collect::<BTreeSet<_>>() {
         program += &format!("#include <xen/{header}>\n");
     }
     program.push_str(RING);
     program.push_str("#define NUMBER(x) printf(\"%s%llu\\n\", (x) < 0 ? \"-\" : \"\", \\\n");
-    program.push_str(
-        "    (x) < 0 ? -(unsigned long long)(x) : (unsigned long long)(x))\nint main(void) {\n",
-    );
+    program.push_str("    (x) < 0 ? -(unsigned long long)(x) : (unsigned long long)(x))\nint main(void) {\n");
     for module in MODULES {
         all_structs(module).for_each(|item| c_statements(item, &mut program));
         for constant in module.constants {
@@ -144,10 +119,7 @@ fn all_rust_facts() -> Vec<Fact> {
     MODULES
         .iter()
         .flat_map(|module| {
-            all_structs(module)
-                .flat_map(rust_facts)
-                .chain(module.constants.iter().map(constant))
-                .collect::<Vec<_>>()
+            all_structs(module).flat_map(rust_facts).chain(module.constants.iter().map(constant)).collect::<Vec<_>>()
         })
         .collect()
 }
@@ -163,61 +135,32 @@ fn run(program: &str) -> Vec<i128> {
     let (source, binary) = (folder.join("layout.c"), folder.join("layout"));
     fs::write(&source, program).expect("the target folder can be written");
     let compiled = Command::new("cc")
-        .args([
-            "-std=gnu11",
-            "-w",
-            "-fno-diagnostics-show-caret",
-            "-ftrack-macro-expansion=0",
-            "-o",
-        ])
+        .args(["-std=gnu11", "-w", "-fno-diagnostics-show-caret", "-ftrack-macro-expansion=0", "-o"])
         .args([&binary, &source])
         .output()
         .expect("a C compiler is missing: apt-get install gcc libc6-dev");
     let errors = String::from_utf8_lossy(&compiled.stderr);
-    let errors: BTreeSet<&str> = errors
-        .lines()
-        .filter(|line| line.contains("error: "))
-        .collect();
-    assert!(
-        compiled.status.success(),
-        "C does not know all names: {errors:#?}"
-    );
-    let output = Command::new(&binary)
-        .output()
-        .expect("what was compiled can be run");
+    let errors: BTreeSet<&str> = errors.lines().filter(|line| line.contains("error: ")).collect();
+    assert!(compiled.status.success(), "C does not know all names: {errors:#?}");
+    let output = Command::new(&binary).output().expect("what was compiled can be run");
     let text = String::from_utf8(output.stdout).expect("the program prints numbers");
-    text.lines()
-        .map(|line| line.parse().expect("the program prints numbers"))
-        .collect()
+    text.lines().map(|line| line.parse().expect("the program prints numbers")).collect()
 }
 
 #[test]
 fn every_struct_and_constant_is_as_in_the_c_headers() {
     let header = Path::new(INCLUDE).join("xen.h");
-    assert!(
-        header.exists(),
-        "Xen's C headers are missing: apt-get install libxen-dev"
-    );
+    assert!(header.exists(), "Xen's C headers are missing: apt-get install libxen-dev");
     let rust = all_rust_facts();
     let c = run(&c_program());
-    assert_eq!(
-        rust.len(),
-        c.len(),
-        "the program prints one number for each fact"
-    );
+    assert_eq!(rust.len(), c.len(), "the program prints one number for each fact");
     let wrong: Vec<String> = rust
         .iter()
         .zip(&c)
         .filter(|(fact, c)| !same(fact.value, **c))
         .map(|(fact, c)| format!("{}: {} here, {c} in C", fact.what, fact.value))
         .collect();
-    assert!(
-        wrong.is_empty(),
-        "{} of {} differ:\n{}",
-        wrong.len(),
-        rust.len(),
-        wrong.join("\n")
-    );
+    assert!(wrong.is_empty(), "{} of {} differ:\n{}", wrong.len(), rust.len(), wrong.join("\n"));
 }
 
 /// The Rust files of the crate, but for the one that defines the macros.
@@ -227,27 +170,21 @@ fn sources() -> Vec<(PathBuf, String)> {
             let path = entry.expect("the source can be read").path();
             if path.is_dir() {
                 visit(&path, found);
-            } else if path.extension().is_some_and(|extension| extension == "rs")
-                && !path.ends_with("layout.rs")
-            {
+            } else if path.extension().is_some_and(|extension| extension == "rs") && !path.ends_with("layout.rs") {
                 let text = fs::read_to_string(&path).expect("the source can be read");
                 found.push((path, text));
             }
         }
     }
     let mut found = Vec::new();
-    visit(
-        &Path::new(env!("CARGO_MANIFEST_DIR")).join("src"),
-        &mut found,
-    );
+    visit(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src"), &mut found);
     found
 }
 
 /// The identifier after `start`, where the line begins with it.
 fn name_after<'a>(line: &'a str, start: &str) -> Option<&'a str> {
     let rest = line.strip_prefix(start)?;
-    rest.split(|c: char| !c.is_alphanumeric() && c != '_')
-        .next()
+    rest.split(|c: char| !c.is_alphanumeric() && c != '_').next()
 }
 
 /// The names of structs whose layout is C's: declared in the macro (indented, C name in brackets) or by hand.
@@ -258,10 +195,7 @@ fn declared_structs(text: &str) -> Vec<&str> {
         if line == "#[repr(C)]" || line.starts_with("#[repr(C,") {
             by_hand = true;
         }
-        let in_macro = line
-            .contains(" [\"")
-            .then(|| name_after(line, "    pub struct "))
-            .flatten();
+        let in_macro = line.contains(" [\"").then(|| name_after(line, "    pub struct ")).flatten();
         let alone = name_after(line, "pub struct ").or_else(|| name_after(line, "pub union "));
         match (in_macro, alone) {
             (Some(name), _) => names.push(name),
@@ -288,36 +222,20 @@ fn declared_constants(text: &str) -> Vec<&str> {
 
 #[test]
 fn every_struct_with_cs_layout_is_in_a_table() {
-    let known: BTreeSet<&str> = MODULES
-        .iter()
-        .flat_map(all_structs)
-        .map(|item| item.name)
-        .collect();
+    let known: BTreeSet<&str> = MODULES.iter().flat_map(all_structs).map(|item| item.name).collect();
     for (path, text) in sources() {
         for name in declared_structs(&text) {
-            assert!(
-                known.contains(name),
-                "{name} in {} is in no table of layout::MODULES",
-                path.display()
-            );
+            assert!(known.contains(name), "{name} in {} is in no table of layout::MODULES", path.display());
         }
     }
 }
 
 #[test]
 fn every_constant_of_a_header_is_in_a_table() {
-    let known: BTreeSet<&str> = MODULES
-        .iter()
-        .flat_map(|module| module.constants)
-        .map(|item| item.name)
-        .collect();
+    let known: BTreeSet<&str> = MODULES.iter().flat_map(|module| module.constants).map(|item| item.name).collect();
     for (path, text) in sources() {
         for name in declared_constants(&text) {
-            assert!(
-                known.contains(name),
-                "{name} in {} is in no table of layout::MODULES",
-                path.display()
-            );
+            assert!(known.contains(name), "{name} in {} is in no table of layout::MODULES", path.display());
         }
     }
 }
@@ -335,11 +253,7 @@ fn fields_fill_a_struct_without_holes() {
     for item in MODULES.iter().flat_map(|module| module.structs) {
         let mut end = 0;
         for field in item.fields {
-            assert_eq!(
-                field.offset, end,
-                "a hole before {}.{}",
-                item.name, field.name
-            );
+            assert_eq!(field.offset, end, "a hole before {}.{}", item.name, field.name);
             end = field.offset + field.size;
         }
         assert_eq!(end, item.size, "a hole at the end of {}", item.name);

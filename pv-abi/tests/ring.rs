@@ -3,8 +3,8 @@
 use std::sync::atomic::Ordering;
 
 use pv_abi::io::ring::{
-    Back, BadIndex, Front, SRING_HEADER_SIZE, SringHeaderAtomic, bytes_free, bytes_waiting,
-    capacity, has_unconsumed, must_notify, runs, slot, slot_offset, unconsumed,
+    Back, BadIndex, Front, SRING_HEADER_SIZE, SringHeaderAtomic, bytes_free, bytes_waiting, capacity, has_unconsumed,
+    must_notify, runs, slot, slot_offset, unconsumed,
 };
 
 /// A ring of four entries in which `count` requests were made and answered.
@@ -66,14 +66,7 @@ fn a_back_end_can_take_over_near_the_indices_end() {
     let mut back = Back::attach(4, u32::MAX - 1);
     shared.req_prod.store(1, Ordering::Relaxed);
     assert_eq!(back.unconsumed_requests(&shared), Ok(3));
-    assert_eq!(
-        [
-            back.take_request(),
-            back.take_request(),
-            back.take_request()
-        ],
-        [2, 3, 0]
-    );
+    assert_eq!([back.take_request(), back.take_request(), back.take_request()], [2, 3, 0]);
     assert_eq!(back.outstanding(), 3);
 }
 
@@ -81,13 +74,7 @@ fn a_back_end_can_take_over_near_the_indices_end() {
 fn requests_that_exceed_the_ring_are_refused() {
     let (shared, _, back) = pair_after(0);
     shared.req_prod.store(5, Ordering::Relaxed);
-    assert_eq!(
-        back.unconsumed_requests(&shared),
-        Err(BadIndex {
-            published: 5,
-            consumed: 0
-        })
-    );
+    assert_eq!(back.unconsumed_requests(&shared), Err(BadIndex { published: 5, consumed: 0 }));
 }
 
 #[test]
@@ -117,13 +104,7 @@ fn responses_without_requests_are_refused() {
     front.next_request();
     front.push_requests(&shared);
     shared.rsp_prod.store(2, Ordering::Relaxed);
-    assert_eq!(
-        front.unconsumed_responses(&shared),
-        Err(BadIndex {
-            published: 2,
-            consumed: 0
-        })
-    );
+    assert_eq!(front.unconsumed_responses(&shared), Err(BadIndex { published: 2, consumed: 0 }));
 }
 
 #[test]
@@ -146,10 +127,7 @@ fn a_peer_is_notified_once_for_what_it_waits_for() {
     front.next_request();
     assert!(front.push_requests(&shared));
     front.next_request();
-    assert!(
-        !front.push_requests(&shared),
-        "the back end has not asked again"
-    );
+    assert!(!front.push_requests(&shared), "the back end has not asked again");
 }
 
 #[test]
@@ -184,12 +162,7 @@ fn a_reset_ring_is_as_new() {
     let (shared, ..) = pair_after(3);
     shared.pvt[0].store(9, Ordering::Relaxed);
     shared.reset();
-    let words = [
-        &shared.req_prod,
-        &shared.req_event,
-        &shared.rsp_prod,
-        &shared.rsp_event,
-    ];
+    let words = [&shared.req_prod, &shared.req_event, &shared.rsp_prod, &shared.rsp_event];
     assert_eq!(words.map(|word| word.load(Ordering::Relaxed)), [0, 1, 0, 1]);
     assert_eq!(shared.pvt[0].load(Ordering::Relaxed), 0);
 }
@@ -229,24 +202,12 @@ fn byte_indices_too_far_apart_are_refused() {
     assert_eq!(bytes_waiting(10, 4, 1024), Ok(6));
     assert_eq!(bytes_free(10, 4, 1024), Ok(1018));
     assert_eq!(bytes_free(1024, 0, 1024), Ok(0));
-    assert_eq!(
-        bytes_waiting(1025, 0, 1024),
-        Err(BadIndex {
-            published: 1025,
-            consumed: 0
-        })
-    );
+    assert_eq!(bytes_waiting(1025, 0, 1024), Err(BadIndex { published: 1025, consumed: 0 }));
     assert!(bytes_free(3, 4, 1024).is_err());
 }
 
 #[test]
 fn a_bad_index_says_which() {
-    let bad = BadIndex {
-        published: 9,
-        consumed: 2,
-    };
-    assert_eq!(
-        bad.to_string(),
-        "the peer's ring index 9 is impossible after 2"
-    );
+    let bad = BadIndex { published: 9, consumed: 2 };
+    assert_eq!(bad.to_string(), "the peer's ring index 9 is impossible after 2");
 }

@@ -8,8 +8,7 @@ use pv_abi::grant_table::status_message;
 use pv_abi::hvm::callback_via_vector;
 use pv_abi::io::xenbus::XenbusState;
 use pv_abi::memory::{
-    E820_RAM, E820Entry, xenmemf_address_bits, xenmemf_get_address_bits, xenmemf_get_node,
-    xenmemf_node,
+    E820_RAM, E820Entry, xenmemf_address_bits, xenmemf_get_address_bits, xenmemf_get_node, xenmemf_node,
 };
 use pv_abi::sched::ShutdownReason;
 use pv_abi::xen::{MMU_PT_UPDATE_PRESERVE_AD, MmuUpdate, SharedInfo, StartInfo, VcpuTimeInfo};
@@ -30,23 +29,12 @@ fn a_port_state_survives_the_wire() {
         status.set_state(state);
         assert_eq!(status.state(), Some(state));
     }
-    assert_eq!(
-        EvtchnStatus {
-            status: 99,
-            ..Default::default()
-        }
-        .state(),
-        None
-    );
+    assert_eq!(EvtchnStatus { status: 99, ..Default::default() }.state(), None);
 }
 
 #[test]
 fn an_e820_entry_is_20_bytes() {
-    let entry = E820Entry {
-        addr: 0x10_0000,
-        size: 0x8000_0000,
-        type_: E820_RAM,
-    };
+    let entry = E820Entry { addr: 0x10_0000, size: 0x8000_0000, type_: E820_RAM };
     let bytes = entry.to_bytes();
     assert_eq!(bytes.len(), 20);
     assert_eq!(E820Entry::from_bytes(&bytes), entry);
@@ -56,30 +44,15 @@ fn an_e820_entry_is_20_bytes() {
 #[test]
 fn memory_flags_hold_width_and_node() {
     let flags = xenmemf_address_bits(32) | xenmemf_node(1);
-    assert_eq!(
-        (xenmemf_get_address_bits(flags), xenmemf_get_node(flags)),
-        (32, 1)
-    );
+    assert_eq!((xenmemf_get_address_bits(flags), xenmemf_get_node(flags)), (32, 1));
     assert_eq!(xenmemf_get_node(xenmemf_address_bits(32)), 255);
 }
 
 #[test]
 fn an_update_keeps_its_command_in_the_low_bits() {
-    assert_eq!(
-        MmuUpdate::normal(0x1008, 5),
-        MmuUpdate {
-            ptr: 0x1008,
-            val: 5
-        }
-    );
-    let update = MmuUpdate {
-        ptr: 0x1008 | MMU_PT_UPDATE_PRESERVE_AD,
-        val: 0,
-    };
-    assert_eq!(
-        (update.command(), update.address()),
-        (MMU_PT_UPDATE_PRESERVE_AD, 0x1008)
-    );
+    assert_eq!(MmuUpdate::normal(0x1008, 5), MmuUpdate { ptr: 0x1008, val: 5 });
+    let update = MmuUpdate { ptr: 0x1008 | MMU_PT_UPDATE_PRESERVE_AD, val: 0 };
+    assert_eq!((update.command(), update.address()), (MMU_PT_UPDATE_PRESERVE_AD, 0x1008));
 }
 
 #[test]
@@ -91,10 +64,7 @@ fn a_page_table_address_is_its_frame_shifted() {
 #[test]
 fn a_trap_entry_packs_ring_and_mask() {
     let entry = TrapInfo::new(14, 3, true, 0xe033, 0xffff_8000_0000_0000);
-    assert_eq!(
-        (entry.dpl(), entry.masks_events(), entry.flags),
-        (3, true, 7)
-    );
+    assert_eq!((entry.dpl(), entry.masks_events(), entry.flags), (3, true, 7));
     assert!(!TrapInfo::new(3, 3, false, 0xe033, 0).masks_events());
 }
 
@@ -129,15 +99,8 @@ fn system_time_is_scaled_from_the_time_stamp() {
     };
     assert_eq!(time.system_time_at(1000), 50);
     assert_eq!(time.system_time_at(1400), 450);
-    assert_eq!(
-        time.system_time_at(900),
-        50,
-        "an older stamp counts as equal"
-    );
-    let slower = VcpuTimeInfo {
-        tsc_shift: -1,
-        ..time
-    };
+    assert_eq!(time.system_time_at(900), 50, "an older stamp counts as equal");
+    let slower = VcpuTimeInfo { tsc_shift: -1, ..time };
     assert_eq!(slower.system_time_at(1400), 150);
 }
 
@@ -177,10 +140,7 @@ fn a_xenbus_state_is_one_digit() {
 #[test]
 fn a_shutdown_reason_has_a_number_below_six() {
     for reason in 0..6 {
-        assert_eq!(
-            ShutdownReason::from_raw(reason).map(|reason| reason as u32),
-            Some(reason)
-        );
+        assert_eq!(ShutdownReason::from_raw(reason).map(|reason| reason as u32), Some(reason));
     }
     assert_eq!(ShutdownReason::from_raw(6), None);
 }
@@ -189,11 +149,7 @@ fn a_shutdown_reason_has_a_number_below_six() {
 fn the_hypervisors_leaves_spell_its_name() {
     let word = |text: &[u8; 4]| u32::from_le_bytes(*text);
     assert!(is_signature(word(b"XenV"), word(b"MMXe"), word(b"nVMM")));
-    assert!(!is_signature(
-        word(b"KVMK"),
-        word(b"VMKV"),
-        word(b"M\0\0\0")
-    ));
+    assert!(!is_signature(word(b"KVMK"), word(b"VMKV"), word(b"M\0\0\0")));
     assert_eq!(xen_cpuid_leaf(2), 0x4000_0002);
 }
 
@@ -214,10 +170,7 @@ fn the_hypercall_page_has_a_stub_every_32_bytes() {
 #[test]
 fn the_stub_of_iret_does_not_return() {
     let stub = hypercall_page::entry(23);
-    assert_eq!(
-        stub[..11],
-        [0x51, 0x41, 0x53, 0x50, 0xb8, 23, 0, 0, 0, 0x0f, 0x05]
-    );
+    assert_eq!(stub[..11], [0x51, 0x41, 0x53, 0x50, 0xb8, 23, 0, 0, 0, 0x0f, 0x05]);
     assert!(stub[11..].iter().all(|&byte| byte == 0xcc));
 }
 

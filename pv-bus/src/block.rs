@@ -80,21 +80,13 @@ pub struct Segment {
 
 impl Segment {
     /// No segment.
-    pub const NONE: Self = Self {
-        grant: GrantRef(0),
-        first: 0,
-        last: 0,
-    };
+    pub const NONE: Self = Self { grant: GrantRef(0), first: 0, last: 0 };
 
     /// Reads a segment from its 8 bytes.
     #[must_use]
     pub fn decode(bytes: &[u8; SEGMENT_BYTES]) -> Self {
         let [a, b, c, d, first, last, _, _] = *bytes;
-        Self {
-            grant: GrantRef(u32::from_le_bytes([a, b, c, d])),
-            first,
-            last,
-        }
+        Self { grant: GrantRef(u32::from_le_bytes([a, b, c, d])), first, last }
     }
 
     /// The segment's 8 bytes.
@@ -163,10 +155,7 @@ impl Request {
     #[must_use]
     pub fn decode(slot: &RequestSlot) -> Self {
         let body = match slot[0] {
-            op::DISCARD => Body::Discard {
-                flag: slot[1],
-                sectors: u64_at(slot, 24),
-            },
+            op::DISCARD => Body::Discard { flag: slot[1], sectors: u64_at(slot, 24) },
             op::INDIRECT => Body::Indirect {
                 operation: slot[1],
                 count: u16::from_le_bytes([slot[2], slot[3]]),
@@ -177,19 +166,11 @@ impl Request {
                 count: slot[1],
                 segments: core::array::from_fn(|segment| {
                     let at = 24 + segment * SEGMENT_BYTES;
-                    Segment {
-                        grant: GrantRef(u32_at(slot, at)),
-                        first: slot[at + 4],
-                        last: slot[at + 5],
-                    }
+                    Segment { grant: GrantRef(u32_at(slot, at)), first: slot[at + 4], last: slot[at + 5] }
                 }),
             },
         };
-        Self {
-            id: u64_at(slot, 8),
-            sector: u64_at(slot, 16),
-            body,
-        }
+        Self { id: u64_at(slot, 8), sector: u64_at(slot, 16), body }
     }
 
     /// The slot for this request to the device `handle`.
@@ -199,22 +180,14 @@ impl Request {
         put(&mut slot, 8, &self.id.to_le_bytes());
         put(&mut slot, 16, &self.sector.to_le_bytes());
         match &self.body {
-            Body::Direct {
-                operation,
-                count,
-                segments,
-            } => {
+            Body::Direct { operation, count, segments } => {
                 put(&mut slot, 0, &[*operation, *count]);
                 put(&mut slot, 2, &handle.to_le_bytes());
                 for (number, segment) in segments.iter().enumerate() {
                     put(&mut slot, 24 + number * SEGMENT_BYTES, &segment.encode());
                 }
             }
-            Body::Indirect {
-                operation,
-                count,
-                pages,
-            } => {
+            Body::Indirect { operation, count, pages } => {
                 put(&mut slot, 0, &[op::INDIRECT, *operation]);
                 put(&mut slot, 2, &count.to_le_bytes());
                 put(&mut slot, 24, &handle.to_le_bytes());
@@ -248,11 +221,7 @@ impl Response {
     #[must_use]
     pub fn decode(slot: &ResponseSlot) -> Self {
         let [a, b, c, d, e, f, g, h, operation, _, low, high, ..] = *slot;
-        Self {
-            id: u64::from_le_bytes([a, b, c, d, e, f, g, h]),
-            operation,
-            status: i16::from_le_bytes([low, high]),
-        }
+        Self { id: u64::from_le_bytes([a, b, c, d, e, f, g, h]), operation, status: i16::from_le_bytes([low, high]) }
     }
 
     /// The slot for this response.
@@ -276,14 +245,7 @@ mod tests {
     #[test]
     fn the_numbers_are_those_of_the_abi() {
         assert_eq!(
-            [
-                op::READ,
-                op::WRITE,
-                op::WRITE_BARRIER,
-                op::FLUSH,
-                op::DISCARD,
-                op::INDIRECT
-            ],
+            [op::READ, op::WRITE, op::WRITE_BARRIER, op::FLUSH, op::DISCARD, op::INDIRECT],
             [
                 blkif::BLKIF_OP_READ,
                 blkif::BLKIF_OP_WRITE,
@@ -296,10 +258,7 @@ mod tests {
         assert_eq!(REQUEST_BYTES, size_of::<blkif::BlkifRequest>());
         assert_eq!(RESPONSE_BYTES, size_of::<blkif::BlkifResponse>());
         assert_eq!(MAX_DIRECT_SEGMENTS, blkif::BLKIF_MAX_SEGMENTS_PER_REQUEST);
-        assert_eq!(
-            MAX_INDIRECT_PAGES,
-            blkif::BLKIF_MAX_INDIRECT_PAGES_PER_REQUEST
-        );
+        assert_eq!(MAX_INDIRECT_PAGES, blkif::BLKIF_MAX_INDIRECT_PAGES_PER_REQUEST);
         assert_eq!(offset_of!(blkif::BlkifRequest, id), 8);
         assert_eq!(offset_of!(blkif::BlkifRequest, sector_number), 16);
         assert_eq!(offset_of!(blkif::BlkifRequest, seg), 24);
@@ -312,36 +271,16 @@ mod tests {
 
     #[test]
     fn fields_lie_where_the_c_compiler_puts_them() {
-        let segments = [Segment {
-            grant: GrantRef(0x0403_0201),
-            first: 5,
-            last: 6,
-        }; MAX_DIRECT_SEGMENTS];
-        let request = Request {
-            id: 0x11,
-            sector: 0x22,
-            body: Body::Direct {
-                operation: op::WRITE,
-                count: 3,
-                segments,
-            },
-        };
+        let segments = [Segment { grant: GrantRef(0x0403_0201), first: 5, last: 6 }; MAX_DIRECT_SEGMENTS];
+        let request =
+            Request { id: 0x11, sector: 0x22, body: Body::Direct { operation: op::WRITE, count: 3, segments } };
         let slot = request.encode(0xca00);
         assert_eq!(slot[..4], [1, 3, 0x00, 0xca]);
         assert_eq!((slot[8], slot[16]), (0x11, 0x22));
         assert_eq!(slot[24..32], [1, 2, 3, 4, 5, 6, 0, 0]);
         let pages = [GrantRef(9); MAX_INDIRECT_PAGES];
-        let body = Body::Indirect {
-            operation: op::READ,
-            count: 256,
-            pages,
-        };
-        let slot = Request {
-            id: 0x11,
-            sector: 0x22,
-            body,
-        }
-        .encode(0xca00);
+        let body = Body::Indirect { operation: op::READ, count: 256, pages };
+        let slot = Request { id: 0x11, sector: 0x22, body }.encode(0xca00);
         assert_eq!(slot[..4], [6, 0, 0, 1]);
         assert_eq!(slot[24..29], [0x00, 0xca, 0, 0, 9]);
     }

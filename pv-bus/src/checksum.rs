@@ -60,20 +60,14 @@ pub fn complete(frame: &mut [u8]) -> Result<(), ChecksumError> {
         UDP => 6,
         _ => return Err(ChecksumError::NotTransport),
     };
-    let segment = frame
-        .get_mut(transport.start..transport.end)
-        .ok_or(ChecksumError::Truncated)?;
+    let segment = frame.get_mut(transport.start..transport.end).ok_or(ChecksumError::Truncated)?;
     let minimum = if transport.protocol == TCP { 20 } else { 8 };
     if segment.len() < minimum {
         return Err(ChecksumError::Truncated);
     }
     segment[field..field + 2].fill(0);
     let sum = fold(transport.pseudo_sum + sum_of(segment));
-    let checksum = if sum == 0xffff && transport.protocol == UDP {
-        0xffff
-    } else {
-        !sum
-    };
+    let checksum = if sum == 0xffff && transport.protocol == UDP { 0xffff } else { !sum };
     segment[field..field + 2].copy_from_slice(&checksum.to_be_bytes());
     Ok(())
 }
@@ -105,9 +99,7 @@ fn find_transport(frame: &[u8]) -> Result<Transport, ChecksumError> {
 }
 
 fn find_in_ipv4(frame: &[u8], network: usize) -> Result<Transport, ChecksumError> {
-    let header = frame
-        .get(network..network + 20)
-        .ok_or(ChecksumError::Truncated)?;
+    let header = frame.get(network..network + 20).ok_or(ChecksumError::Truncated)?;
     let header_len = usize::from(header[0] & 15) * 4;
     let total_len = usize::from(be16(header, 2)?);
     if header[0] >> 4 != 4 || header_len < 20 || total_len < header_len {
@@ -119,18 +111,11 @@ fn find_in_ipv4(frame: &[u8], network: usize) -> Result<Transport, ChecksumError
     let protocol = header[9];
     let len = total_len - header_len;
     let pseudo_sum = sum_of(&header[12..20]) + u32::from(protocol) + length_sum(len);
-    Ok(Transport {
-        start: network + header_len,
-        end: network + total_len,
-        protocol,
-        pseudo_sum,
-    })
+    Ok(Transport { start: network + header_len, end: network + total_len, protocol, pseudo_sum })
 }
 
 fn find_in_ipv6(frame: &[u8], network: usize) -> Result<Transport, ChecksumError> {
-    let header = frame
-        .get(network..network + 40)
-        .ok_or(ChecksumError::Truncated)?;
+    let header = frame.get(network..network + 40).ok_or(ChecksumError::Truncated)?;
     let end = network + 40 + usize::from(be16(header, 4)?);
     let mut protocol = header[6];
     let mut start = network + 40;
@@ -147,12 +132,7 @@ fn find_in_ipv6(frame: &[u8], network: usize) -> Result<Transport, ChecksumError
     }
     let len = end.checked_sub(start).ok_or(ChecksumError::Truncated)?;
     let pseudo_sum = sum_of(&header[8..40]) + u32::from(protocol) + length_sum(len);
-    Ok(Transport {
-        start,
-        end,
-        protocol,
-        pseudo_sum,
-    })
+    Ok(Transport { start, end, protocol, pseudo_sum })
 }
 
 fn be16(bytes: &[u8], at: usize) -> Result<u16, ChecksumError> {
@@ -170,10 +150,7 @@ fn length_sum(len: usize) -> u32 {
 /// The sum of 16-bit words. At most 32 Ki words of 16 bits: it fits 32 bits.
 fn sum_of(bytes: &[u8]) -> u32 {
     let mut words = bytes.chunks_exact(2);
-    let whole: u32 = words
-        .by_ref()
-        .map(|pair| u32::from(u16::from_be_bytes([pair[0], pair[1]])))
-        .sum();
+    let whole: u32 = words.by_ref().map(|pair| u32::from(u16::from_be_bytes([pair[0], pair[1]]))).sum();
     match words.remainder() {
         [last] => whole + (u32::from(*last) << 8),
         _ => whole,

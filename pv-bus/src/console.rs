@@ -62,10 +62,7 @@ impl fmt::Display for Overrun {
 /// How many bytes from `index` on lie in one piece, and where.
 fn run(layout: &Layout, index: u32, len: u32) -> (usize, usize) {
     let at = index & (layout.size - 1);
-    (
-        layout.data + at as usize,
-        len.min(layout.size - at) as usize,
-    )
+    (layout.data + at as usize, len.min(layout.size - at) as usize)
 }
 
 /// The end that writes a ring.
@@ -78,10 +75,7 @@ pub struct Producer {
 impl Producer {
     /// Takes over the writing end.
     pub fn attach(page: &impl SharedPage, layout: Layout) -> Self {
-        Self {
-            layout,
-            prod: page.load_u32(layout.prod, Ordering::Relaxed),
-        }
+        Self { layout, prod: page.load_u32(layout.prod, Ordering::Relaxed) }
     }
 
     /// How many bytes fit now.
@@ -89,15 +83,10 @@ impl Producer {
     /// # Errors
     /// [`Overrun`] when the peer's index is wrong.
     pub fn room(&self, page: &impl SharedPage) -> Result<usize, Overrun> {
-        let held = self
-            .prod
-            .wrapping_sub(page.load_u32(self.layout.cons, Ordering::Acquire));
+        let held = self.prod.wrapping_sub(page.load_u32(self.layout.cons, Ordering::Acquire));
         match self.layout.size.checked_sub(held) {
             Some(room) => Ok(room as usize),
-            None => Err(Overrun {
-                held,
-                size: self.layout.size,
-            }),
+            None => Err(Overrun { held, size: self.layout.size }),
         }
     }
 
@@ -111,11 +100,7 @@ impl Producer {
         fence(Ordering::SeqCst);
         let mut rest = &bytes[..count];
         while !rest.is_empty() {
-            let (at, len) = run(
-                &self.layout,
-                self.prod,
-                u32::try_from(rest.len()).unwrap_or(u32::MAX),
-            );
+            let (at, len) = run(&self.layout, self.prod, u32::try_from(rest.len()).unwrap_or(u32::MAX));
             page.write(at, &rest[..len]);
             rest = &rest[len..];
             self.prod = self.prod.wrapping_add(len as u32);
@@ -135,10 +120,7 @@ pub struct Consumer {
 impl Consumer {
     /// Takes over the reading end.
     pub fn attach(page: &impl SharedPage, layout: Layout) -> Self {
-        Self {
-            layout,
-            cons: page.load_u32(layout.cons, Ordering::Relaxed),
-        }
+        Self { layout, cons: page.load_u32(layout.cons, Ordering::Relaxed) }
     }
 
     /// How many bytes wait.
@@ -146,17 +128,8 @@ impl Consumer {
     /// # Errors
     /// [`Overrun`] when the peer's index is wrong.
     pub fn waiting(&self, page: &impl SharedPage) -> Result<usize, Overrun> {
-        let held = page
-            .load_u32(self.layout.prod, Ordering::Acquire)
-            .wrapping_sub(self.cons);
-        if held > self.layout.size {
-            Err(Overrun {
-                held,
-                size: self.layout.size,
-            })
-        } else {
-            Ok(held as usize)
-        }
+        let held = page.load_u32(self.layout.prod, Ordering::Acquire).wrapping_sub(self.cons);
+        if held > self.layout.size { Err(Overrun { held, size: self.layout.size }) } else { Ok(held as usize) }
     }
 
     /// Reads what waits, at most `into.len()` bytes, and gives how much that was. The peer is to be notified if it was
@@ -168,11 +141,7 @@ impl Consumer {
         let count = into.len().min(self.waiting(page)?);
         let mut rest = &mut into[..count];
         while !rest.is_empty() {
-            let (at, len) = run(
-                &self.layout,
-                self.cons,
-                u32::try_from(rest.len()).unwrap_or(u32::MAX),
-            );
+            let (at, len) = run(&self.layout, self.cons, u32::try_from(rest.len()).unwrap_or(u32::MAX));
             let (piece, after) = rest.split_at_mut(len);
             page.read_once(at, piece);
             rest = after;

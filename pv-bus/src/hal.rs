@@ -85,23 +85,13 @@ pub struct GrantCopy<'a> {
 impl<'a> GrantCopy<'a> {
     /// A copy out of the peer's page.
     pub fn from_peer(grant: GrantRef, offset: usize, into: &'a mut [u8]) -> Self {
-        Self {
-            grant,
-            offset,
-            buffer: CopyBuffer::FromPeer(into),
-            result: Ok(()),
-        }
+        Self { grant, offset, buffer: CopyBuffer::FromPeer(into), result: Ok(()) }
     }
 
     /// A copy into the peer's page.
     #[must_use]
     pub fn to_peer(grant: GrantRef, offset: usize, from: &'a [u8]) -> Self {
-        Self {
-            grant,
-            offset,
-            buffer: CopyBuffer::ToPeer(from),
-            result: Ok(()),
-        }
+        Self { grant, offset, buffer: CopyBuffer::ToPeer(from), result: Ok(()) }
     }
 }
 
@@ -114,12 +104,7 @@ pub trait Grants: Memory {
     ///
     /// # Errors
     /// [`GrantError::NoFreeEntry`] when the grant table is full.
-    fn grant_access(
-        &mut self,
-        peer: DomId,
-        page: &Self::Page,
-        access: Access,
-    ) -> Result<GrantRef, GrantError>;
+    fn grant_access(&mut self, peer: DomId, page: &Self::Page, access: Access) -> Result<GrantRef, GrantError>;
 
     /// Ends a grant if the peer is not using it at this moment. Never waits.
     ///
@@ -201,12 +186,7 @@ pub trait Store {
     ///
     /// # Errors
     /// The answer of the store.
-    fn write(
-        &mut self,
-        transaction: Transaction,
-        path: &str,
-        value: &[u8],
-    ) -> Result<(), StoreError>;
+    fn write(&mut self, transaction: Transaction, path: &str, value: &[u8]) -> Result<(), StoreError>;
 
     /// Makes an empty node if there is none.
     ///
@@ -224,11 +204,7 @@ pub trait Store {
     ///
     /// # Errors
     /// [`StoreError::NoEntry`] when the node is not there; any other answer of the store.
-    fn directory(
-        &mut self,
-        transaction: Transaction,
-        path: &str,
-    ) -> Result<Vec<String>, StoreError>;
+    fn directory(&mut self, transaction: Transaction, path: &str) -> Result<Vec<String>, StoreError>;
 
     /// Starts a transaction. Prefer [`store::transaction`](crate::store::transaction), which retries.
     ///
@@ -240,8 +216,7 @@ pub trait Store {
     ///
     /// # Errors
     /// [`StoreError::Again`] when another change came in between: nothing took effect, start over.
-    fn transaction_end(&mut self, transaction: Transaction, commit: bool)
-    -> Result<(), StoreError>;
+    fn transaction_end(&mut self, transaction: Transaction, commit: bool) -> Result<(), StoreError>;
 
     /// Watches a node and all below it. The watch fires once at once, and then for each change.
     ///

@@ -9,10 +9,7 @@
 //! It is `no_std` and has no `unsafe`.
 #![no_std]
 #![forbid(unsafe_code)]
-#![cfg_attr(
-    test,
-    allow(clippy::unwrap_used, reason = "a failed step is a failed test")
-)]
+#![cfg_attr(test, allow(clippy::unwrap_used, reason = "a failed step is a failed test"))]
 
 extern crate alloc;
 
@@ -31,8 +28,7 @@ pub mod xenbus;
 
 pub use error::{EventError, GrantError, OutOfMemory, StoreError};
 pub use hal::{
-    Access, Clock, CopyBuffer, Events, GrantCopy, Grants, Hal, Memory, Store, Transaction,
-    WatchEvent, WatchId,
+    Access, Clock, CopyBuffer, Events, GrantCopy, Grants, Hal, Memory, Store, Transaction, WatchEvent, WatchId,
 };
 pub use loopback::Loopback;
 pub use page::{PAGE_SIZE, SharedPage};

@@ -5,8 +5,7 @@
 use alloc::vec::Vec;
 
 use pv_abi::io::netif::{
-    NETRXF_CSUM_BLANK, NETRXF_DATA_VALIDATED, NETTXF_CSUM_BLANK, NETTXF_DATA_VALIDATED,
-    XEN_NETIF_NR_SLOTS_MIN,
+    NETRXF_CSUM_BLANK, NETRXF_DATA_VALIDATED, NETTXF_CSUM_BLANK, NETTXF_DATA_VALIDATED, XEN_NETIF_NR_SLOTS_MIN,
 };
 
 use crate::checksum;
@@ -44,10 +43,7 @@ impl Checksum {
     /// What these flags say, on the way from a guest.
     #[must_use]
     pub fn from_transmit_flags(flags: u16) -> Self {
-        match (
-            flags & NETTXF_CSUM_BLANK != 0,
-            flags & NETTXF_DATA_VALIDATED != 0,
-        ) {
+        match (flags & NETTXF_CSUM_BLANK != 0, flags & NETTXF_DATA_VALIDATED != 0) {
             (true, _) => Self::Blank,
             (false, true) => Self::Validated,
             (false, false) => Self::InFrame,
@@ -67,10 +63,7 @@ impl Checksum {
     /// What these flags say, on the way to a guest.
     #[must_use]
     pub fn from_receive_flags(flags: u16) -> Self {
-        match (
-            flags & NETRXF_CSUM_BLANK != 0,
-            flags & NETRXF_DATA_VALIDATED != 0,
-        ) {
+        match (flags & NETRXF_CSUM_BLANK != 0, flags & NETRXF_DATA_VALIDATED != 0) {
             (true, _) => Self::Blank,
             (false, true) => Self::Validated,
             (false, false) => Self::InFrame,
@@ -91,10 +84,7 @@ impl Frame {
     /// A frame as from a wire.
     #[must_use]
     pub fn new(bytes: Vec<u8>) -> Self {
-        Self {
-            bytes,
-            checksum: Checksum::InFrame,
-        }
+        Self { bytes, checksum: Checksum::InFrame }
     }
 
     /// Fills in a blank checksum; does nothing to any other frame.

@@ -51,13 +51,7 @@ impl Refusals {
     /// No refusals yet, for the device of this name.
     #[must_use]
     pub fn new(device: impl Into<String>) -> Self {
-        Self {
-            device: device.into(),
-            counts: BTreeMap::new(),
-            window_start_ns: 0,
-            lines: 0,
-            left_out: 0,
-        }
+        Self { device: device.into(), counts: BTreeMap::new(), window_start_ns: 0, lines: 0, left_out: 0 }
     }
 
     /// Counts and logs one refusal.
@@ -95,10 +89,7 @@ impl Refusals {
 mod tests {
     use super::*;
 
-    const TOO_LOUD: Rule = Rule {
-        name: "test.too_loud",
-        sentence: "a peer is quiet",
-    };
+    const TOO_LOUD: Rule = Rule { name: "test.too_loud", sentence: "a peer is quiet" };
 
     #[test]
     fn a_peer_cannot_flood_the_log_but_every_refusal_is_counted() {

@@ -78,11 +78,7 @@ impl<P: SharedPage> RingMemory<P> {
     fn new(pages: Vec<P>, slot_bytes: usize) -> Self {
         let entries = entries_in(pages.len(), slot_bytes);
         assert!(entries > 0, "a ring needs a page");
-        Self {
-            pages,
-            entries,
-            slot_bytes,
-        }
+        Self { pages, entries, slot_bytes }
     }
 
     fn load(&self, word: usize) -> u32 {
@@ -149,13 +145,7 @@ impl<P: SharedPage, Q: Entry, R: Entry> FrontRing<P, Q, R> {
         memory.pages[0].fill(0, ENTRIES, 0);
         memory.store(REQ_EVENT, 1);
         memory.store(RSP_EVENT, 1);
-        Self {
-            memory,
-            req_prod: 0,
-            req_published: 0,
-            rsp_cons: 0,
-            types: PhantomData,
-        }
+        Self { memory, req_prod: 0, req_published: 0, rsp_cons: 0, types: PhantomData }
     }
 
     /// How many entries the ring has.
@@ -212,11 +202,7 @@ impl<P: SharedPage, Q: Entry, R: Entry> FrontRing<P, Q, R> {
         let shared = self.memory.load(RSP_PROD);
         let waiting = shared.wrapping_sub(self.rsp_cons);
         if waiting > self.req_published.wrapping_sub(self.rsp_cons) {
-            return Err(RingBroken {
-                shared,
-                private: self.rsp_cons,
-                entries: self.memory.entries,
-            });
+            return Err(RingBroken { shared, private: self.rsp_cons, entries: self.memory.entries });
         }
         Ok(waiting)
     }
@@ -255,13 +241,7 @@ impl<P: SharedPage, Q: Entry, R: Entry> BackRing<P, Q, R> {
     pub fn attach(pages: Vec<P>) -> Self {
         let memory = RingMemory::new(pages, slot_bytes::<Q, R>());
         let start = memory.load(RSP_PROD);
-        Self {
-            memory,
-            req_cons: start,
-            rsp_prod: start,
-            rsp_published: start,
-            types: PhantomData,
-        }
+        Self { memory, req_cons: start, rsp_prod: start, rsp_published: start, types: PhantomData }
     }
 
     /// How many entries the ring has.
@@ -285,11 +265,7 @@ impl<P: SharedPage, Q: Entry, R: Entry> BackRing<P, Q, R> {
         if shared.wrapping_sub(self.rsp_prod) > self.memory.entries
             || shared.wrapping_sub(self.req_cons) > self.memory.entries
         {
-            return Err(RingBroken {
-                shared,
-                private: self.req_cons,
-                entries: self.memory.entries,
-            });
+            return Err(RingBroken { shared, private: self.req_cons, entries: self.memory.entries });
         }
         // Not beyond the unanswered ones, and not beyond the ring: so what waits fits beside what is in flight.
         Ok(shared.wrapping_sub(self.req_cons))
@@ -348,8 +324,7 @@ impl<P: SharedPage, Q: Entry, R: Entry> BackRing<P, Q, R> {
     /// # Errors
     /// As [`unconsumed`](Self::unconsumed).
     pub fn rearm_after(&mut self, count: u32) -> Result<bool, RingBroken> {
-        self.memory
-            .store(REQ_EVENT, self.req_cons.wrapping_add(count.max(1)));
+        self.memory.store(REQ_EVENT, self.req_cons.wrapping_add(count.max(1)));
         fence(Ordering::SeqCst);
         self.unconsumed().map(|waiting| waiting >= count.max(1))
     }

@@ -24,11 +24,7 @@ pub fn join(directory: &str, name: &str) -> String {
 ///
 /// # Errors
 /// The store's answer; [`StoreError::Invalid`] when the value is not UTF-8.
-pub fn read_text<S: Store>(
-    store: &mut S,
-    transaction: Transaction,
-    path: &str,
-) -> Result<String, StoreError> {
+pub fn read_text<S: Store>(store: &mut S, transaction: Transaction, path: &str) -> Result<String, StoreError> {
     let bytes = store.read(transaction, path)?;
     String::from_utf8(bytes).map_err(|_| StoreError::Invalid)
 }
@@ -37,11 +33,7 @@ pub fn read_text<S: Store>(
 ///
 /// # Errors
 /// The store's answer; [`StoreError::Invalid`] when the value is not such a number.
-pub fn read_number<S: Store, N: FromStr>(
-    store: &mut S,
-    transaction: Transaction,
-    path: &str,
-) -> Result<N, StoreError> {
+pub fn read_number<S: Store, N: FromStr>(store: &mut S, transaction: Transaction, path: &str) -> Result<N, StoreError> {
     let text = read_text(store, transaction, path)?;
     text.trim().parse().map_err(|_| StoreError::Invalid)
 }
@@ -83,9 +75,7 @@ pub fn transaction<S: Store, R>(
             done => return done,
         }
     }
-    log::warn!(
-        "store: transaction.never_takes: {TRANSACTION_ATTEMPTS} attempts, all met other changes"
-    );
+    log::warn!("store: transaction.never_takes: {TRANSACTION_ATTEMPTS} attempts, all met other changes");
     Err(StoreError::Again)
 }
 

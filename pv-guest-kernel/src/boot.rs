@@ -12,10 +12,7 @@ pub(crate) struct Handover {
     pub(crate) ramdisk: &'static [u8],
 }
 
-static HANDOVER: IrqLock<Handover> = IrqLock::new(Handover {
-    command_line: "",
-    ramdisk: &[],
-});
+static HANDOVER: IrqLock<Handover> = IrqLock::new(Handover { command_line: "", ramdisk: &[] });
 
 /// The kernel's command line.
 #[must_use]
@@ -38,20 +35,13 @@ pub fn option(name: &str) -> Option<String> {
 fn find_option(command_line: &str, name: &str) -> Option<String> {
     let mut rest = command_line.trim_start();
     while !rest.is_empty() {
-        let quoted = rest
-            .find('"')
-            .filter(|quote| rest.find(' ').is_none_or(|blank| *quote < blank));
+        let quoted = rest.find('"').filter(|quote| rest.find(' ').is_none_or(|blank| *quote < blank));
         let end = match quoted {
-            Some(open) => rest[open + 1..]
-                .find('"')
-                .map_or(rest.len(), |close| open + close + 2),
+            Some(open) => rest[open + 1..].find('"').map_or(rest.len(), |close| open + close + 2),
             None => rest.find(' ').unwrap_or(rest.len()),
         };
         let (word, after) = rest.split_at(end);
-        if let Some(value) = word
-            .strip_prefix(name)
-            .and_then(|tail| tail.strip_prefix('='))
-        {
+        if let Some(value) = word.strip_prefix(name).and_then(|tail| tail.strip_prefix('=')) {
             return Some(value.trim_matches('"').into());
         }
         rest = after.trim_start();
@@ -131,9 +121,6 @@ mod tests {
 
     #[test]
     fn an_option_without_its_closing_quote_ends_with_the_line() {
-        assert_eq!(
-            find_option(r#"exec="ls /"#, "exec").as_deref(),
-            Some("ls /")
-        );
+        assert_eq!(find_option(r#"exec="ls /"#, "exec").as_deref(), Some("ls /"));
     }
 }

@@ -25,10 +25,7 @@ struct Output {
 
 impl Output {
     const fn new() -> Self {
-        Self {
-            bytes: [0; 256],
-            used: 0,
-        }
+        Self { bytes: [0; 256], used: 0 }
     }
 
     fn push(&mut self, byte: u8) {

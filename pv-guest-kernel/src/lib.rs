@@ -17,10 +17,7 @@
 //! What a service domain or a front end uses: [`platform::pv`] (`start_info`, `events`, `grants`, `memory`, `foreign`,
 //! `hypercall`, `hal`), [`task`] (threads, wait queues), [`time`], [`console`], [`mm::frames`], [`ramdisk`].
 #![no_std]
-#![cfg_attr(
-    not(target_os = "none"),
-    expect(dead_code, reason = "without a machine nothing enters the kernel")
-)]
+#![cfg_attr(not(target_os = "none"), expect(dead_code, reason = "without a machine nothing enters the kernel"))]
 
 extern crate alloc;
 #[cfg(test)]

@@ -103,12 +103,10 @@ impl Shell {
                 return STATUS_SYNTAX;
             }
         };
-        commands
-            .iter()
-            .fold(0, |failed, words| match self.run_command(words) {
-                0 => failed,
-                status => status,
-            })
+        commands.iter().fold(0, |failed, words| match self.run_command(words) {
+            0 => failed,
+            status => status,
+        })
     }
 
     fn run_command(&self, words: &[String]) -> i32 {
@@ -175,10 +173,7 @@ mod tests {
 
     #[test]
     fn quotes_keep_blanks_and_semicolons() {
-        assert_eq!(
-            words(r#"write 'a b' "x;'y" c\;d"#),
-            vec![vec!["write", "a b", "x;'y", "c;d"]]
-        );
+        assert_eq!(words(r#"write 'a b' "x;'y" c\;d"#), vec![vec!["write", "a b", "x;'y", "c;d"]]);
         assert_eq!(words("echo ''"), vec![vec!["echo", ""]]);
     }
 
@@ -196,18 +191,10 @@ mod tests {
         fn bad(_: &[String]) -> i32 {
             7
         }
-        let command = |name, run| Command {
-            name,
-            usage: "",
-            about: "",
-            run,
-        };
+        let command = |name, run| Command { name, usage: "", about: "", run };
         static COMMANDS: spin::Once<Vec<Command>> = spin::Once::new();
         let commands = COMMANDS.call_once(|| vec![command("good", good), command("bad", bad)]);
-        let shell = Shell {
-            commands,
-            prompt: "",
-        };
+        let shell = Shell { commands, prompt: "" };
         assert_eq!(shell.run_line("good; bad; good"), 7);
         assert_eq!(shell.run_line("good"), 0);
         assert_eq!(shell.run_line("bad; nothing"), STATUS_NOT_FOUND);

@@ -5,10 +5,7 @@
 //! - [`IrqLock`]: a value that threads and interrupt handlers share. While it is held, interrupts are off, so the holder
 //!   is neither interrupted nor preempted; therefore it is never contended on one CPU. Hold it for short.
 //! - [`SleepLock`]: a value that threads share and may keep for long. A thread that finds it taken sleeps.
-#![expect(
-    unsafe_code,
-    reason = "a lock hands out exclusive access to what it protects"
-)]
+#![expect(unsafe_code, reason = "a lock hands out exclusive access to what it protects")]
 
 use core::cell::{Cell, UnsafeCell};
 use core::ops::{Deref, DerefMut};
@@ -27,9 +24,7 @@ impl IrqGuard {
     /// Turns interrupts off.
     #[must_use]
     pub fn new() -> Self {
-        Self {
-            were_enabled: platform::current().interrupts_disable(),
-        }
+        Self { were_enabled: platform::current().interrupts_disable() }
     }
 }
 
@@ -56,18 +51,13 @@ pub struct IrqLock<T> {
 impl<T> IrqLock<T> {
     /// Protects `value`.
     pub const fn new(value: T) -> Self {
-        Self {
-            inner: spin::Mutex::new(value),
-        }
+        Self { inner: spin::Mutex::new(value) }
     }
 
     /// Takes the lock with interrupts off.
     pub fn lock(&self) -> IrqLockGuard<'_, T> {
         let irq = IrqGuard::new();
-        IrqLockGuard {
-            value: self.inner.lock(),
-            _irq: irq,
-        }
+        IrqLockGuard { value: self.inner.lock(), _irq: irq }
     }
 
     /// Takes the lock if it is free: for the panic path, which may have interrupted its holder.
@@ -110,10 +100,7 @@ unsafe impl Sync for RawIrqLock {}
 
 // SAFETY: `taken` is changed by one atomic exchange, so at most one holder exists.
 unsafe impl lock_api::RawMutex for RawIrqLock {
-    const INIT: Self = Self {
-        taken: AtomicBool::new(false),
-        were_enabled: Cell::new(false),
-    };
+    const INIT: Self = Self { taken: AtomicBool::new(false), were_enabled: Cell::new(false) };
     type GuardMarker = lock_api::GuardNoSend;
 
     fn lock(&self) {
@@ -156,17 +143,12 @@ unsafe impl<T: Send> Sync for SleepLock<T> {}
 impl<T> SleepLock<T> {
     /// Protects `value`.
     pub const fn new(value: T) -> Self {
-        Self {
-            taken: AtomicBool::new(false),
-            waiters: WaitQueue::new(),
-            value: UnsafeCell::new(value),
-        }
+        Self { taken: AtomicBool::new(false), waiters: WaitQueue::new(), value: UnsafeCell::new(value) }
     }
 
     /// Takes the lock; sleeps while another thread has it. Not for interrupt handlers.
     pub fn lock(&self) -> SleepLockGuard<'_, T> {
-        self.waiters
-            .wait_until(|| !self.taken.swap(true, Ordering::Acquire));
+        self.waiters.wait_until(|| !self.taken.swap(true, Ordering::Acquire));
         SleepLockGuard { lock: self }
     }
 }

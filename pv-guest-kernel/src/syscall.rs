@@ -29,9 +29,7 @@ pub(crate) fn on_syscall(process: &Arc<Process>, frame: &mut TrapFrame) -> Contr
         abi::READ => read(process, a, b as usize, frame.rdx as usize),
         abi::GETPID => Ok(process.pid.0),
         abi::GETPPID => Ok(process.parent().map_or(0, |pid| pid.0)),
-        abi::FORK => process::fork(process, frame)
-            .map(|pid| pid.0)
-            .map_err(errno),
+        abi::FORK => process::fork(process, frame).map(|pid| pid.0).map_err(errno),
         abi::WAIT => wait(process, a, b as usize),
         abi::MMAP => mapped(process.with_space(|space| space.map_anywhere(a as usize, b != 0))),
         abi::MUNMAP => done(process.with_space(|space| space.unmap(a as usize, b as usize))),
@@ -78,9 +76,7 @@ fn write(process: &Process, fd: u64, addr: usize, len: usize) -> Result<u64, i64
         return Err(-abi::EBADF);
     }
     let mut bytes = vec![0; len.min(CHUNK_BYTES)];
-    process
-        .with_space(|space| space.read(addr, &mut bytes))
-        .map_err(errno)?;
+    process.with_space(|space| space.read(addr, &mut bytes)).map_err(errno)?;
     console::write_bytes(&bytes);
     Ok(bytes.len() as u64)
 }
@@ -94,9 +90,7 @@ fn read(process: &Process, fd: u64, addr: usize, len: usize) -> Result<u64, i64>
     if count == 0 && len > 0 {
         return Err(-abi::EINTR);
     }
-    process
-        .with_space(|space| space.write(addr, &bytes[..count]))
-        .map_err(errno)?;
+    process.with_space(|space| space.write(addr, &bytes[..count])).map_err(errno)?;
     Ok(count as u64)
 }
 
@@ -104,9 +98,7 @@ fn wait(process: &Process, pid: u64, status_addr: usize) -> Result<u64, i64> {
     let wanted = (pid != 0).then_some(Pid(pid));
     let (pid, status) = process::wait_for_child(process, wanted)?;
     if status_addr != 0 {
-        process
-            .with_space(|space| space.write(status_addr, &status.to_le_bytes()))
-            .map_err(errno)?;
+        process.with_space(|space| space.write(status_addr, &status.to_le_bytes())).map_err(errno)?;
     }
     Ok(pid.0)
 }
@@ -121,9 +113,7 @@ fn brk(process: &Process, end: usize) -> Result<u64, i64> {
 
 fn sleep(process: &Process, duration_ns: u64) -> Result<u64, i64> {
     let deadline = time::now_ns().saturating_add(duration_ns);
-    let killed = process
-        .changed
-        .wait_until_deadline(Some(deadline), || process.is_killed());
+    let killed = process.changed.wait_until_deadline(Some(deadline), || process.is_killed());
     if killed { Err(-abi::EINTR) } else { Ok(0) }
 }
 
@@ -136,9 +126,7 @@ fn kill(pid: Pid) -> Result<u64, i64> {
 fn exec(process: &Arc<Process>, addr: usize, len: usize, frame: &mut TrapFrame) -> Result<(), i64> {
     let mut name = [0; 64];
     let name = name.get_mut(..len).ok_or(-abi::EINVAL)?;
-    process
-        .with_space(|space| space.read(addr, name))
-        .map_err(errno)?;
+    process.with_space(|space| space.read(addr, name)).map_err(errno)?;
     let name = core::str::from_utf8(name).map_err(|_| -abi::EINVAL)?;
     process::exec(process, name, frame).map_err(|error| match error {
         LoadError::NotFound => -abi::ENOENT,

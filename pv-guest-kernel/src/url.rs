@@ -64,10 +64,7 @@ mod tests {
     #[test]
     fn a_url_has_a_host_a_port_and_a_path() {
         let url = Url::parse("http://10.0.2.2:8080/a/b?c=d#e").expect("a good URL");
-        assert_eq!(
-            (url.host, url.port, url.path),
-            ("10.0.2.2", 8080, "/a/b?c=d")
-        );
+        assert_eq!((url.host, url.port, url.path), ("10.0.2.2", 8080, "/a/b?c=d"));
         let url = Url::parse("http://example.org").expect("a good URL");
         assert_eq!((url.host, url.port, url.path), ("example.org", 80, "/"));
     }

@@ -20,10 +20,7 @@ pub(crate) fn bare_metal(packages: &[&str]) -> Vec<String> {
     for package in packages {
         arguments.extend(["-p".to_owned(), (*package).to_owned()]);
     }
-    let features: Vec<String> = packages
-        .iter()
-        .map(|package| format!("{package}/bare-metal"))
-        .collect();
+    let features: Vec<String> = packages.iter().map(|package| format!("{package}/bare-metal")).collect();
     arguments.extend(["--features".to_owned(), features.join(",")]);
     arguments
 }
@@ -35,16 +32,13 @@ pub(crate) struct Artifacts {
 
 /// The root of the workspace.
 pub(crate) fn root() -> &'static Path {
-    Path::new(env!("CARGO_MANIFEST_DIR"))
-        .parent()
-        .expect("xtask lies in the workspace")
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("xtask lies in the workspace")
 }
 
 /// Where files that are no build products of cargo's go.
 pub(crate) fn work_folder() -> Result<PathBuf> {
     let folder = target_folder().join("xtask");
-    std::fs::create_dir_all(&folder)
-        .with_context(|| format!("{} cannot be made", folder.display()))?;
+    std::fs::create_dir_all(&folder).with_context(|| format!("{} cannot be made", folder.display()))?;
     Ok(folder)
 }
 
@@ -67,9 +61,7 @@ impl Artifacts {
                 bail!("the kernels do not build; cargo's message is above");
             }
         }
-        Ok(Self {
-            folder: target_folder().join(TARGET).join("release"),
-        })
+        Ok(Self { folder: target_folder().join(TARGET).join("release") })
     }
 
     /// The file of one kernel.
@@ -81,9 +73,7 @@ impl Artifacts {
     pub(crate) fn guest_tests(&self) -> Result<Vec<String>> {
         let folder = root().join("guest-tests/src/bin");
         let mut names = Vec::new();
-        for entry in std::fs::read_dir(&folder)
-            .with_context(|| format!("{} cannot be read", folder.display()))?
-        {
+        for entry in std::fs::read_dir(&folder).with_context(|| format!("{} cannot be read", folder.display()))? {
             let path = entry?.path();
             if let Some(name) = path.file_stem().and_then(|stem| stem.to_str()) {
                 names.push(name.to_owned());

@@ -29,9 +29,7 @@ pub(crate) enum Event {
 impl Console {
     /// Starts a machine that may run for `limit`.
     pub(crate) fn start(mut command: Command, limit: Duration) -> Result<Self> {
-        let mut child = command
-            .spawn()
-            .context("qemu-system-x86_64 cannot be started")?;
+        let mut child = command.spawn().context("qemu-system-x86_64 cannot be started")?;
         let mut output = child.stdout.take().context("the console is not piped")?;
         let (sender, chunks) = channel();
         std::thread::spawn(move || {
@@ -68,10 +66,7 @@ impl Console {
                     self.take(b"\n");
                 }
                 Err(RecvTimeoutError::Timeout) => {
-                    bail!(
-                        "the machine did not get further in time; its console's end:\n{}",
-                        self.tail()
-                    );
+                    bail!("the machine did not get further in time; its console's end:\n{}", self.tail());
                 }
             }
         }
@@ -80,9 +75,7 @@ impl Console {
     fn take(&mut self, chunk: &[u8]) {
         for &byte in chunk {
             if byte == b'\n' {
-                let line = String::from_utf8_lossy(&self.partial)
-                    .trim_end_matches('\r')
-                    .to_owned();
+                let line = String::from_utf8_lossy(&self.partial).trim_end_matches('\r').to_owned();
                 self.partial.clear();
                 self.transcript.push_str(&line);
                 self.transcript.push('\n');
@@ -96,11 +89,7 @@ impl Console {
     /// The last lines.
     pub(crate) fn tail(&self) -> String {
         let partial = String::from_utf8_lossy(&self.partial);
-        let lines: Vec<&str> = self
-            .transcript
-            .lines()
-            .chain(std::iter::once(partial.as_ref()))
-            .collect();
+        let lines: Vec<&str> = self.transcript.lines().chain(std::iter::once(partial.as_ref())).collect();
         lines[lines.len().saturating_sub(30)..].join("\n")
     }
 

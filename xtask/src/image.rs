@@ -20,22 +20,16 @@ const TYPE_FAT16_LBA: u8 = 0x0e;
 /// Makes a disk image that holds `files` in its root folder.
 pub(crate) fn make_disk(path: &Path, files: &[(&str, &[u8])]) -> Result<()> {
     let mut volume = Cursor::new(vec![0; usize::try_from(PARTITION_BYTES)?]);
-    let options = FormatVolumeOptions::new()
-        .volume_label(*b"XENOLITH   ")
-        .fat_type(fatfs::FatType::Fat16);
+    let options = FormatVolumeOptions::new().volume_label(*b"XENOLITH   ").fat_type(fatfs::FatType::Fat16);
     fatfs::format_volume(&mut volume, options).context("the file system cannot be made")?;
     volume.rewind()?;
     {
         let file_system = FileSystem::new(&mut volume, FsOptions::new())?;
         for (name, content) in files {
-            file_system
-                .root_dir()
-                .create_file(name)?
-                .write_all(content)?;
+            file_system.root_dir().create_file(name)?.write_all(content)?;
         }
     }
-    let mut image =
-        File::create(path).with_context(|| format!("{} cannot be made", path.display()))?;
+    let mut image = File::create(path).with_context(|| format!("{} cannot be made", path.display()))?;
     image.set_len(PARTITION_START + PARTITION_BYTES)?;
     image.write_all(&boot_record())?;
     image.seek(SeekFrom::Start(PARTITION_START))?;
@@ -63,8 +57,7 @@ pub(crate) fn read_from_disk(path: &Path, name: &str) -> Result<Vec<u8>> {
     image.seek(SeekFrom::Start(PARTITION_START))?;
     let mut volume = Vec::new();
     image.read_to_end(&mut volume)?;
-    let file_system = FileSystem::new(Cursor::new(volume), FsOptions::new())
-        .context("the file system is damaged")?;
+    let file_system = FileSystem::new(Cursor::new(volume), FsOptions::new()).context("the file system is damaged")?;
     let mut content = Vec::new();
     file_system
         .root_dir()
@@ -78,9 +71,7 @@ pub(crate) fn read_from_disk(path: &Path, name: &str) -> Result<Vec<u8>> {
 pub(crate) fn make_ramdisk(files: &[(String, Vec<u8>)]) -> Result<Vec<u8>> {
     let mut archive = Vec::new();
     for (inode, (name, content)) in (1..).zip(files) {
-        let Ok(len) = u32::try_from(content.len()) else {
-            bail!("{name} is too large for a ramdisk")
-        };
+        let Ok(len) = u32::try_from(content.len()) else { bail!("{name} is too large for a ramdisk") };
         let builder = cpio::newc::Builder::new(name).ino(inode).mode(0o100_644);
         let mut writer = builder.write(&mut archive, len);
         writer.write_all(content)?;
@@ -99,10 +90,7 @@ mod tests {
         let folder = tempfile::tempdir().expect("a folder");
         let path = folder.path().join("disk.img");
         make_disk(&path, &[("hello.txt", b"hello")]).expect("a disk");
-        assert_eq!(
-            read_from_disk(&path, "hello.txt").expect("the file"),
-            b"hello"
-        );
+        assert_eq!(read_from_disk(&path, "hello.txt").expect("the file"), b"hello");
         assert!(read_from_disk(&path, "other.txt").is_err());
     }
 }

@@ -16,12 +16,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 
 #[derive(Parser)]
-#[command(
-    name = "cargo xtask",
-    bin_name = "cargo xtask",
-    about = "Build, run, test and measure Xenolith",
-    version
-)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask", about = "Build, run, test and measure Xenolith", version)]
 struct Cli {
     /// Install missing tools without being root (through sudo) or being asked
     #[arg(long, global = true)]

@@ -31,39 +31,17 @@ impl Machine {
     pub(crate) fn command(&self) -> Command {
         let mut command = Command::new("qemu-system-x86_64");
         command
-            .args([
-                "-accel",
-                "tcg",
-                "-cpu",
-                "max,-smap",
-                "-nodefaults",
-                "-display",
-                "none",
-                "-no-reboot",
-            ])
-            .args([
-                "-m",
-                &self.memory_mib.to_string(),
-                "-smp",
-                &self.cpus.max(1).to_string(),
-            ])
+            .args(["-accel", "tcg", "-cpu", "max,-smap", "-nodefaults", "-display", "none", "-no-reboot"])
+            .args(["-m", &self.memory_mib.to_string(), "-smp", &self.cpus.max(1).to_string()])
             .args(["-device", "isa-debug-exit,iobase=0xf4,iosize=0x04"]);
         self.add_boot(&mut command);
         if let Some(disk) = &self.disk {
             let file = disk.display().to_string().replace(',', ",,");
-            command.args([
-                "-drive",
-                &format!("file={file},if=none,id=disk0,format=raw,discard=unmap"),
-            ]);
+            command.args(["-drive", &format!("file={file},if=none,id=disk0,format=raw,discard=unmap")]);
             command.args(["-device", "virtio-blk-pci,drive=disk0"]);
         }
         if self.network {
-            command.args([
-                "-netdev",
-                "user,id=net0",
-                "-device",
-                "virtio-net-pci,netdev=net0,romfile=",
-            ]);
+            command.args(["-netdev", "user,id=net0", "-device", "virtio-net-pci,netdev=net0,romfile="]);
         }
         if self.deterministic {
             command.args(["-icount", "shift=5,sleep=off", "-rtc", "clock=vm"]);
@@ -132,10 +110,7 @@ mod tests {
     #[test]
     fn a_comma_in_an_argument_does_not_end_the_module() {
         let machine = Machine {
-            modules: vec![
-                (PathBuf::from("/a"), "x=1,2".to_owned()),
-                (PathBuf::from("/b"), String::new()),
-            ],
+            modules: vec![(PathBuf::from("/a"), "x=1,2".to_owned()), (PathBuf::from("/b"), String::new())],
             ..Machine::default()
         };
         assert_eq!(machine.module_list(), "/a x=1,,2,/b");

@@ -19,11 +19,8 @@ pub(crate) struct Tool {
 }
 
 /// The emulator.
-pub(crate) const QEMU: Tool = Tool {
-    purpose: "boots everything",
-    packages: &["qemu-system-x86"],
-    present: || on_path("qemu-system-x86_64"),
-};
+pub(crate) const QEMU: Tool =
+    Tool { purpose: "boots everything", packages: &["qemu-system-x86"], present: || on_path("qemu-system-x86_64") };
 /// Xen's public headers, against which `pv-abi` is checked, and the compiler that reads them.
 pub(crate) const XEN_HEADERS: Tool = Tool {
     purpose: "the C headers that pv-abi's layouts are compared with",
@@ -71,28 +68,15 @@ impl Tool {
             return Ok(());
         }
         if !MAY_INSTALL.get().copied().unwrap_or(false) {
-            bail!(
-                "{} is missing ({}); run: sudo {}",
-                self.packages[0],
-                self.purpose,
-                self.cure()
-            );
+            bail!("{} is missing ({}); run: sudo {}", self.packages[0], self.purpose, self.cure());
         }
-        eprintln!(
-            "xtask: installing {} ({})",
-            self.packages.join(" "),
-            self.purpose
-        );
+        eprintln!("xtask: installing {} ({})", self.packages.join(" "), self.purpose);
         update_package_lists();
         let mut arguments = vec!["install", "-y", "-qq", "--no-install-recommends"];
         arguments.extend(self.packages);
         apt(&arguments)?;
         if !self.is_present() {
-            bail!(
-                "{} was installed but is still not usable; see: {}",
-                self.packages[0],
-                self.cure()
-            );
+            bail!("{} was installed but is still not usable; see: {}", self.packages[0], self.cure());
         }
         Ok(())
     }
@@ -107,11 +91,7 @@ pub(crate) fn update_package_lists() {
 }
 
 fn apt(arguments: &[&str]) -> Result<()> {
-    let mut command = if is_root() {
-        Command::new("apt-get")
-    } else {
-        Command::new("sudo")
-    };
+    let mut command = if is_root() { Command::new("apt-get") } else { Command::new("sudo") };
     if !is_root() {
         command.args(["-n", "apt-get"]);
     }
@@ -122,50 +102,32 @@ fn apt(arguments: &[&str]) -> Result<()> {
         .context("apt-get cannot be started; this machine needs Debian's packages")?;
     if !output.status.success() {
         let why = String::from_utf8_lossy(&output.stderr);
-        bail!(
-            "apt-get {} failed: {}",
-            arguments.join(" "),
-            why.trim().lines().last().unwrap_or("no reason given")
-        );
+        bail!("apt-get {} failed: {}", arguments.join(" "), why.trim().lines().last().unwrap_or("no reason given"));
     }
     Ok(())
 }
 
 /// Whether the bare-metal target is there; rustup brings it by itself from `rust-toolchain.toml`, where there is rustup.
 pub(crate) fn ensure_target() -> Result<()> {
-    let output = Command::new("rustc")
-        .args(["--print", "sysroot"])
-        .output()
-        .context("rustc cannot be started")?;
+    let output = Command::new("rustc").args(["--print", "sysroot"]).output().context("rustc cannot be started")?;
     let sysroot = String::from_utf8_lossy(&output.stdout).trim().to_owned();
-    if Path::new(&sysroot)
-        .join("lib/rustlib/x86_64-unknown-none")
-        .exists()
-    {
+    if Path::new(&sysroot).join("lib/rustlib/x86_64-unknown-none").exists() {
         return Ok(());
     }
     eprintln!("xtask: adding the target x86_64-unknown-none");
-    let status = Command::new("rustup")
-        .args(["target", "add", "x86_64-unknown-none"])
-        .status();
+    let status = Command::new("rustup").args(["target", "add", "x86_64-unknown-none"]).status();
     if !status.is_ok_and(|status| status.success()) {
-        bail!(
-            "the target x86_64-unknown-none is missing; run: rustup target add x86_64-unknown-none"
-        );
+        bail!("the target x86_64-unknown-none is missing; run: rustup target add x86_64-unknown-none");
     }
     Ok(())
 }
 
 /// Whether a program can be found.
 pub(crate) fn on_path(program: &str) -> bool {
-    std::env::var_os("PATH").is_some_and(|paths| {
-        std::env::split_paths(&paths).any(|folder| folder.join(program).is_file())
-    })
+    std::env::var_os("PATH")
+        .is_some_and(|paths| std::env::split_paths(&paths).any(|folder| folder.join(program).is_file()))
 }
 
 fn is_root() -> bool {
-    Command::new("id")
-        .arg("-u")
-        .output()
-        .is_ok_and(|output| output.stdout.trim_ascii() == b"0")
+    Command::new("id").arg("-u").output().is_ok_and(|output| output.stdout.trim_ascii() == b"0")
 }

@@ -38,17 +38,10 @@ fn installed() -> Option<PathBuf> {
 }
 
 fn find_image(folder: &PathBuf) -> Option<PathBuf> {
-    std::fs::read_dir(folder)
-        .ok()?
-        .filter_map(Result::ok)
-        .map(|entry| entry.path())
-        .find(|path| {
-            let name = path
-                .file_name()
-                .and_then(|name| name.to_str())
-                .unwrap_or_default();
-            name.starts_with("xen-4.17") && name.ends_with(".gz")
-        })
+    std::fs::read_dir(folder).ok()?.filter_map(Result::ok).map(|entry| entry.path()).find(|path| {
+        let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+        name.starts_with("xen-4.17") && name.ends_with(".gz")
+    })
 }
 
 fn download(folder: &PathBuf) -> Result<PathBuf> {
@@ -66,17 +59,10 @@ fn download(folder: &PathBuf) -> Result<PathBuf> {
         .map(|entry| entry.path())
         .find(|path| path.extension().is_some_and(|extension| extension == "deb"));
     let Some(package) = package else {
-        bail!(
-            "{PACKAGE} cannot be had: {}",
-            String::from_utf8_lossy(&output.stderr).trim()
-        );
+        bail!("{PACKAGE} cannot be had: {}", String::from_utf8_lossy(&output.stderr).trim());
     };
     let unpacked = folder.join("package");
-    let status = Command::new("dpkg-deb")
-        .arg("-x")
-        .arg(&package)
-        .arg(&unpacked)
-        .status()?;
+    let status = Command::new("dpkg-deb").arg("-x").arg(&package).arg(&unpacked).status()?;
     if !status.success() {
         bail!("{} cannot be unpacked", package.display());
     }

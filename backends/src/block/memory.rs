@@ -9,9 +9,7 @@ use alloc::vec::Vec;
 
 use pv_bus::block::SECTOR_BYTES;
 
-use super::device::{
-    BlockDevice, DeviceCompletion, DeviceError, DeviceOperation, DiscardSupport, Geometry, Tag,
-};
+use super::device::{BlockDevice, DeviceCompletion, DeviceError, DeviceOperation, DiscardSupport, Geometry, Tag};
 
 /// The most that one operation moves.
 const MAX_TRANSFER_BYTES: usize = 1 << 20;
@@ -31,31 +29,19 @@ impl MemoryDisk {
     #[must_use]
     pub fn new(mut content: Vec<u8>) -> Self {
         content.truncate(content.len() / SECTOR_BYTES * SECTOR_BYTES);
-        Self {
-            medium: content,
-            cache: BTreeMap::new(),
-            volatile: false,
-            read_only: false,
-            finished: VecDeque::new(),
-        }
+        Self { medium: content, cache: BTreeMap::new(), volatile: false, read_only: false, finished: VecDeque::new() }
     }
 
     /// The same disk, but it can only be read.
     #[must_use]
     pub fn read_only(self) -> Self {
-        Self {
-            read_only: true,
-            ..self
-        }
+        Self { read_only: true, ..self }
     }
 
     /// The same disk with a volatile cache.
     #[must_use]
     pub fn with_volatile_cache(self) -> Self {
-        Self {
-            volatile: true,
-            ..self
-        }
+        Self { volatile: true, ..self }
     }
 
     /// What is on the medium, whatever is in the cache.
@@ -73,16 +59,12 @@ impl MemoryDisk {
     fn sector(&self, number: usize) -> Option<&[u8]> {
         match self.cache.get(&number) {
             Some(sector) => Some(sector),
-            None => self
-                .medium
-                .get(number * SECTOR_BYTES..(number + 1) * SECTOR_BYTES),
+            None => self.medium.get(number * SECTOR_BYTES..(number + 1) * SECTOR_BYTES),
         }
     }
 
     fn put_sector(&mut self, number: usize, data: &[u8; SECTOR_BYTES]) -> Result<(), DeviceError> {
-        let place = self
-            .medium
-            .get_mut(number * SECTOR_BYTES..(number + 1) * SECTOR_BYTES);
+        let place = self.medium.get_mut(number * SECTOR_BYTES..(number + 1) * SECTOR_BYTES);
         let place = place.ok_or(DeviceError::Failed)?;
         if self.volatile {
             self.cache.insert(number, *data);
@@ -102,16 +84,12 @@ impl MemoryDisk {
 
     fn write(&mut self, first: usize, data: &[u8]) -> Result<(), DeviceError> {
         let (sectors, _) = data.as_chunks::<SECTOR_BYTES>();
-        sectors
-            .iter()
-            .enumerate()
-            .try_for_each(|(number, sector)| self.put_sector(first + number, sector))
+        sectors.iter().enumerate().try_for_each(|(number, sector)| self.put_sector(first + number, sector))
     }
 
     fn flush(&mut self) {
         for (number, sector) in core::mem::take(&mut self.cache) {
-            self.medium[number * SECTOR_BYTES..(number + 1) * SECTOR_BYTES]
-                .copy_from_slice(&sector);
+            self.medium[number * SECTOR_BYTES..(number + 1) * SECTOR_BYTES].copy_from_slice(&sector);
         }
     }
 
@@ -120,24 +98,15 @@ impl MemoryDisk {
         (first..first + sectors).try_for_each(|number| self.put_sector(number, &[0; SECTOR_BYTES]))
     }
 
-    fn run(
-        &mut self,
-        operation: DeviceOperation<Vec<u8>>,
-    ) -> (Result<(), DeviceError>, Option<Vec<u8>>) {
+    fn run(&mut self, operation: DeviceOperation<Vec<u8>>) -> (Result<(), DeviceError>, Option<Vec<u8>>) {
         match operation {
-            DeviceOperation::Read { sector, mut buffer } => {
-                (self.read(index(sector), &mut buffer), Some(buffer))
-            }
-            DeviceOperation::Write { sector, buffer } => {
-                (self.write(index(sector), &buffer), Some(buffer))
-            }
+            DeviceOperation::Read { sector, mut buffer } => (self.read(index(sector), &mut buffer), Some(buffer)),
+            DeviceOperation::Write { sector, buffer } => (self.write(index(sector), &buffer), Some(buffer)),
             DeviceOperation::Flush => {
                 self.flush();
                 (Ok(()), None)
             }
-            DeviceOperation::Discard {
-                sector, sectors, ..
-            } => (self.discard(index(sector), sectors), None),
+            DeviceOperation::Discard { sector, sectors, .. } => (self.discard(index(sector), sectors), None),
         }
     }
 }
@@ -179,11 +148,7 @@ impl BlockDevice for MemoryDisk {
 
     fn submit(&mut self, tag: Tag, operation: DeviceOperation<Vec<u8>>) {
         let (result, buffer) = self.run(operation);
-        self.finished.push_back(DeviceCompletion {
-            tag,
-            result,
-            buffer,
-        });
+        self.finished.push_back(DeviceCompletion { tag, result, buffer });
     }
 
     fn next_completion(&mut self) -> Option<DeviceCompletion<Vec<u8>>> {

@@ -28,9 +28,7 @@ use pv_bus::ring::{BackRing, RingBroken};
 use pv_bus::xenbus::{BackStep, Intent, Link, LinkError, Phase, Side, XenbusState, back_step};
 use pv_bus::{GrantRef, Hal, Port, StoreError, Transaction, WatchEvent, store};
 
-pub use device::{
-    BlockDevice, DeviceCompletion, DeviceError, DeviceOperation, DiscardSupport, Geometry, Tag,
-};
+pub use device::{BlockDevice, DeviceCompletion, DeviceError, DeviceOperation, DiscardSupport, Geometry, Tag};
 use request::Limits;
 use transfer::Mapped;
 use work::{Jobs, Ring};
@@ -54,11 +52,7 @@ pub struct Options {
 
 impl Default for Options {
     fn default() -> Self {
-        Self {
-            max_ring_order: 4,
-            max_indirect_segments: 256,
-            persistent: true,
-        }
+        Self { max_ring_order: 4, max_indirect_segments: 256, persistent: true }
     }
 }
 
@@ -166,11 +160,7 @@ impl<H: Hal, D: BlockDevice> BlockBack<H, D> {
     fn advance(&mut self, hal: &mut H) -> Progress {
         self.link.refresh(hal);
         for _ in 0..MAX_STEPS {
-            let step = back_step(
-                self.link.phase(),
-                self.link.intent(),
-                self.link.peer_state(),
-            );
+            let step = back_step(self.link.phase(), self.link.intent(), self.link.peer_state());
             match self.take_step(hal, step) {
                 Next::Step => {}
                 Next::Done(progress) => return progress,
@@ -207,17 +197,11 @@ impl<H: Hal, D: BlockDevice> BlockBack<H, D> {
 
     fn geometry(&self) -> Geometry {
         let geometry = self.device.geometry();
-        Geometry {
-            read_only: geometry.read_only || self.read_only,
-            ..geometry
-        }
+        Geometry { read_only: geometry.read_only || self.read_only, ..geometry }
     }
 
     fn limits(&self) -> Limits {
-        Limits {
-            geometry: self.geometry(),
-            max_indirect_segments: self.max_indirect_segments(),
-        }
+        Limits { geometry: self.geometry(), max_indirect_segments: self.max_indirect_segments() }
     }
 
     fn max_indirect_segments(&self) -> usize {
@@ -229,14 +213,12 @@ impl<H: Hal, D: BlockDevice> BlockBack<H, D> {
         match step {
             BackStep::Wait => {
                 // Operations of a connection that ended may still come back.
-                self.jobs
-                    .finish(hal, &mut self.device, None, &mut self.refusals);
+                self.jobs.finish(hal, &mut self.device, None, &mut self.refusals);
                 return Next::Done(Progress::Idle);
             }
             BackStep::Publish => {
                 if !self.jobs.drained() {
-                    self.jobs
-                        .finish(hal, &mut self.device, None, &mut self.refusals);
+                    self.jobs.finish(hal, &mut self.device, None, &mut self.refusals);
                 }
                 if !self.jobs.drained() {
                     return Next::Done(Progress::Idle);
@@ -289,33 +271,19 @@ impl<H: Hal, D: BlockDevice> BlockBack<H, D> {
             if indirect > 0 {
                 link.write(hal, open, "feature-max-indirect-segments", indirect)?;
             }
-            link.write(
-                hal,
-                open,
-                "max-ring-page-order",
-                self.options.max_ring_order,
-            )
+            link.write(hal, open, "max-ring-page-order", self.options.max_ring_order)
         })
     }
 
     fn publish_device(&self, hal: &mut H) -> Result<(), StoreError> {
         let geometry = self.geometry();
-        let read_only = if geometry.read_only {
-            VDISK_READONLY
-        } else {
-            0
-        };
+        let read_only = if geometry.read_only { VDISK_READONLY } else { 0 };
         let cdrom = if geometry.cdrom { VDISK_CDROM } else { 0 };
         let link = &self.link;
         store::transaction(hal, |hal, open| {
             link.write(hal, open, "sectors", geometry.sectors)?;
             link.write(hal, open, "sector-size", geometry.sector_size_bytes)?;
-            link.write(
-                hal,
-                open,
-                "physical-sector-size",
-                geometry.physical_sector_size_bytes,
-            )?;
+            link.write(hal, open, "physical-sector-size", geometry.physical_sector_size_bytes)?;
             link.write(hal, open, "info", read_only | cdrom)
         })
     }
@@ -324,13 +292,11 @@ impl<H: Hal, D: BlockDevice> BlockBack<H, D> {
         let connected = self.try_connect(hal);
         let published = connected.and_then(|connection| {
             self.connection = Some(connection);
-            self.publish_device(hal)
-                .map_err(|error| (rules::RING_KEYS, format!("store: {error}")))
+            self.publish_device(hal).map_err(|error| (rules::RING_KEYS, format!("store: {error}")))
         });
         match published {
             Ok(()) => {
-                self.link
-                    .enter(hal, Phase::Established, XenbusState::Connected);
+                self.link.enter(hal, Phase::Established, XenbusState::Connected);
                 if let Some(connection) = &self.connection {
                     hal.unmask(connection.port);
                 }
@@ -345,9 +311,7 @@ impl<H: Hal, D: BlockDevice> BlockBack<H, D> {
 
     fn try_connect(&self, hal: &mut H) -> Result<Connection<H>, (Rule, String)> {
         let link = &self.link;
-        let protocol = link
-            .read_peer_text(hal, "protocol")
-            .unwrap_or_else(|_| PROTOCOL.into());
+        let protocol = link.read_peer_text(hal, "protocol").unwrap_or_else(|_| PROTOCOL.into());
         if protocol != PROTOCOL {
             return Err((rules::PROTOCOL_UNKNOWN, crate::shared::quoted(&protocol)));
         }
@@ -365,20 +329,14 @@ impl<H: Hal, D: BlockDevice> BlockBack<H, D> {
             }
         };
         let persistent = self.options.persistent && link.peer_has(hal, "feature-persistent");
-        let shared = Ring {
-            ring: BackRing::attach(pages),
-            mapped: Mapped::new(persistent),
-            peer: link.peer(),
-        };
+        let shared = Ring { ring: BackRing::attach(pages), mapped: Mapped::new(persistent), peer: link.peer() };
         Ok(Connection { shared, port })
     }
 
     fn ring_grants(&self, hal: &mut H) -> Result<Vec<GrantRef>, (Rule, String)> {
         let read = |hal: &mut H, key: &str| {
             let number: Result<u32, _> = self.link.read_peer(hal, key);
-            number
-                .map(GrantRef)
-                .map_err(|error| (rules::RING_KEYS, format!("{key}: {error}")))
+            number.map(GrantRef).map_err(|error| (rules::RING_KEYS, format!("{key}: {error}")))
         };
         let order: u32 = match self.link.read_peer(hal, "ring-page-order") {
             Ok(order) => order,
@@ -390,22 +348,14 @@ impl<H: Hal, D: BlockDevice> BlockBack<H, D> {
         }
         if order == 0 {
             // Linux keeps to the name of a ring of one page; others count from 0 even then.
-            return read(hal, "ring-ref")
-                .or_else(|_| read(hal, "ring-ref0"))
-                .map(|grant| alloc::vec![grant]);
+            return read(hal, "ring-ref").or_else(|_| read(hal, "ring-ref0")).map(|grant| alloc::vec![grant]);
         }
-        (0..1_u32 << order)
-            .map(|page| read(hal, &format!("ring-ref{page}")))
-            .collect()
+        (0..1_u32 << order).map(|page| read(hal, &format!("ring-ref{page}"))).collect()
     }
 
     fn refuse(&mut self, hal: &mut H, rule: Rule, what: &str) {
-        self.refusals
-            .refuse(hal.now_ns(), rule, format_args!("{what}"));
-        self.link.report(
-            hal,
-            format_args!("{}: {} ({what})", rule.name, rule.sentence),
-        );
+        self.refusals.refuse(hal.now_ns(), rule, format_args!("{what}"));
+        self.link.report(hal, format_args!("{}: {} ({what})", rule.name, rule.sentence));
     }
 
     /// Requests in, responses out, for a bounded while.
@@ -431,13 +381,9 @@ impl<H: Hal, D: BlockDevice> BlockBack<H, D> {
         let Some(Connection { shared, port }) = &mut self.connection else {
             return Ok(false);
         };
-        let finished = self
-            .jobs
-            .finish(hal, &mut self.device, Some(shared), &mut self.refusals);
+        let finished = self.jobs.finish(hal, &mut self.device, Some(shared), &mut self.refusals);
         take_requests(hal, &limits, shared, &mut self.jobs, &mut self.refusals)?;
-        let started = self
-            .jobs
-            .start(hal, &mut self.device, shared, &mut self.refusals);
+        let started = self.jobs.start(hal, &mut self.device, shared, &mut self.refusals);
         if shared.ring.publish() {
             hal.notify(*port);
         }

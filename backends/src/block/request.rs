@@ -7,8 +7,8 @@ use alloc::vec;
 use alloc::vec::Vec;
 
 use pv_bus::block::{
-    Body, MAX_DIRECT_SEGMENTS, Request, SECTOR_BYTES, SECTORS_PER_PAGE, SEGMENT_BYTES,
-    SEGMENTS_PER_INDIRECT_PAGE, Segment, op,
+    Body, MAX_DIRECT_SEGMENTS, Request, SECTOR_BYTES, SECTORS_PER_PAGE, SEGMENT_BYTES, SEGMENTS_PER_INDIRECT_PAGE,
+    Segment, op,
 };
 use pv_bus::refusal::Rule;
 use pv_bus::{DomId, GrantCopy, GrantRef, Hal};
@@ -68,24 +68,11 @@ pub(super) struct Limits {
 }
 
 /// Checks a request. Reads the pages of segments of an indirect one.
-pub(super) fn check<H: Hal>(
-    hal: &mut H,
-    peer: DomId,
-    limits: &Limits,
-    request: &Request,
-) -> Result<Job, Refused> {
+pub(super) fn check<H: Hal>(hal: &mut H, peer: DomId, limits: &Limits, request: &Request) -> Result<Job, Refused> {
     match &request.body {
         Body::Discard { flag, sectors } => check_discard(limits, request, *flag, *sectors),
-        Body::Indirect {
-            operation,
-            count,
-            pages,
-        } => {
-            let refuse = |rule, value| Refused {
-                rule,
-                operation: *operation,
-                value,
-            };
+        Body::Indirect { operation, count, pages } => {
+            let refuse = |rule, value| Refused { rule, operation: *operation, value };
             if !matches!(*operation, op::READ | op::WRITE) {
                 return Err(refuse(rules::INDIRECT_OPERATION, u64::from(*operation)));
             }
@@ -97,20 +84,9 @@ pub(super) fn check<H: Hal>(
                 .map_err(|grant| refuse(rules::INDIRECT_GRANT, u64::from(grant.0)))?;
             check_data(limits, request, *operation, &segments)
         }
-        Body::Direct {
-            operation,
-            count,
-            segments,
-        } => {
-            let refuse = |rule, value| Refused {
-                rule,
-                operation: *operation,
-                value,
-            };
-            if !matches!(
-                *operation,
-                op::READ | op::WRITE | op::WRITE_BARRIER | op::FLUSH
-            ) {
+        Body::Direct { operation, count, segments } => {
+            let refuse = |rule, value| Refused { rule, operation: *operation, value };
+            if !matches!(*operation, op::READ | op::WRITE | op::WRITE_BARRIER | op::FLUSH) {
                 return Err(refuse(rules::OPERATION_UNKNOWN, u64::from(*operation)));
             }
             let may_be_empty = matches!(*operation, op::WRITE_BARRIER | op::FLUSH);
@@ -123,18 +99,10 @@ pub(super) fn check<H: Hal>(
     }
 }
 
-fn read_segments<H: Hal>(
-    hal: &mut H,
-    peer: DomId,
-    pages: &[GrantRef],
-    count: usize,
-) -> Result<Vec<Segment>, GrantRef> {
+fn read_segments<H: Hal>(hal: &mut H, peer: DomId, pages: &[GrantRef], count: usize) -> Result<Vec<Segment>, GrantRef> {
     let mut bytes = vec![0; count * SEGMENT_BYTES];
     let chunks = bytes.chunks_mut(SEGMENTS_PER_INDIRECT_PAGE * SEGMENT_BYTES);
-    let mut batch: Vec<_> = chunks
-        .zip(pages)
-        .map(|(into, page)| GrantCopy::from_peer(*page, 0, into))
-        .collect();
+    let mut batch: Vec<_> = chunks.zip(pages).map(|(into, page)| GrantCopy::from_peer(*page, 0, into)).collect();
     hal.copy_grants(peer, &mut batch);
     if let Some(failed) = batch.iter().find(|copy| copy.result.is_err()) {
         return Err(failed.grant);
@@ -143,17 +111,8 @@ fn read_segments<H: Hal>(
     Ok(segments.iter().map(Segment::decode).collect())
 }
 
-fn check_data(
-    limits: &Limits,
-    request: &Request,
-    operation: u8,
-    segments: &[Segment],
-) -> Result<Job, Refused> {
-    let refuse = |rule, value| Refused {
-        rule,
-        operation,
-        value,
-    };
+fn check_data(limits: &Limits, request: &Request, operation: u8, segments: &[Segment]) -> Result<Job, Refused> {
+    let refuse = |rule, value| Refused { rule, operation, value };
     let mut pieces = Vec::with_capacity(segments.len());
     for segment in segments {
         pieces.push(check_segment(segment).map_err(|(rule, value)| refuse(rule, value))?);
@@ -175,14 +134,7 @@ fn check_data(
         check_sectors(limits, request.sector, (len_bytes / SECTOR_BYTES) as u64)
             .map_err(|(rule, value)| refuse(rule, value))?;
     }
-    Ok(Job {
-        id: request.id,
-        operation,
-        work,
-        sector: request.sector,
-        pieces,
-        len_bytes,
-    })
+    Ok(Job { id: request.id, operation, work, sector: request.sector, pieces, len_bytes })
 }
 
 fn check_segment(segment: &Segment) -> Result<Piece, (Rule, u64)> {
@@ -194,11 +146,7 @@ fn check_segment(segment: &Segment) -> Result<Piece, (Rule, u64)> {
     }
     let sectors = usize::from(segment.last - segment.first) + 1;
     let offset = usize::from(segment.first) * SECTOR_BYTES;
-    Ok(Piece {
-        grant: segment.grant,
-        offset,
-        len_bytes: sectors * SECTOR_BYTES,
-    })
+    Ok(Piece { grant: segment.grant, offset, len_bytes: sectors * SECTOR_BYTES })
 }
 
 fn check_sectors(limits: &Limits, sector: u64, sectors: u64) -> Result<(), (Rule, u64)> {
@@ -213,22 +161,10 @@ fn check_sectors(limits: &Limits, sector: u64, sectors: u64) -> Result<(), (Rule
     Ok(())
 }
 
-fn check_discard(
-    limits: &Limits,
-    request: &Request,
-    flag: u8,
-    sectors: u64,
-) -> Result<Job, Refused> {
-    let refuse = |(rule, value)| Refused {
-        rule,
-        operation: op::DISCARD,
-        value,
-    };
+fn check_discard(limits: &Limits, request: &Request, flag: u8, sectors: u64) -> Result<Job, Refused> {
+    let refuse = |(rule, value)| Refused { rule, operation: op::DISCARD, value };
     let Some(support) = limits.geometry.discard else {
-        return Err(refuse((
-            rules::OPERATION_NOT_OFFERED,
-            u64::from(op::DISCARD),
-        )));
+        return Err(refuse((rules::OPERATION_NOT_OFFERED, u64::from(op::DISCARD))));
     };
     if limits.geometry.read_only {
         return Err(refuse((rules::WRITE_READ_ONLY, request.sector)));
@@ -236,14 +172,7 @@ fn check_discard(
     check_sectors(limits, request.sector, sectors).map_err(refuse)?;
     let secure = flag & pv_bus::block::DISCARD_SECURE != 0 && support.secure;
     let work = Work::Discard { sectors, secure };
-    Ok(Job {
-        id: request.id,
-        operation: op::DISCARD,
-        work,
-        sector: request.sector,
-        pieces: Vec::new(),
-        len_bytes: 0,
-    })
+    Ok(Job { id: request.id, operation: op::DISCARD, work, sector: request.sector, pieces: Vec::new(), len_bytes: 0 })
 }
 
 impl Refused {

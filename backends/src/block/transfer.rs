@@ -38,19 +38,11 @@ pub(super) enum Direction {
 
 impl<M: SharedPage> Mapped<M> {
     pub(super) fn new(wanted: bool) -> Self {
-        Self {
-            pages: BTreeMap::new(),
-            wanted,
-        }
+        Self { pages: BTreeMap::new(), wanted }
     }
 
     /// Does all transfers.
-    pub(super) fn run<H: Hal<Mapping = M>>(
-        &mut self,
-        hal: &mut H,
-        peer: DomId,
-        transfers: &mut [Transfer<'_>],
-    ) {
+    pub(super) fn run<H: Hal<Mapping = M>>(&mut self, hal: &mut H, peer: DomId, transfers: &mut [Transfer<'_>]) {
         if self.wanted {
             self.map_missing(hal, peer, transfers);
         }
@@ -85,12 +77,7 @@ impl<M: SharedPage> Mapped<M> {
         }
     }
 
-    fn map_missing<H: Hal<Mapping = M>>(
-        &mut self,
-        hal: &mut H,
-        peer: DomId,
-        transfers: &[Transfer<'_>],
-    ) {
+    fn map_missing<H: Hal<Mapping = M>>(&mut self, hal: &mut H, peer: DomId, transfers: &[Transfer<'_>]) {
         let mut missing: Vec<GrantRef> = transfers
             .iter()
             .flat_map(|transfer| transfer.pieces)

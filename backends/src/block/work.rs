@@ -31,11 +31,7 @@ pub(super) struct Ring<H: Hal> {
 
 impl<H: Hal> Ring<H> {
     pub(super) fn respond(&mut self, id: u64, operation: u8, code: i16) {
-        let response = Response {
-            id,
-            operation,
-            status: code,
-        };
+        let response = Response { id, operation, status: code };
         if !self.ring.push(&response.encode()) {
             log::error!("block.back.response_without_request: {id:#x}");
         }
@@ -75,13 +71,7 @@ pub(super) struct Jobs<B> {
 
 impl<B: AsRef<[u8]> + AsMut<[u8]>> Jobs<B> {
     pub(super) fn new() -> Self {
-        Self {
-            backlog: VecDeque::new(),
-            prepared: VecDeque::new(),
-            active: BTreeMap::new(),
-            next_tag: 1,
-            epoch: 0,
-        }
+        Self { backlog: VecDeque::new(), prepared: VecDeque::new(), active: BTreeMap::new(), next_tag: 1, epoch: 0 }
     }
 
     pub(super) fn add(&mut self, job: Job) {
@@ -97,11 +87,7 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Jobs<B> {
     pub(super) fn abandon<D: BlockDevice<Buffer = B>>(&mut self, device: &mut D) {
         self.epoch += 1;
         self.backlog.clear();
-        for buffer in self
-            .prepared
-            .drain(..)
-            .filter_map(|prepared| prepared.buffer)
-        {
+        for buffer in self.prepared.drain(..).filter_map(|prepared| prepared.buffer) {
             device.give_back(buffer);
         }
     }
@@ -125,10 +111,7 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Jobs<B> {
         }
         match ring {
             Some(ring) => answer(hal, device, ring, refusals, finished),
-            None => finished
-                .into_iter()
-                .filter_map(|done| done.buffer)
-                .for_each(|buffer| device.give_back(buffer)),
+            None => finished.into_iter().filter_map(|done| done.buffer).for_each(|buffer| device.give_back(buffer)),
         }
         any
     }
@@ -151,11 +134,7 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Jobs<B> {
             }
             _ if current => {
                 give_back_all(device, [active.held]);
-                Some(Done {
-                    job: active.job,
-                    result: completion.result,
-                    buffer: completion.buffer,
-                })
+                Some(Done { job: active.job, result: completion.result, buffer: completion.buffer })
             }
             _ => {
                 give_back_all(device, [active.held, completion.buffer]);
@@ -174,28 +153,15 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Jobs<B> {
     ) -> Option<Done<B>> {
         match (done, held) {
             (Stage::FlushBefore, Some(buffer)) => {
-                let operation = DeviceOperation::Write {
-                    sector: job.sector,
-                    buffer,
-                };
+                let operation = DeviceOperation::Write { sector: job.sector, buffer };
                 self.submit(device, job, operation, Some(Stage::Write), None);
                 None
             }
             (Stage::Write, _) => {
-                self.submit(
-                    device,
-                    job,
-                    DeviceOperation::Flush,
-                    Some(Stage::FlushAfter),
-                    None,
-                );
+                self.submit(device, job, DeviceOperation::Flush, Some(Stage::FlushAfter), None);
                 None
             }
-            (Stage::FlushBefore | Stage::FlushAfter, _) => Some(Done {
-                job,
-                result: Ok(()),
-                buffer: None,
-            }),
+            (Stage::FlushBefore | Stage::FlushAfter, _) => Some(Done { job, result: Ok(()), buffer: None }),
         }
     }
 
@@ -210,21 +176,11 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Jobs<B> {
         let tag = Tag(self.next_tag);
         self.next_tag += 1;
         device.submit(tag, operation);
-        self.active.insert(
-            tag,
-            Active {
-                job,
-                held,
-                epoch: self.epoch,
-                stage,
-            },
-        );
+        self.active.insert(tag, Active { job, held, epoch: self.epoch, stage });
     }
 
     fn barrier_is_active(&self) -> bool {
-        self.active
-            .values()
-            .any(|active| active.stage.is_some() && active.epoch == self.epoch)
+        self.active.values().any(|active| active.stage.is_some() && active.epoch == self.epoch)
     }
 
     /// Starts what can be started. True when something was started or answered.
@@ -257,11 +213,7 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Jobs<B> {
     ) -> bool {
         let mut batch = Vec::new();
         let mut any = false;
-        while self
-            .backlog
-            .front()
-            .is_some_and(|job| job.work != Work::Barrier)
-        {
+        while self.backlog.front().is_some_and(|job| job.work != Work::Barrier) {
             let Some(job) = self.backlog.pop_front() else {
                 break;
             };
@@ -270,10 +222,7 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Jobs<B> {
                 continue;
             }
             match device.take_buffer(job.len_bytes) {
-                Some(buffer) => batch.push(Prepared {
-                    job,
-                    buffer: Some(buffer),
-                }),
+                Some(buffer) => batch.push(Prepared { job, buffer: Some(buffer) }),
                 None if batch.is_empty() && self.prepared.is_empty() && self.active.is_empty() => {
                     refuse_for_want_of_a_buffer(hal, ring, refusals, &job);
                     any = true;
@@ -300,11 +249,7 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Jobs<B> {
             let operation = match (job.work, buffer) {
                 (Work::Read, Some(buffer)) => DeviceOperation::Read { sector, buffer },
                 (_, Some(buffer)) => DeviceOperation::Write { sector, buffer },
-                (Work::Discard { sectors, secure }, None) => DeviceOperation::Discard {
-                    sector,
-                    sectors,
-                    secure,
-                },
+                (Work::Discard { sectors, secure }, None) => DeviceOperation::Discard { sector, sectors, secure },
                 (_, None) => DeviceOperation::Flush,
             };
             self.submit(device, job, operation, None, None);
@@ -321,12 +266,7 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Jobs<B> {
         refusals: &mut Refusals,
     ) -> bool {
         let alone = self.active.is_empty() && self.prepared.is_empty() && device.can_submit();
-        if !alone
-            || self
-                .backlog
-                .front()
-                .is_none_or(|job| job.work != Work::Barrier)
-        {
+        if !alone || self.backlog.front().is_none_or(|job| job.work != Work::Barrier) {
             return false;
         }
         let Some(job) = self.backlog.pop_front() else {
@@ -338,34 +278,19 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Jobs<B> {
                 refuse_for_want_of_a_buffer(hal, ring, refusals, &job);
                 return true;
             };
-            let batch = alloc::vec![Prepared {
-                job: job.clone(),
-                buffer: Some(buffer)
-            }];
+            let batch = alloc::vec![Prepared { job: job.clone(), buffer: Some(buffer) }];
             let Some(prepared) = copy_in(hal, device, ring, refusals, batch).pop() else {
                 return true;
             };
             held = prepared.buffer;
         }
-        self.submit(
-            device,
-            job,
-            DeviceOperation::Flush,
-            Some(Stage::FlushBefore),
-            held,
-        );
+        self.submit(device, job, DeviceOperation::Flush, Some(Stage::FlushBefore), held);
         true
     }
 }
 
-fn give_back_all<D: BlockDevice>(
-    device: &mut D,
-    buffers: impl IntoIterator<Item = Option<D::Buffer>>,
-) {
-    buffers
-        .into_iter()
-        .flatten()
-        .for_each(|buffer| device.give_back(buffer));
+fn give_back_all<D: BlockDevice>(device: &mut D, buffers: impl IntoIterator<Item = Option<D::Buffer>>) {
+    buffers.into_iter().flatten().for_each(|buffer| device.give_back(buffer));
 }
 
 /// A job that is done but not answered.
@@ -375,17 +300,8 @@ struct Done<B> {
     buffer: Option<B>,
 }
 
-fn refuse_for_want_of_a_buffer<H: Hal>(
-    hal: &H,
-    ring: &mut Ring<H>,
-    refusals: &mut Refusals,
-    job: &Job,
-) {
-    refusals.refuse(
-        hal.now_ns(),
-        rules::NO_BUFFER,
-        format_args!("{} bytes", job.len_bytes),
-    );
+fn refuse_for_want_of_a_buffer<H: Hal>(hal: &H, ring: &mut Ring<H>, refusals: &mut Refusals, job: &Job) {
+    refusals.refuse(hal.now_ns(), rules::NO_BUFFER, format_args!("{} bytes", job.len_bytes));
     ring.respond(job.id, job.operation, status::ERROR);
 }
 
@@ -400,9 +316,7 @@ fn copy_in<H: Hal, D: BlockDevice>(
     let mut writes: Vec<_> = batch
         .iter_mut()
         .filter(|prepared| prepared.job.work != Work::Read)
-        .filter_map(|prepared| {
-            transfer(&prepared.job, prepared.buffer.as_mut(), Direction::FromPeer)
-        })
+        .filter_map(|prepared| transfer(&prepared.job, prepared.buffer.as_mut(), Direction::FromPeer))
         .collect();
     ring.mapped.run(hal, ring.peer, &mut writes);
     let failed: Vec<_> = writes.iter().map(|write| write.failed).collect();
@@ -410,11 +324,7 @@ fn copy_in<H: Hal, D: BlockDevice>(
     let mut ready = Vec::with_capacity(batch.len());
     for prepared in batch {
         let is_write = prepared.job.work != Work::Read && prepared.buffer.is_some();
-        let failure = if is_write {
-            failed.next().flatten()
-        } else {
-            None
-        };
+        let failure = if is_write { failed.next().flatten() } else { None };
         match failure {
             None => ready.push(prepared),
             Some((grant, error)) => {
@@ -434,18 +344,9 @@ fn copy_in<H: Hal, D: BlockDevice>(
     ready
 }
 
-fn transfer<'a, B: AsMut<[u8]>>(
-    job: &'a Job,
-    buffer: Option<&'a mut B>,
-    direction: Direction,
-) -> Option<Transfer<'a>> {
+fn transfer<'a, B: AsMut<[u8]>>(job: &'a Job, buffer: Option<&'a mut B>, direction: Direction) -> Option<Transfer<'a>> {
     let buffer = buffer?.as_mut();
-    Some(Transfer {
-        pieces: &job.pieces,
-        buffer,
-        direction,
-        failed: None,
-    })
+    Some(Transfer { pieces: &job.pieces, buffer, direction, failed: None })
 }
 
 /// Copies the data of the reads there, and answers.
@@ -456,9 +357,7 @@ fn answer<H: Hal, D: BlockDevice>(
     refusals: &mut Refusals,
     mut finished: Vec<Done<D::Buffer>>,
 ) {
-    let is_read = |done: &Done<D::Buffer>| {
-        done.job.work == Work::Read && done.result.is_ok() && done.buffer.is_some()
-    };
+    let is_read = |done: &Done<D::Buffer>| done.job.work == Work::Read && done.result.is_ok() && done.buffer.is_some();
     let mut reads: Vec<_> = finished
         .iter_mut()
         .filter(|done| is_read(done))
@@ -468,11 +367,7 @@ fn answer<H: Hal, D: BlockDevice>(
     let failed: Vec<_> = reads.iter().map(|read| read.failed).collect();
     let mut failed = failed.into_iter();
     for done in finished {
-        let failure = if is_read(&done) {
-            failed.next().flatten()
-        } else {
-            None
-        };
+        let failure = if is_read(&done) { failed.next().flatten() } else { None };
         let id = done.job.id;
         let code = match (failure, done.result) {
             (None, Ok(())) => status::OKAY,

@@ -132,11 +132,7 @@ impl Bridge {
 
     /// A view of one port, as the back end of a card wants it.
     pub fn handle(&mut self, id: PortId, now_ns: u64) -> BridgeHandle<'_> {
-        BridgeHandle {
-            bridge: self,
-            id,
-            now_ns,
-        }
+        BridgeHandle { bridge: self, id, now_ns }
     }
 
     fn port(&self, id: PortId) -> Option<&Port> {
@@ -157,19 +153,11 @@ impl Bridge {
                 return;
             }
         }
-        if self
-            .port(from)
-            .is_some_and(|port| port.addresses >= ADDRESSES_PER_PORT)
-        {
+        if self.port(from).is_some_and(|port| port.addresses >= ADDRESSES_PER_PORT) {
             self.forget_oldest_of(from);
         }
-        if let Some(old) = self.table.insert(
-            source,
-            Seen {
-                port: from,
-                at_ns: now_ns,
-            },
-        ) && let Some(port) = self.port_mut(old.port)
+        if let Some(old) = self.table.insert(source, Seen { port: from, at_ns: now_ns })
+            && let Some(port) = self.port_mut(old.port)
         {
             port.addresses -= 1;
         }
@@ -341,11 +329,7 @@ mod tests {
         bridge.send(b, frame(BROADCAST, mac(2)), 0);
         for number in 0..1000_u32 {
             let [low, high, ..] = number.to_le_bytes();
-            bridge.send(
-                a,
-                frame(BROADCAST, [2, 2, 2, 2, high, low]),
-                u64::from(number),
-            );
+            bridge.send(a, frame(BROADCAST, [2, 2, 2, 2, high, low]), u64::from(number));
         }
         assert_eq!(bridge.table.len(), ADDRESSES_PER_PORT + 1);
         while bridge.take(c).is_some() || bridge.take(b).is_some() {}

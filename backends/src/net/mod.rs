@@ -65,28 +65,19 @@ impl<H: Hal> NetBack<H> {
     /// [`LinkError`] when the toolstack has not made such a device.
     pub fn open(hal: &mut H, path: &str) -> Result<Self, LinkError> {
         let link = Link::open(hal, Side::Back, path)?;
-        Ok(Self {
-            link,
-            connection: None,
-            refusals: Refusals::new(path),
-            counters: Counters::default(),
-            carrier: true,
-        })
+        Ok(Self { link, connection: None, refusals: Refusals::new(path), counters: Counters::default(), carrier: true })
     }
 
     /// The event channels (transmit, receive), while there are any. They may be one.
     #[must_use]
     pub fn ports(&self) -> Option<(Port, Port)> {
-        self.connection
-            .as_ref()
-            .map(|connection| (connection.transmit.port, connection.receive.port))
+        self.connection.as_ref().map(|connection| (connection.transmit.port, connection.receive.port))
     }
 
     /// Whether this event channel is this driver's.
     #[must_use]
     pub fn owns(&self, port: Port) -> bool {
-        self.ports()
-            .is_some_and(|(transmit, receive)| port == transmit || port == receive)
+        self.ports().is_some_and(|(transmit, receive)| port == transmit || port == receive)
     }
 
     /// Whether a front end is connected.
@@ -121,12 +112,7 @@ impl<H: Hal> NetBack<H> {
     /// Tells the guest whether there is a wire.
     pub fn set_carrier(&mut self, hal: &mut H, carrier: bool) {
         self.carrier = carrier;
-        if let Err(error) = self.link.write(
-            hal,
-            pv_bus::Transaction::NONE,
-            "carrier",
-            u32::from(carrier),
-        ) {
+        if let Err(error) = self.link.write(hal, pv_bus::Transaction::NONE, "carrier", u32::from(carrier)) {
             log::warn!("{}: store.carrier_not_written: {error}", self.link.path());
         }
     }
@@ -137,11 +123,7 @@ impl<H: Hal> NetBack<H> {
     pub fn poll(&mut self, hal: &mut H, port: &mut impl NetPort) -> Progress {
         self.link.refresh(hal);
         for _ in 0..MAX_STEPS {
-            match back_step(
-                self.link.phase(),
-                self.link.intent(),
-                self.link.peer_state(),
-            ) {
+            match back_step(self.link.phase(), self.link.intent(), self.link.peer_state()) {
                 BackStep::Wait => {
                     self.discard(port);
                     return Progress::Idle;
@@ -209,9 +191,7 @@ impl<H: Hal> NetBack<H> {
             ("carrier", self.carrier),
         ];
         store::transaction(hal, |hal, open| {
-            flags
-                .iter()
-                .try_for_each(|(key, value)| self.link.write(hal, open, key, u32::from(*value)))
+            flags.iter().try_for_each(|(key, value)| self.link.write(hal, open, key, u32::from(*value)))
         })
     }
 
@@ -220,8 +200,7 @@ impl<H: Hal> NetBack<H> {
             Ok(connection) => {
                 let (transmit, receive) = (connection.transmit.port, connection.receive.port);
                 self.connection = Some(connection);
-                self.link
-                    .enter(hal, Phase::Established, XenbusState::Connected);
+                self.link.enter(hal, Phase::Established, XenbusState::Connected);
                 hal.unmask(transmit);
                 if receive != transmit {
                     hal.unmask(receive);
@@ -257,11 +236,7 @@ impl<H: Hal> NetBack<H> {
             }
         };
         let receive_pages = pages.split_off(1);
-        let transmit = Transmit {
-            ring: BackRing::attach(pages),
-            port: transmit_port,
-            peer: link.peer(),
-        };
+        let transmit = Transmit { ring: BackRing::attach(pages), port: transmit_port, peer: link.peer() };
         let receive = Receive {
             ring: BackRing::attach(receive_pages),
             port: receive_port,
@@ -274,29 +249,20 @@ impl<H: Hal> NetBack<H> {
     }
 
     fn number(&self, hal: &mut H, key: &str) -> Result<u32, (Rule, String)> {
-        self.link
-            .read_peer(hal, key)
-            .map_err(|error| (rules::CONNECT_KEYS, format!("{key}: {error}")))
+        self.link.read_peer(hal, key).map_err(|error| (rules::CONNECT_KEYS, format!("{key}: {error}")))
     }
 
     /// The guest's ports: one for each direction, or one for both.
     fn remote_ports(&self, hal: &mut H) -> Result<(Port, Option<Port>), (Rule, String)> {
         match self.number(hal, "event-channel-tx") {
-            Ok(transmit) => Ok((
-                Port(transmit),
-                Some(Port(self.number(hal, "event-channel-rx")?)),
-            )),
+            Ok(transmit) => Ok((Port(transmit), Some(Port(self.number(hal, "event-channel-rx")?)))),
             Err(_) => Ok((Port(self.number(hal, "event-channel")?), None)),
         }
     }
 
     fn refuse(&mut self, hal: &mut H, rule: Rule, what: &str) {
-        self.refusals
-            .refuse(hal.now_ns(), rule, format_args!("{what}"));
-        self.link.report(
-            hal,
-            format_args!("{}: {} ({what})", rule.name, rule.sentence),
-        );
+        self.refusals.refuse(hal.now_ns(), rule, format_args!("{what}"));
+        self.link.report(hal, format_args!("{}: {} ({what})", rule.name, rule.sentence));
     }
 
     fn serve(&mut self, hal: &mut H, port: &mut impl NetPort) -> Progress {
@@ -306,12 +272,8 @@ impl<H: Hal> NetBack<H> {
                 Ok(false) => return Progress::Idle,
                 Err(fatal) => {
                     match fatal {
-                        Fatal::Ring(broken) => {
-                            self.refuse(hal, rules::RING_OVERRUN, &format!("{broken}"))
-                        }
-                        Fatal::Rule(rule, value) => {
-                            self.refuse(hal, rule, &format!("value {value:#x}"))
-                        }
+                        Fatal::Ring(broken) => self.refuse(hal, rules::RING_OVERRUN, &format!("{broken}")),
+                        Fatal::Rule(rule, value) => self.refuse(hal, rule, &format!("value {value:#x}")),
                     }
                     self.disconnect_and_close(hal);
                     return Progress::Idle;
@@ -326,9 +288,7 @@ impl<H: Hal> NetBack<H> {
             return Ok(false);
         };
         let sent = transmit.round(hal, port, &mut self.refusals, &mut self.counters)?;
-        let received = receive
-            .round(hal, port, &mut self.refusals, &mut self.counters)
-            .map_err(Fatal::Ring)?;
+        let received = receive.round(hal, port, &mut self.refusals, &mut self.counters).map_err(Fatal::Ring)?;
         Ok(sent || received)
     }
 
@@ -351,15 +311,9 @@ impl<H: Hal> NetBack<H> {
 }
 
 /// Binds the guest's port or ports.
-fn bind<H: Hal>(
-    hal: &mut H,
-    link: &Link,
-    remote: (Port, Option<Port>),
-) -> Result<(Port, Port), (Rule, String)> {
+fn bind<H: Hal>(hal: &mut H, link: &Link, remote: (Port, Option<Port>)) -> Result<(Port, Port), (Rule, String)> {
     let refused = |port: Port, error| (rules::EVENT_CHANNEL, format!("port {port}: {error}"));
-    let transmit = hal
-        .bind_interdomain(link.peer(), remote.0)
-        .map_err(|error| refused(remote.0, error))?;
+    let transmit = hal.bind_interdomain(link.peer(), remote.0).map_err(|error| refused(remote.0, error))?;
     let Some(remote_receive) = remote.1 else {
         return Ok((transmit, transmit));
     };

@@ -73,11 +73,7 @@ impl<H: Hal> Receive<H> {
         }
         for _ in 0..self.ring.entries() {
             let mut frame = port.receive()?;
-            let limit = if self.scatter_gather {
-                MAX_FRAME_BYTES
-            } else {
-                PAGE_SIZE
-            };
+            let limit = if self.scatter_gather { MAX_FRAME_BYTES } else { PAGE_SIZE };
             let fits = !frame.bytes.is_empty() && frame.bytes.len() <= limit;
             if fits && (self.accepts_blank_checksums || frame.complete_checksum().is_ok()) {
                 return Some(frame);
@@ -92,8 +88,7 @@ impl<H: Hal> Receive<H> {
         if self.ring.unconsumed()? as usize >= wanted {
             return Ok(true);
         }
-        self.ring
-            .rearm_after(u32::try_from(wanted).unwrap_or(u32::MAX))
+        self.ring.rearm_after(u32::try_from(wanted).unwrap_or(u32::MAX))
     }
 
     fn place(&mut self, frame: Frame, wanted: usize) -> Result<Placed, RingBroken> {
@@ -104,13 +99,7 @@ impl<H: Hal> Receive<H> {
         Ok(Placed { frame, pages })
     }
 
-    fn copy(
-        &mut self,
-        hal: &mut H,
-        refusals: &mut Refusals,
-        counters: &mut Counters,
-        placed: &[Placed],
-    ) {
+    fn copy(&mut self, hal: &mut H, refusals: &mut Refusals, counters: &mut Counters, placed: &[Placed]) {
         let mut batch = Vec::new();
         for Placed { frame, pages } in placed {
             for (page, piece) in pages.iter().zip(frame.bytes.chunks(PAGE_SIZE)) {
@@ -122,43 +111,18 @@ impl<H: Hal> Receive<H> {
         for Placed { frame, pages } in placed {
             let mut whole = true;
             for (number, page) in pages.iter().enumerate() {
-                let more = if number + 1 < pages.len() {
-                    NETRXF_MORE_DATA
-                } else {
-                    0
-                };
-                let first = if number == 0 {
-                    frame.checksum.receive_flags()
-                } else {
-                    0
-                };
+                let more = if number + 1 < pages.len() { NETRXF_MORE_DATA } else { 0 };
+                let first = if number == 0 { frame.checksum.receive_flags() } else { 0 };
                 let status = match copies.next() {
-                    Some(GrantCopy {
-                        result: Ok(()),
-                        buffer,
-                        ..
-                    }) => buffer.len_bytes() as i16,
-                    Some(GrantCopy {
-                        result: Err(error),
-                        grant,
-                        ..
-                    }) => {
-                        refusals.refuse(
-                            hal.now_ns(),
-                            rules::RX_GRANT,
-                            format_args!("grant {grant}: {error}"),
-                        );
+                    Some(GrantCopy { result: Ok(()), buffer, .. }) => buffer.len_bytes() as i16,
+                    Some(GrantCopy { result: Err(error), grant, .. }) => {
+                        refusals.refuse(hal.now_ns(), rules::RX_GRANT, format_args!("grant {grant}: {error}"));
                         whole = false;
                         NETIF_RSP_ERROR
                     }
                     None => NETIF_RSP_ERROR,
                 };
-                let response = NetifRxResponse {
-                    id: page.id,
-                    offset: 0,
-                    flags: first | more,
-                    status,
-                };
+                let response = NetifRxResponse { id: page.id, offset: 0, flags: first | more, status };
                 if !self.ring.push(&response) {
                     log::error!("net.back.response_without_request: {}", page.id);
                 }

@@ -11,9 +11,8 @@ use alloc::vec;
 use alloc::vec::Vec;
 
 use pv_abi::io::netif::{
-    NETIF_RSP_DROPPED, NETIF_RSP_ERROR, NETIF_RSP_NULL, NETIF_RSP_OKAY, NETTXF_EXTRA_INFO,
-    NETTXF_MORE_DATA, NetifTxRequest, NetifTxResponse, XEN_NETIF_EXTRA_FLAG_MORE,
-    XEN_NETIF_EXTRA_TYPE_MAX,
+    NETIF_RSP_DROPPED, NETIF_RSP_ERROR, NETIF_RSP_NULL, NETIF_RSP_OKAY, NETTXF_EXTRA_INFO, NETTXF_MORE_DATA,
+    NetifTxRequest, NetifTxResponse, XEN_NETIF_EXTRA_FLAG_MORE, XEN_NETIF_EXTRA_TYPE_MAX,
 };
 use pv_bus::net::{Checksum, Frame, MAX_SLOTS, MIN_FRAME_BYTES};
 use pv_bus::refusal::{Refusals, Rule};
@@ -130,10 +129,7 @@ impl<H: Hal> Transmit<H> {
 
     fn take_next(&mut self) -> Result<NetifTxRequest, Fatal> {
         let slot = self.ring.take().map_err(Fatal::Ring)?;
-        slot.ok_or(Fatal::Rule(
-            rules::TX_UNFINISHED,
-            u64::from(self.ring.in_flight()),
-        ))
+        slot.ok_or(Fatal::Rule(rules::TX_UNFINISHED, u64::from(self.ring.in_flight())))
     }
 
     fn copy(&mut self, hal: &mut H, packets: &mut [Packet]) {
@@ -173,10 +169,7 @@ impl<H: Hal> Transmit<H> {
             counters.refused += 1;
             return self.answer(&packet.ids, NETIF_RSP_ERROR);
         }
-        let mut frame = Frame {
-            bytes: packet.bytes,
-            checksum: packet.checksum,
-        };
+        let mut frame = Frame { bytes: packet.bytes, checksum: packet.checksum };
         if !port.accepts_blank_checksums()
             && let Err(error) = frame.complete_checksum()
         {
@@ -187,14 +180,7 @@ impl<H: Hal> Transmit<H> {
         counters.from_guest += 1;
         let taken = port.transmit(frame);
         counters.dropped += u64::from(!taken);
-        self.answer(
-            &packet.ids,
-            if taken {
-                NETIF_RSP_OKAY
-            } else {
-                NETIF_RSP_DROPPED
-            },
-        );
+        self.answer(&packet.ids, if taken { NETIF_RSP_OKAY } else { NETIF_RSP_DROPPED });
     }
 
     fn answer(&mut self, ids: &[(u16, bool)], code: i16) {
@@ -219,9 +205,7 @@ fn check(slots: &Slots) -> Result<Packet, (Rule, u64)> {
     };
     let total = usize::from(first.size);
     let in_rest: usize = rest.iter().map(|slot| usize::from(slot.size)).sum();
-    let in_first = total
-        .checked_sub(in_rest)
-        .ok_or((rules::TX_SIZE, total as u64))?;
+    let in_first = total.checked_sub(in_rest).ok_or((rules::TX_SIZE, total as u64))?;
     if total < MIN_FRAME_BYTES {
         return Err((rules::TX_SIZE, total as u64));
     }
@@ -232,18 +216,8 @@ fn check(slots: &Slots) -> Result<Packet, (Rule, u64)> {
         if offset + len_bytes > PAGE_SIZE {
             return Err((rules::TX_PAGE, (offset + len_bytes) as u64));
         }
-        pieces.push(Piece {
-            grant: GrantRef(slot.gref),
-            offset,
-            len_bytes,
-        });
+        pieces.push(Piece { grant: GrantRef(slot.gref), offset, len_bytes });
     }
     let checksum = Checksum::from_transmit_flags(first.flags);
-    Ok(Packet {
-        ids: slots.ids.clone(),
-        pieces,
-        bytes: vec![0; total],
-        checksum,
-        failed: None,
-    })
+    Ok(Packet { ids: slots.ids.clone(), pieces, bytes: vec![0; total], checksum, failed: None })
 }

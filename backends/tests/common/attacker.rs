@@ -53,14 +53,7 @@ impl Attacker {
     }
 
     pub fn grants(&self) -> [u32; 6] {
-        [
-            self.writable_grant.0,
-            self.read_only_grant.0,
-            self.foreign_grant.0,
-            self.ring_grant.0,
-            0,
-            u32::MAX,
-        ]
+        [self.writable_grant.0, self.read_only_grant.0, self.foreign_grant.0, self.ring_grant.0, 0, u32::MAX]
     }
 
     pub fn put(&mut self, path: &str, value: impl std::fmt::Display) {
@@ -80,11 +73,7 @@ impl Attacker {
 pub fn hostile_segment(grants: [u32; 6]) -> impl Strategy<Value = Segment> {
     let grant = prop_oneof![3 => Just(grants[0]), 4 => prop::sample::select(grants.to_vec()), 1 => any::<u32>()];
     let sector = || prop_oneof![4 => 0..8_u8, 1 => any::<u8>()];
-    (grant, sector(), sector()).prop_map(|(grant, first, last)| Segment {
-        grant: GrantRef(grant),
-        first,
-        last,
-    })
+    (grant, sector(), sector()).prop_map(|(grant, first, last)| Segment { grant: GrantRef(grant), first, last })
 }
 
 pub fn hostile_request(grants: [u32; 6]) -> impl Strategy<Value = Request> {
@@ -92,26 +81,19 @@ pub fn hostile_request(grants: [u32; 6]) -> impl Strategy<Value = Request> {
     let operation = || prop_oneof![6 => 0..7_u8, 1 => any::<u8>()];
     let page = move || prop::sample::select(grants.to_vec());
     let body = prop_oneof![
-        (
-            operation(),
-            prop_oneof![4 => 0..13_u8, 1 => any::<u8>()],
-            prop::collection::vec(hostile_segment(grants), 11)
-        )
+        (operation(), prop_oneof![4 => 0..13_u8, 1 => any::<u8>()], prop::collection::vec(hostile_segment(grants), 11))
             .prop_map(|(operation, count, segments)| Body::Direct {
                 operation,
                 count,
                 segments: segments.try_into().unwrap(),
             }),
-        (
-            operation(),
-            prop_oneof![4 => 0..300_u16, 1 => any::<u16>()],
-            prop::collection::vec(page(), 8)
-        )
-            .prop_map(|(operation, count, pages)| Body::Indirect {
+        (operation(), prop_oneof![4 => 0..300_u16, 1 => any::<u16>()], prop::collection::vec(page(), 8)).prop_map(
+            |(operation, count, pages)| Body::Indirect {
                 operation,
                 count,
                 pages: std::array::from_fn(|page| GrantRef(pages[page])),
-            }),
+            }
+        ),
         (any::<u8>(), sector()).prop_map(|(flag, sectors)| Body::Discard { flag, sectors }),
     ];
     (any::<u64>(), sector(), body).prop_map(|(id, sector, body)| Request { id, sector, body })
@@ -153,8 +135,7 @@ impl Attacker {
     pub fn commit(&mut self, front: &str, attack: &Attack, next: &mut u32) {
         match attack {
             Attack::Request(request) => {
-                self.ring
-                    .write(64 + (*next as usize % 32) * 112, &request.encode(51712));
+                self.ring.write(64 + (*next as usize % 32) * 112, &request.encode(51712));
                 *next = next.wrapping_add(1);
                 self.ring.store_u32(0, *next, Ordering::SeqCst);
             }

@@ -1,10 +1,5 @@
 //! A guest and a service domain in one process, with a real front end and a real back end between them.
-#![allow(
-    dead_code,
-    unreachable_pub,
-    missing_docs,
-    reason = "each test file uses a part of this"
-)]
+#![allow(dead_code, unreachable_pub, missing_docs, reason = "each test file uses a part of this")]
 
 pub mod attacker;
 pub mod net;
@@ -50,9 +45,7 @@ impl SharedDisk {
             buffers_out: 0,
             no_buffers: false,
         };
-        Self {
-            inner: Rc::new(RefCell::new(inner)),
-        }
+        Self { inner: Rc::new(RefCell::new(inner)) }
     }
 
     pub fn manual(self) -> Self {
@@ -97,16 +90,9 @@ fn assert_possible(geometry: &Geometry, operation: &DeviceOperation<Vec<u8>>) {
             (*sector, buffer.len() as u64 / 512)
         }
         DeviceOperation::Flush => (0, 0),
-        DeviceOperation::Discard {
-            sector, sectors, ..
-        } => (*sector, *sectors),
+        DeviceOperation::Discard { sector, sectors, .. } => (*sector, *sectors),
     };
-    assert!(
-        sector
-            .checked_add(sectors)
-            .is_some_and(|end| end <= geometry.sectors),
-        "{sector}+{sectors}"
-    );
+    assert!(sector.checked_add(sectors).is_some_and(|end| end <= geometry.sectors), "{sector}+{sectors}");
 }
 
 fn describe(operation: &DeviceOperation<Vec<u8>>) -> String {
@@ -116,9 +102,7 @@ fn describe(operation: &DeviceOperation<Vec<u8>>) -> String {
             format!("write {sector}+{}", buffer.len() / 512)
         }
         DeviceOperation::Flush => "flush".into(),
-        DeviceOperation::Discard {
-            sector, sectors, ..
-        } => format!("discard {sector}+{sectors}"),
+        DeviceOperation::Discard { sector, sectors, .. } => format!("discard {sector}+{sectors}"),
     }
 }
 
@@ -132,11 +116,7 @@ impl BlockDevice for SharedDisk {
 
     fn take_buffer(&mut self, len_bytes: usize) -> Option<Vec<u8>> {
         let mut inner = self.inner.borrow_mut();
-        let buffer = if inner.no_buffers {
-            None
-        } else {
-            inner.disk.take_buffer(len_bytes)
-        };
+        let buffer = if inner.no_buffers { None } else { inner.disk.take_buffer(len_bytes) };
         inner.buffers_out += isize::from(buffer.is_some());
         buffer
     }
@@ -218,12 +198,7 @@ impl DiskPair {
     }
 
     pub fn start_back(&mut self) {
-        let back = BlockBack::open(
-            &mut self.service,
-            &self.back_path,
-            self.disk.clone(),
-            self.back_options,
-        );
+        let back = BlockBack::open(&mut self.service, &self.back_path, self.disk.clone(), self.back_options);
         self.back = Some(back.expect("the device is in the store"));
     }
 
@@ -272,10 +247,7 @@ impl DiskPair {
         }
         while self.back.as_ref().is_some_and(BlockBack::has_more) {
             any = true;
-            self.back
-                .as_mut()
-                .expect("just seen")
-                .poll(&mut self.service);
+            self.back.as_mut().expect("just seen").poll(&mut self.service);
         }
         any
     }
@@ -299,9 +271,7 @@ impl DiskPair {
 
     pub fn submit(&mut self, operation: Operation<'_>) -> RequestId {
         let front = self.front.as_mut().expect("the front end runs");
-        let id = front
-            .submit(&mut self.guest, operation)
-            .expect("the request is good");
+        let id = front.submit(&mut self.guest, operation).expect("the request is good");
         front.kick(&mut self.guest);
         id
     }

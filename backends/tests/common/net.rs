@@ -23,10 +23,7 @@ impl NetPort for Wire {
     }
 
     fn transmit(&mut self, frame: Frame) -> bool {
-        if self
-            .limit
-            .is_some_and(|limit| self.from_guest.len() >= limit)
-        {
+        if self.limit.is_some_and(|limit| self.from_guest.len() >= limit) {
             return false;
         }
         self.from_guest.push_back(frame);
@@ -61,10 +58,7 @@ impl NetPair {
             back_path,
             front: None,
             back: None,
-            wire: Wire {
-                accepts_blank: true,
-                ..Wire::default()
-            },
+            wire: Wire { accepts_blank: true, ..Wire::default() },
             options: Options::default(),
         }
     }

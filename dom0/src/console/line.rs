@@ -33,12 +33,7 @@ pub struct LineEditor {
 
 impl Default for LineEditor {
     fn default() -> Self {
-        Self {
-            line: String::new(),
-            history: Vec::new(),
-            recalled: 0,
-            sequence: Sequence::None,
-        }
+        Self { line: String::new(), history: Vec::new(), recalled: 0, sequence: Sequence::None }
     }
 }
 
@@ -108,35 +103,24 @@ mod tests {
     use super::*;
 
     fn type_in(editor: &mut LineEditor, keys: &[u8]) -> Option<String> {
-        keys.iter()
-            .filter_map(|key| editor.key(*key))
-            .find_map(|edit| match edit {
-                Edit::Line(line) => Some(line),
-                Edit::Echo(_) => None,
-            })
+        keys.iter().filter_map(|key| editor.key(*key)).find_map(|edit| match edit {
+            Edit::Line(line) => Some(line),
+            Edit::Echo(_) => None,
+        })
     }
 
     #[test]
     fn keys_make_a_line_and_erasing_takes_them_back() {
         let mut editor = LineEditor::default();
-        assert_eq!(
-            type_in(&mut editor, b"lisx\x7ft\r").as_deref(),
-            Some("list")
-        );
-        assert_eq!(
-            type_in(&mut editor, b"wrong\x15help\r").as_deref(),
-            Some("help")
-        );
+        assert_eq!(type_in(&mut editor, b"lisx\x7ft\r").as_deref(), Some("list"));
+        assert_eq!(type_in(&mut editor, b"wrong\x15help\r").as_deref(), Some("help"));
     }
 
     #[test]
     fn arrows_recall_lines_typed_before() {
         let mut editor = LineEditor::default();
         type_in(&mut editor, b"one\rtwo\r");
-        assert_eq!(
-            type_in(&mut editor, b"\x1b[A\x1b[A\r").as_deref(),
-            Some("one")
-        );
+        assert_eq!(type_in(&mut editor, b"\x1b[A\x1b[A\r").as_deref(), Some("one"));
         assert_eq!(type_in(&mut editor, b"\x1b[A\x1b[B\r").as_deref(), Some(""));
     }
 

@@ -43,10 +43,7 @@ pub struct Multiplexer {
 
 impl Default for Multiplexer {
     fn default() -> Self {
-        Self {
-            focus: Focus::Prompt,
-            kept: BTreeMap::new(),
-        }
+        Self { focus: Focus::Prompt, kept: BTreeMap::new() }
     }
 }
 
@@ -146,11 +143,7 @@ mod tests {
         let mut mux = two();
         mux.attach(A);
         let runs = mux.input(b"ls\r\x1dlist\r");
-        let expected = [
-            Input::Guest(A, b"ls\r".to_vec()),
-            Input::Detached(A),
-            Input::Prompt(b"list\r".to_vec()),
-        ];
+        let expected = [Input::Guest(A, b"ls\r".to_vec()), Input::Detached(A), Input::Prompt(b"list\r".to_vec())];
         assert_eq!(runs, expected);
     }
 

@@ -1,18 +1,13 @@
 //! Xen's control operations, made with hypercalls.
 //!
 //! Source: Xen `public/domctl.h`, `public/sysctl.h`, `public/memory.h`.
-#![expect(
-    unsafe_code,
-    reason = "control operations read and write memory that their arguments name"
-)]
+#![expect(unsafe_code, reason = "control operations read and write memory that their arguments name")]
 
 use alloc::string::String;
 use alloc::vec::Vec;
 
 use dom0::ids::{DomId, Port};
-use dom0::toolstack::control::{
-    Control, ControlError, Creation, DomainInfo, GuestMemory, StopReason,
-};
+use dom0::toolstack::control::{Control, ControlError, Creation, DomainInfo, GuestMemory, StopReason};
 use pv_abi::arch::VcpuGuestContext;
 use pv_abi::domctl::{self, Domctl};
 use pv_abi::errno::Errno;
@@ -36,19 +31,11 @@ const MESSAGES_BYTES: usize = 16 * 1024;
 pub(crate) struct Xen;
 
 fn failed(operation: &'static str) -> impl Fn(Errno) -> ControlError {
-    move |errno| ControlError {
-        operation,
-        errno: errno as i32,
-    }
+    move |errno| ControlError { operation, errno: errno as i32 }
 }
 
 /// Makes a domain-control operation whose payload is `payload`, and returns the payload as Xen left it.
-fn domctl<T>(
-    operation: &'static str,
-    cmd: u32,
-    domain: DomId,
-    payload: T,
-) -> Result<(DomId, T), ControlError>
+fn domctl<T>(operation: &'static str, cmd: u32, domain: DomId, payload: T) -> Result<(DomId, T), ControlError>
 where
     T: IntoBytes + FromBytes + Immutable + KnownLayout,
 {
@@ -60,8 +47,7 @@ where
     let args = [&raw mut argument as u64, 0, 0, 0, 0];
     // SAFETY: a domctl reads and writes its argument, and memory that the payload names, which the caller owns.
     unsafe { hypercall::call(xen::HYPERVISOR_DOMCTL, args) }.map_err(failed(operation))?;
-    let (payload, _) =
-        T::read_from_prefix(&argument.u).map_err(|_| failed(operation)(Errno::Inval))?;
+    let (payload, _) = T::read_from_prefix(&argument.u).map_err(|_| failed(operation)(Errno::Inval))?;
     Ok((DomId(argument.domain), payload))
 }
 
@@ -96,22 +82,12 @@ impl Xen {
         let mut buffer = alloc::vec![domctl::DomctlGetdomaininfo::new_zeroed(); LIST_STEP];
         loop {
             let mut payload = sysctl::SysctlGetdomaininfolist::new_zeroed();
-            payload.first_domain = found
-                .last()
-                .map_or(0, |info: &DomainInfo| info.domain.0 + 1);
+            payload.first_domain = found.last().map_or(0, |info: &DomainInfo| info.domain.0 + 1);
             payload.max_domains = LIST_STEP as u32;
             payload.buffer = buffer.as_mut_ptr() as u64;
             // SAFETY: Xen writes at most `max_domains` entries to `buffer`.
-            let answer = unsafe {
-                sysctl(
-                    "listing domains",
-                    sysctl::XEN_SYSCTL_GETDOMAININFOLIST,
-                    payload,
-                )
-            };
-            let count = answer
-                .map_or(0, |payload| payload.num_domains as usize)
-                .min(LIST_STEP);
+            let answer = unsafe { sysctl("listing domains", sysctl::XEN_SYSCTL_GETDOMAININFOLIST, payload) };
+            let count = answer.map_or(0, |payload| payload.num_domains as usize).min(LIST_STEP);
             found.extend(buffer[..count].iter().map(describe));
             if count < LIST_STEP {
                 return found;
@@ -126,13 +102,7 @@ impl Xen {
         payload.buffer = buffer.as_mut_ptr() as u64;
         payload.count = MESSAGES_BYTES as u32;
         // SAFETY: Xen writes at most `count` bytes to `buffer`.
-        let payload = unsafe {
-            sysctl(
-                "reading the hypervisor's messages",
-                sysctl::XEN_SYSCTL_READCONSOLE,
-                payload,
-            )
-        }?;
+        let payload = unsafe { sysctl("reading the hypervisor's messages", sysctl::XEN_SYSCTL_READCONSOLE, payload) }?;
         buffer.truncate(payload.count as usize);
         Ok(String::from_utf8_lossy(&buffer).into_owned())
     }
@@ -151,18 +121,11 @@ pub(crate) fn version() -> String {
     command(XENVER_EXTRAVERSION, extra.as_mut_ptr() as u64);
     command(XENVER_CAPABILITIES, kinds.as_mut_ptr() as u64);
     let text = |bytes: &[u8]| {
-        let end = bytes
-            .iter()
-            .position(|byte| *byte == 0)
-            .unwrap_or(bytes.len());
+        let end = bytes.iter().position(|byte| *byte == 0).unwrap_or(bytes.len());
         String::from_utf8_lossy(&bytes[..end]).into_owned()
     };
     let (major, minor) = (version >> 16, version & 0xffff);
-    alloc::format!(
-        "xen_version : {major}.{minor}{}\nxen_caps    : {}",
-        text(&extra),
-        text(&kinds)
-    )
+    alloc::format!("xen_version : {major}.{minor}{}\nxen_caps    : {}", text(&extra), text(&kinds))
 }
 
 fn describe(info: &domctl::DomctlGetdomaininfo) -> DomainInfo {
@@ -183,22 +146,14 @@ fn describe(info: &domctl::DomctlGetdomaininfo) -> DomainInfo {
 }
 
 impl GuestMemory for Xen {
-    fn write(
-        &mut self,
-        domain: DomId,
-        frames: &[Mfn],
-        offset: usize,
-        bytes: &[u8],
-    ) -> Result<(), ControlError> {
-        let mapping = ForeignMapping::new(domain, frames, Access::ReadWrite)
-            .map_err(failed("mapping guest memory"))?;
+    fn write(&mut self, domain: DomId, frames: &[Mfn], offset: usize, bytes: &[u8]) -> Result<(), ControlError> {
+        let mapping = ForeignMapping::new(domain, frames, Access::ReadWrite).map_err(failed("mapping guest memory"))?;
         mapping.write(offset, bytes);
         Ok(())
     }
 
     fn clear(&mut self, domain: DomId, frames: &[Mfn]) -> Result<(), ControlError> {
-        let mapping = ForeignMapping::new(domain, frames, Access::ReadWrite)
-            .map_err(failed("mapping guest memory"))?;
+        let mapping = ForeignMapping::new(domain, frames, Access::ReadWrite).map_err(failed("mapping guest memory"))?;
         mapping.zero(0, mapping.len_bytes());
         Ok(())
     }
@@ -215,58 +170,30 @@ impl Control for Xen {
         payload.max_maptrack_frames = -1;
         // Version 1 of the grant tables serves every front end and every hypervisor.
         payload.grant_opts = 1;
-        let (domain, _) = domctl(
-            "creating a domain",
-            domctl::XEN_DOMCTL_CREATEDOMAIN,
-            DomId(0),
-            payload,
-        )?;
+        let (domain, _) = domctl("creating a domain", domctl::XEN_DOMCTL_CREATEDOMAIN, DomId(0), payload)?;
         Ok(domain)
     }
 
     fn set_max_vcpus(&mut self, domain: DomId, vcpus: u32) -> Result<(), ControlError> {
         let mut payload = domctl::DomctlMaxVcpus::new_zeroed();
         payload.max = vcpus;
-        domctl(
-            "making virtual CPUs",
-            domctl::XEN_DOMCTL_MAX_VCPUS,
-            domain,
-            payload,
-        )
-        .map(drop)
+        domctl("making virtual CPUs", domctl::XEN_DOMCTL_MAX_VCPUS, domain, payload).map(drop)
     }
 
     fn set_max_memory(&mut self, domain: DomId, kib: u64) -> Result<(), ControlError> {
         let mut payload = domctl::DomctlMaxMem::new_zeroed();
         payload.max_memkb = kib;
-        domctl(
-            "bounding memory",
-            domctl::XEN_DOMCTL_MAX_MEM,
-            domain,
-            payload,
-        )
-        .map(drop)
+        domctl("bounding memory", domctl::XEN_DOMCTL_MAX_MEM, domain, payload).map(drop)
     }
 
-    fn populate(
-        &mut self,
-        domain: DomId,
-        first: Pfn,
-        count: u64,
-    ) -> Result<Vec<Mfn>, ControlError> {
+    fn populate(&mut self, domain: DomId, first: Pfn, count: u64) -> Result<Vec<Mfn>, ControlError> {
         let mut frames: Vec<u64> = (first.0..first.0 + count).collect();
         let mut argument = MemoryReservation::new_zeroed();
         argument.extent_start = frames.as_mut_ptr() as u64;
         argument.nr_extents = count;
         argument.domid = domain.0;
         // SAFETY: Xen reads and writes the `nr_extents` entries of `frames`.
-        let done = unsafe {
-            hypercall::operation(
-                xen::HYPERVISOR_MEMORY_OP,
-                XENMEM_POPULATE_PHYSMAP,
-                &mut argument,
-            )
-        };
+        let done = unsafe { hypercall::operation(xen::HYPERVISOR_MEMORY_OP, XENMEM_POPULATE_PHYSMAP, &mut argument) };
         let done = done.map_err(failed("giving a guest memory"))?;
         if done < count {
             return Err(failed("giving a guest memory")(Errno::NoMem));
@@ -288,13 +215,7 @@ impl Control for Xen {
     fn fill_hypercall_page(&mut self, domain: DomId, frame: Mfn) -> Result<(), ControlError> {
         let mut payload = domctl::DomctlHypercallInit::new_zeroed();
         payload.gmfn = frame.0;
-        domctl(
-            "filling the hypercall page",
-            domctl::XEN_DOMCTL_HYPERCALL_INIT,
-            domain,
-            payload,
-        )
-        .map(drop)
+        domctl("filling the hypercall page", domctl::XEN_DOMCTL_HYPERCALL_INIT, domain, payload).map(drop)
     }
 
     fn alloc_unbound(&mut self, domain: DomId, remote: DomId) -> Result<Port, ControlError> {
@@ -308,13 +229,7 @@ impl Control for Xen {
         argument.dom = domain.0;
         argument.nr_frames = 1;
         argument.frame_list = &raw mut frame as u64;
-        let args = [
-            u64::from(GNTTABOP_SETUP_TABLE),
-            &raw mut argument as u64,
-            1,
-            0,
-            0,
-        ];
+        let args = [u64::from(GNTTABOP_SETUP_TABLE), &raw mut argument as u64, 1, 0, 0];
         // SAFETY: Xen writes one entry to `frame`.
         unsafe { hypercall::call(xen::HYPERVISOR_GRANT_TABLE_OP, args) }.map_err(failed(WHAT))?;
         if argument.status != GNTST_OKAY {
@@ -326,13 +241,7 @@ impl Control for Xen {
     fn set_vcpu(&mut self, domain: DomId, context: &VcpuGuestContext) -> Result<(), ControlError> {
         let mut payload = domctl::DomctlVcpucontext::new_zeroed();
         payload.ctxt = core::ptr::from_ref(context) as u64;
-        domctl(
-            "setting a virtual CPU",
-            domctl::XEN_DOMCTL_SETVCPUCONTEXT,
-            domain,
-            payload,
-        )
-        .map(drop)
+        domctl("setting a virtual CPU", domctl::XEN_DOMCTL_SETVCPUCONTEXT, domain, payload).map(drop)
     }
 
     fn info(&mut self, domain: DomId) -> Result<DomainInfo, ControlError> {
@@ -350,18 +259,10 @@ impl Control for Xen {
     }
 
     fn unpause(&mut self, domain: DomId) -> Result<(), ControlError> {
-        simple(
-            "unpausing a domain",
-            domctl::XEN_DOMCTL_UNPAUSEDOMAIN,
-            domain,
-        )
+        simple("unpausing a domain", domctl::XEN_DOMCTL_UNPAUSEDOMAIN, domain)
     }
 
     fn destroy(&mut self, domain: DomId) -> Result<(), ControlError> {
-        simple(
-            "destroying a domain",
-            domctl::XEN_DOMCTL_DESTROYDOMAIN,
-            domain,
-        )
+        simple("destroying a domain", domctl::XEN_DOMCTL_DESTROYDOMAIN, domain)
     }
 }

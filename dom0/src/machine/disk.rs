@@ -4,10 +4,7 @@
 //! in a row in machine memory, so a request is two or three descriptors.
 //!
 //! Source: Virtual I/O Device 1.2, §5.2.
-#![expect(
-    unsafe_code,
-    reason = "the device writes to memory that was lent to it"
-)]
+#![expect(unsafe_code, reason = "the device writes to memory that was lent to it")]
 
 use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
@@ -109,17 +106,10 @@ impl VirtioDisk {
         let low: u32 = transport.read_config_space(0)?;
         let high: u32 = transport.read_config_space(4)?;
         let block_bytes: u32 = transport.read_config_space(20)?;
-        let queue = VirtQueue::new(
-            &mut transport,
-            QUEUE,
-            false,
-            features.contains(Features::EVENT_INDEX),
-        )?;
+        let queue = VirtQueue::new(&mut transport, QUEUE, false, features.contains(Features::EVENT_INDEX))?;
         let headers = DmaRegion::new(1).ok_or(virtio_drivers::Error::DmaError)?;
         transport.finish_init();
-        let known = features.contains(Features::BLOCK_SIZE)
-            && block_bytes.is_power_of_two()
-            && block_bytes >= 512;
+        let known = features.contains(Features::BLOCK_SIZE) && block_bytes.is_power_of_two() && block_bytes >= 512;
         let geometry = Geometry {
             sectors: u64::from(high) << 32 | u64::from(low),
             sector_size_bytes: 512,
@@ -185,11 +175,7 @@ impl VirtioDisk {
             Kind::Read(buffer) | Kind::Write(buffer) => Some(buffer),
             Kind::Flush => None,
         };
-        let completion = DeviceCompletion {
-            tag: flying.tag,
-            result,
-            buffer,
-        };
+        let completion = DeviceCompletion { tag: flying.tag, result, buffer };
         Some((flying.owner, completion))
     }
 }
@@ -198,18 +184,11 @@ impl VirtioDisk {
 fn slot_parts(headers: &mut DmaRegion, slot: usize) -> (&[u8], &mut [u8]) {
     let bytes = &mut headers.bytes_mut()[slot * SLOT_BYTES..(slot + 1) * SLOT_BYTES];
     let (header, rest) = bytes.split_at_mut(HEADER_BYTES);
-    (
-        header,
-        &mut rest[STATUS_AT - HEADER_BYTES..=STATUS_AT - HEADER_BYTES],
-    )
+    (header, &mut rest[STATUS_AT - HEADER_BYTES..=STATUS_AT - HEADER_BYTES])
 }
 
 /// What the device reads, and what it writes, for a request.
-fn parts<'a>(
-    kind: &'a mut Kind,
-    header: &'a [u8],
-    status: &'a mut [u8],
-) -> (Vec<&'a [u8]>, Vec<&'a mut [u8]>) {
+fn parts<'a>(kind: &'a mut Kind, header: &'a [u8], status: &'a mut [u8]) -> (Vec<&'a [u8]>, Vec<&'a mut [u8]>) {
     match kind {
         Kind::Read(buffer) => (alloc::vec![header], alloc::vec![buffer.as_mut(), status]),
         Kind::Write(buffer) => (alloc::vec![header, (*buffer).as_ref()], alloc::vec![status]),
@@ -237,10 +216,7 @@ impl BlockDevice for VirtioDisk {
             }
             None => return None,
         };
-        Some(DiskBuffer {
-            region,
-            len: len_bytes,
-        })
+        Some(DiskBuffer { region, len: len_bytes })
     }
 
     fn give_back(&mut self, buffer: DiskBuffer) {
@@ -264,15 +240,7 @@ impl BlockDevice for VirtioDisk {
         // SAFETY: header, status and data belong to this request until its token is popped.
         let added = unsafe { self.queue.add(&inputs, &mut outputs) };
         let token = added.expect("can_submit counted the descriptors");
-        self.flying.insert(
-            token,
-            Flying {
-                tag,
-                owner: self.owner,
-                slot,
-                kind,
-            },
-        );
+        self.flying.insert(token, Flying { tag, owner: self.owner, slot, kind });
     }
 
     fn commit(&mut self) {
@@ -287,10 +255,7 @@ impl BlockDevice for VirtioDisk {
             if owner == self.owner {
                 return Some(completion);
             }
-            completion
-                .buffer
-                .into_iter()
-                .for_each(|buffer| self.give_back(buffer));
+            completion.buffer.into_iter().for_each(|buffer| self.give_back(buffer));
         }
     }
 }

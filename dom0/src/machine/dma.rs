@@ -27,25 +27,19 @@ impl DmaRegion {
     /// Takes at least `pages` zeroed pages; none when there is no such memory.
     pub(crate) fn new(pages: usize) -> Option<Self> {
         let order = pages.next_power_of_two().trailing_zeros();
-        memory::alloc_contiguous(order, ADDRESS_BITS)
-            .ok()
-            .map(|pages| Self { pages })
+        memory::alloc_contiguous(order, ADDRESS_BITS).ok().map(|pages| Self { pages })
     }
 
     /// Its bytes.
     pub(crate) fn bytes(&self) -> &[u8] {
         // SAFETY: the pages are mapped in a row and owned; `&self` keeps others from changing them.
-        unsafe {
-            core::slice::from_raw_parts(self.pages.addr() as *const u8, self.pages.len_bytes())
-        }
+        unsafe { core::slice::from_raw_parts(self.pages.addr() as *const u8, self.pages.len_bytes()) }
     }
 
     /// Its bytes, to change them.
     pub(crate) fn bytes_mut(&mut self) -> &mut [u8] {
         // SAFETY: the pages are mapped in a row and owned; `&mut self` makes the borrow unique.
-        unsafe {
-            core::slice::from_raw_parts_mut(self.pages.addr() as *mut u8, self.pages.len_bytes())
-        }
+        unsafe { core::slice::from_raw_parts_mut(self.pages.addr() as *mut u8, self.pages.len_bytes()) }
     }
 }
 
@@ -78,8 +72,7 @@ unsafe impl Hal for DmaHal {
     }
 
     unsafe fn mmio_phys_to_virt(start: PhysAddr, size: usize) -> NonNull<u8> {
-        let mapping = ForeignMapping::of_device(start, size)
-            .expect("the first domain may map device registers");
+        let mapping = ForeignMapping::of_device(start, size).expect("the first domain may map device registers");
         let addr = mapping.addr() + start as usize % PAGE_SIZE;
         // Registers stay mapped: a driver lives as long as this domain.
         core::mem::forget(mapping);
@@ -91,13 +84,8 @@ unsafe impl Hal for DmaHal {
         let first = machine(start);
         let end = start + buffer.len();
         let pages = (start / PAGE_SIZE + 1..end.div_ceil(PAGE_SIZE)).map(|page| page * PAGE_SIZE);
-        let in_a_row = pages
-            .into_iter()
-            .all(|page| machine(page) == first + (page - start) as u64);
-        assert!(
-            in_a_row,
-            "a buffer for a device is in a row in machine memory"
-        );
+        let in_a_row = pages.into_iter().all(|page| machine(page) == first + (page - start) as u64);
+        assert!(in_a_row, "a buffer for a device is in a row in machine memory");
         first
     }
 

@@ -10,8 +10,8 @@ use alloc::sync::Arc;
 
 use pv_abi::errno::Errno;
 use pv_abi::physdev::{
-    MAP_PIRQ_TYPE_GSI, PHYSDEVOP_EOI, PHYSDEVOP_MAP_PIRQ, PHYSDEVOP_SETUP_GSI, PhysdevEoi,
-    PhysdevMapPirq, PhysdevSetupGsi,
+    MAP_PIRQ_TYPE_GSI, PHYSDEVOP_EOI, PHYSDEVOP_MAP_PIRQ, PHYSDEVOP_SETUP_GSI, PhysdevEoi, PhysdevMapPirq,
+    PhysdevSetupGsi,
 };
 use pv_abi::xen::{DOMID_SELF, HYPERVISOR_PHYSDEV_OP};
 use pv_guest_kernel::platform::pv::{events, hypercall};

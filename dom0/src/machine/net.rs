@@ -3,10 +3,7 @@
 //! Each frame lies in half a page behind the card's header; a queue's slots and its buffers have the same numbers.
 //!
 //! Source: Virtual I/O Device 1.2, §5.1.
-#![expect(
-    unsafe_code,
-    reason = "the device reads and writes memory that was lent to it"
-)]
+#![expect(unsafe_code, reason = "the device reads and writes memory that was lent to it")]
 
 use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
@@ -103,9 +100,7 @@ impl VirtioCard {
         let memory = buffer(&mut self.receive_memory, slot, BUFFER_BYTES);
         // SAFETY: the same memory that was added with this token.
         let popped = unsafe { self.receive.pop_used(token, &[], &mut [memory]) };
-        let len = popped
-            .map_or(0, |len| len as usize)
-            .clamp(HEADER_BYTES, BUFFER_BYTES);
+        let len = popped.map_or(0, |len| len as usize).clamp(HEADER_BYTES, BUFFER_BYTES);
         let frame = buffer(&mut self.receive_memory, slot, len)[HEADER_BYTES..].to_vec();
         if let Err(error) = self.lend(slot) {
             log::warn!("network card: a buffer is lost: {error}");

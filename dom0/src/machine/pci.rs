@@ -38,18 +38,12 @@ impl Ports {
     pub(crate) fn open() -> Result<Self, String> {
         let mut argument = PhysdevSetIopl { iopl: 1 };
         // SAFETY: the struct of this operation; no memory changes.
-        let result = unsafe {
-            hypercall::operation(HYPERVISOR_PHYSDEV_OP, PHYSDEVOP_SET_IOPL, &mut argument)
-        };
-        result
-            .map(|_| Self(()))
-            .map_err(|errno| alloc::format!("the hypervisor refuses access to ports: {errno:?}"))
+        let result = unsafe { hypercall::operation(HYPERVISOR_PHYSDEV_OP, PHYSDEVOP_SET_IOPL, &mut argument) };
+        result.map(|_| Self(())).map_err(|errno| alloc::format!("the hypervisor refuses access to ports: {errno:?}"))
     }
 
     fn select(device: DeviceFunction, register: u8) {
-        let place = u32::from(device.bus) << 16
-            | u32::from(device.device) << 11
-            | u32::from(device.function) << 8;
+        let place = u32::from(device.bus) << 16 | u32::from(device.device) << 11 | u32::from(device.function) << 8;
         let address = ENABLE | place | u32::from(register & 0xfc);
         // SAFETY: selects a register of the configuration space; nothing else uses this port here.
         unsafe {
@@ -63,18 +57,14 @@ impl ConfigurationAccess for Ports {
         Self::select(device, register);
         let word: u32;
         // SAFETY: reads the selected register.
-        unsafe {
-            asm!("in eax, dx", in("dx") CONFIG_DATA, out("eax") word, options(nomem, nostack, preserves_flags))
-        };
+        unsafe { asm!("in eax, dx", in("dx") CONFIG_DATA, out("eax") word, options(nomem, nostack, preserves_flags)) };
         word
     }
 
     fn write_word(&mut self, device: DeviceFunction, register: u8, data: u32) {
         Self::select(device, register);
         // SAFETY: writes the selected register of a device that this domain owns.
-        unsafe {
-            asm!("out dx, eax", in("dx") CONFIG_DATA, in("eax") data, options(nomem, nostack, preserves_flags))
-        };
+        unsafe { asm!("out dx, eax", in("dx") CONFIG_DATA, in("eax") data, options(nomem, nostack, preserves_flags)) };
     }
 
     unsafe fn unsafe_clone(&self) -> Self {
@@ -110,11 +100,7 @@ pub(crate) fn virtio_devices() -> Result<Vec<VirtioDevice>, String> {
             match PciTransport::new::<DmaHal, _>(&mut root, place) {
                 Ok(transport) => {
                     let line = (1..=254).contains(&line).then_some(line);
-                    found.push(VirtioDevice {
-                        kind,
-                        transport,
-                        line,
-                    });
+                    found.push(VirtioDevice { kind, transport, line });
                 }
                 Err(error) => {
                     log::warn!("pci {place}: virtio device without modern interface: {error}")

@@ -6,9 +6,7 @@
 use alloc::vec::Vec;
 
 use dom0::acpi::{self, Memory};
-use pv_abi::platform::{
-    PlatformOp, XENPF_ENTER_ACPI_SLEEP, XENPF_INTERFACE_VERSION, XenpfEnterAcpiSleep,
-};
+use pv_abi::platform::{PlatformOp, XENPF_ENTER_ACPI_SLEEP, XENPF_INTERFACE_VERSION, XenpfEnterAcpiSleep};
 use pv_abi::xen::HYPERVISOR_PLATFORM_OP;
 use pv_guest_kernel::mm::PAGE_SIZE;
 use pv_guest_kernel::platform::pv::foreign::ForeignMapping;

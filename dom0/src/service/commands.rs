@@ -33,37 +33,22 @@ impl Service {
                 service.attach(domain);
                 Ok(())
             }),
-            Command::Pause(name) => {
-                self.with(&name, |service, domain| control(service.xen.pause(domain)))
-            }
-            Command::Unpause(name) => self.with(&name, |service, domain| {
-                control(service.xen.unpause(domain))
-            }),
-            Command::Shutdown(name) => {
-                self.with(&name, |service, domain| service.ask(domain, "poweroff"))
-            }
-            Command::Reboot(name) => {
-                self.with(&name, |service, domain| service.ask(domain, "reboot"))
-            }
+            Command::Pause(name) => self.with(&name, |service, domain| control(service.xen.pause(domain))),
+            Command::Unpause(name) => self.with(&name, |service, domain| control(service.xen.unpause(domain))),
+            Command::Shutdown(name) => self.with(&name, |service, domain| service.ask(domain, "poweroff")),
+            Command::Reboot(name) => self.with(&name, |service, domain| service.ask(domain, "reboot")),
             Command::Destroy(name) => self.with(&name, |service, domain| {
                 service.remove(domain);
                 Ok(())
             }),
-            Command::Dmesg => self
-                .xen
-                .messages()
-                .map(|text| text.trim_end().to_string())
-                .map_err(|error| error.to_string()),
+            Command::Dmesg => {
+                self.xen.messages().map(|text| text.trim_end().to_string()).map_err(|error| error.to_string())
+            }
             Command::Info => Ok(crate::machine::control::version()),
-            Command::StoreList(path) => self
-                .names
-                .listing(&path)
-                .map_err(|error| format!("{path}: {error}")),
+            Command::StoreList(path) => self.names.listing(&path).map_err(|error| format!("{path}: {error}")),
             Command::Poweroff => {
                 let domains: Vec<DomId> = self.guests.keys().copied().collect();
-                domains
-                    .into_iter()
-                    .for_each(|domain| drop(self.remove(domain)));
+                domains.into_iter().for_each(|domain| drop(self.remove(domain)));
                 self.done = true;
                 Ok(String::new())
             }
@@ -72,17 +57,10 @@ impl Service {
     }
 
     fn create_named(&mut self, name: &str) -> Result<DomId, String> {
-        let paths = [
-            name.to_string(),
-            format!("/guests/{name}.toml"),
-            format!("/guests/{name}"),
-        ];
-        let found = paths
-            .iter()
-            .find_map(|path| Some((path, self.ramdisk.file(path)?)));
-        let (path, bytes) = found.ok_or_else(|| {
-            format!("{name} is not in the ramdisk: it may be a path or a name under /guests")
-        })?;
+        let paths = [name.to_string(), format!("/guests/{name}.toml"), format!("/guests/{name}")];
+        let found = paths.iter().find_map(|path| Some((path, self.ramdisk.file(path)?)));
+        let (path, bytes) =
+            found.ok_or_else(|| format!("{name} is not in the ramdisk: it may be a path or a name under /guests"))?;
         let text = String::from_utf8_lossy(bytes).into_owned();
         self.create(path, &text, false)
     }
@@ -98,23 +76,13 @@ impl Service {
 
     fn find(&self, name: &str) -> Result<DomId, String> {
         let number = name.parse().ok().map(DomId);
-        let found = self
-            .guests
-            .iter()
-            .find(|(domain, guest)| guest.config.name == name || Some(**domain) == number);
-        let known: Vec<&str> = self
-            .guests
-            .values()
-            .map(|guest| guest.config.name.as_str())
-            .collect();
+        let found = self.guests.iter().find(|(domain, guest)| guest.config.name == name || Some(**domain) == number);
+        let known: Vec<&str> = self.guests.values().map(|guest| guest.config.name.as_str()).collect();
         found.map(|(domain, _)| *domain).ok_or_else(|| {
             if known.is_empty() {
                 format!("there is no guest \"{name}\": none runs")
             } else {
-                format!(
-                    "there is no guest \"{name}\": running are {}",
-                    known.join(", ")
-                )
+                format!("there is no guest \"{name}\": running are {}", known.join(", "))
             }
         })
     }
@@ -125,13 +93,8 @@ impl Service {
             .domains()
             .into_iter()
             .map(|info| {
-                let name = self
-                    .names
-                    .text(&format!("/local/domain/{}/name", info.domain.0));
-                ListRow {
-                    name: name.unwrap_or_else(|| "(null)".to_string()),
-                    info,
-                }
+                let name = self.names.text(&format!("/local/domain/{}/name", info.domain.0));
+                ListRow { name: name.unwrap_or_else(|| "(null)".to_string()), info }
             })
             .collect();
         lifecycle::list(&rows)

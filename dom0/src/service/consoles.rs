@@ -26,12 +26,7 @@ pub(super) struct GuestConsole {
 
 impl GuestConsole {
     /// Maps a guest's console page and binds to its port.
-    pub(super) fn attach(
-        hal: &mut PvHal<LocalStore>,
-        domain: DomId,
-        port: Port,
-        name: &str,
-    ) -> Result<Self, String> {
+    pub(super) fn attach(hal: &mut PvHal<LocalStore>, domain: DomId, port: Port, name: &str) -> Result<Self, String> {
         let mut mapped = Vec::new();
         hal.map_grants(domain, Access::ReadWrite, &[CONSOLE_GRANT], &mut mapped);
         let page = match mapped.pop() {
@@ -42,10 +37,7 @@ impl GuestConsole {
         match hal.bind_interdomain(domain, port) {
             Ok(port) => {
                 hal.unmask(port);
-                Ok(Self {
-                    back: ConsoleBack::new(page, port, name),
-                    keys: VecDeque::new(),
-                })
+                Ok(Self { back: ConsoleBack::new(page, port, name), keys: VecDeque::new() })
             }
             Err(error) => {
                 hal.unmap_grants(&mut alloc::vec![page]);

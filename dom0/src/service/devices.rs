@@ -54,10 +54,7 @@ struct Clock {
 
 impl Default for Clock {
     fn default() -> Self {
-        Self {
-            interval_ns: AtomicU64::new(PROBE_NS),
-            ticked: Signal::new(),
-        }
+        Self { interval_ns: AtomicU64::new(PROBE_NS), ticked: Signal::new() }
     }
 }
 
@@ -90,9 +87,7 @@ impl Devices {
         }
         match Line::listen(gsi, signal) {
             Ok(line) => self.lines.push(line),
-            Err(errno) => self.give_up(&alloc::format!(
-                "interrupt line {gsi} cannot be had ({errno:?})"
-            )),
+            Err(errno) => self.give_up(&alloc::format!("interrupt line {gsi} cannot be had ({errno:?})")),
         }
     }
 
@@ -108,9 +103,7 @@ impl Devices {
             busy = true;
             let _ = self.disks.on_watch(hal, &event) || self.networks.on_watch(&event);
         }
-        let fired: Vec<usize> = (0..self.lines.len())
-            .filter(|index| self.lines[*index].take())
-            .collect();
+        let fired: Vec<usize> = (0..self.lines.len()).filter(|index| self.lines[*index].take()).collect();
         if fired.is_empty() {
             self.look_by_the_clock();
         } else {
@@ -139,11 +132,7 @@ impl Devices {
         }
         let finished = self.disks.virtio().any(|disk| disk.has_finished())
             || self.networks.cards().any(|card| card.has_finished());
-        self.missed = if finished {
-            self.missed + 1
-        } else {
-            self.missed
-        };
+        self.missed = if finished { self.missed + 1 } else { self.missed };
         if self.missed >= PATIENCE {
             self.give_up("interrupts do not come");
         }
@@ -170,20 +159,12 @@ impl Clock {
 
 impl Service {
     /// Lends a guest the devices its description names.
-    pub(super) fn attach_devices(
-        &mut self,
-        domain: DomId,
-        config: &GuestConfig,
-    ) -> Result<(), String> {
+    pub(super) fn attach_devices(&mut self, domain: DomId, config: &GuestConfig) -> Result<(), String> {
         for disk in &config.disks {
-            self.devices
-                .disks
-                .attach(&mut self.hal, domain, disk, &self.ramdisk)?;
+            self.devices.disks.attach(&mut self.hal, domain, disk, &self.ramdisk)?;
         }
         for (index, vif) in (0..).zip(&config.vifs) {
-            self.devices
-                .networks
-                .attach(&mut self.hal, domain, index, vif)?;
+            self.devices.networks.attach(&mut self.hal, domain, index, vif)?;
         }
         Ok(())
     }

@@ -50,9 +50,7 @@ impl Disks {
         disk: &Disk,
         ramdisk: &Ramdisk<'_>,
     ) -> Result<(), String> {
-        let medium = self
-            .medium(disk, ramdisk)
-            .map_err(|problem| format!("disk {}: {problem}", disk.vdev))?;
+        let medium = self.medium(disk, ramdisk).map_err(|problem| format!("disk {}: {problem}", disk.vdev))?;
         let path = DevicePaths::new(domain, "vbd", disk.number).back;
         let back = BlockBack::open(hal, &path, medium, Options::default())
             .map_err(|error| format!("disk {}: {error:?}", disk.vdev))?;
@@ -64,40 +62,26 @@ impl Disks {
         match &disk.target {
             DiskTarget::Physical(name) => match self.free.remove(name) {
                 Some(found) => Ok(Medium::Virtio(name.clone(), found)),
-                None => Err(format!(
-                    "there is no {name}, or another guest has it: {}",
-                    self.free_names()
-                )),
+                None => Err(format!("there is no {name}, or another guest has it: {}", self.free_names())),
             },
             DiskTarget::File(path) => {
                 let bytes = ramdisk.file(path);
-                let bytes = bytes.ok_or_else(|| {
-                    format!("{path} is not in the ramdisk: add it or correct target=")
-                })?;
+                let bytes = bytes.ok_or_else(|| format!("{path} is not in the ramdisk: add it or correct target="))?;
                 let memory = MemoryDisk::new(bytes.to_vec());
-                Ok(Medium::Memory(if disk.writable {
-                    memory
-                } else {
-                    memory.read_only()
-                }))
+                Ok(Medium::Memory(if disk.writable { memory } else { memory.read_only() }))
             }
         }
     }
 
     fn free_names(&self) -> String {
         let names: Vec<&str> = self.free.keys().map(String::as_str).collect();
-        if names.is_empty() {
-            "none is free".to_string()
-        } else {
-            format!("free are {}", names.join(", "))
-        }
+        if names.is_empty() { "none is free".to_string() } else { format!("free are {}", names.join(", ")) }
     }
 
     /// Takes a guest's disks back.
     pub(super) fn detach(&mut self, hal: &mut DriverHal, domain: DomId) {
-        let (gone, kept): (Vec<_>, Vec<_>) = core::mem::take(&mut self.backs)
-            .into_iter()
-            .partition(|disk| disk.domain == domain);
+        let (gone, kept): (Vec<_>, Vec<_>) =
+            core::mem::take(&mut self.backs).into_iter().partition(|disk| disk.domain == domain);
         self.backs = kept;
         for disk in gone {
             if let Medium::Virtio(name, mut disk) = disk.back.release(hal) {
@@ -109,9 +93,7 @@ impl Disks {
 
     /// Hands a store event to the back end that it is for; says whether there is one.
     pub(super) fn on_watch(&mut self, hal: &mut DriverHal, event: &WatchEvent) -> bool {
-        self.backs
-            .iter_mut()
-            .any(|disk| disk.back.on_watch(hal, event))
+        self.backs.iter_mut().any(|disk| disk.back.on_watch(hal, event))
     }
 
     /// Lets every back end do what it can; says whether one has more to do.
@@ -125,13 +107,10 @@ impl Disks {
 
     /// All virtio disks.
     pub(super) fn virtio(&mut self) -> impl Iterator<Item = &mut VirtioDisk> {
-        let lent = self
-            .backs
-            .iter_mut()
-            .filter_map(|disk| match disk.back.device_mut() {
-                Medium::Virtio(_, disk) => Some(&mut **disk),
-                Medium::Memory(_) => None,
-            });
+        let lent = self.backs.iter_mut().filter_map(|disk| match disk.back.device_mut() {
+            Medium::Virtio(_, disk) => Some(&mut **disk),
+            Medium::Memory(_) => None,
+        });
         self.free.values_mut().map(|disk| &mut **disk).chain(lent)
     }
 }

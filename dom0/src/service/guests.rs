@@ -41,21 +41,12 @@ impl Service {
     /// Starts the guests that the ramdisk describes, in order of their names.
     pub(super) fn start_guests(&mut self) {
         let wanted = boot::option("guest");
-        let files: Vec<(String, String)> = self
-            .ramdisk
-            .folder(DESCRIPTIONS)
-            .filter_map(description)
-            .collect();
-        let chosen = files
-            .iter()
-            .filter(|(name, _)| wanted.as_ref().is_none_or(|wanted| names(name, wanted)));
+        let files: Vec<(String, String)> = self.ramdisk.folder(DESCRIPTIONS).filter_map(description).collect();
+        let chosen = files.iter().filter(|(name, _)| wanted.as_ref().is_none_or(|wanted| names(name, wanted)));
         let chosen: Vec<_> = chosen.collect();
         if let Some(wanted) = wanted.as_ref().filter(|_| chosen.is_empty()) {
             let known: Vec<&str> = files.iter().map(|(name, _)| name.as_str()).collect();
-            self.terminal.say(&format!(
-                "dom0: guest={wanted} names no guest: the ramdisk has {}",
-                known.join(", ")
-            ));
+            self.terminal.say(&format!("dom0: guest={wanted} names no guest: the ramdisk has {}", known.join(", ")));
         }
         let mut started = Vec::new();
         for (file, text) in chosen {
@@ -78,23 +69,12 @@ impl Service {
     ///
     /// # Errors
     /// One line; nothing is left of the guest.
-    pub(super) fn create(
-        &mut self,
-        file: &str,
-        text: &str,
-        autostarted: bool,
-    ) -> Result<DomId, String> {
+    pub(super) fn create(&mut self, file: &str, text: &str, autostarted: bool) -> Result<DomId, String> {
         let mut config = config::parse(file, text).map_err(|error| error.to_string())?;
         if let Some(commands) = boot::option("exec").filter(|_| autostarted) {
-            config.extra = format!("{} exec=\"{commands}\"", config.extra)
-                .trim()
-                .to_string();
+            config.extra = format!("{} exec=\"{commands}\"", config.extra).trim().to_string();
         }
-        if self
-            .guests
-            .values()
-            .any(|guest| guest.config.name == config.name)
-        {
+        if self.guests.values().any(|guest| guest.config.name == config.name) {
             return Err(format!(
                 "{file}: a guest named \"{}\" runs already: destroy it or choose another name",
                 config.name
@@ -106,20 +86,11 @@ impl Service {
     fn create_from(&mut self, config: GuestConfig, autostarted: bool) -> Result<DomId, String> {
         let about = |problem: String| format!("guest {}: {problem}", config.name);
         let missing = |what: &str, path: &str| {
-            about(format!(
-                "the {what} {path} is not in the ramdisk: add it or correct {what} ="
-            ))
+            about(format!("the {what} {path} is not in the ramdisk: add it or correct {what} ="))
         };
-        let kernel = self
-            .ramdisk
-            .file(&config.kernel)
-            .ok_or_else(|| missing("kernel", &config.kernel))?;
+        let kernel = self.ramdisk.file(&config.kernel).ok_or_else(|| missing("kernel", &config.kernel))?;
         let ramdisk = match &config.ramdisk {
-            Some(path) => Some(
-                self.ramdisk
-                    .file(path)
-                    .ok_or_else(|| missing("ramdisk", path))?,
-            ),
+            Some(path) => Some(self.ramdisk.file(path).ok_or_else(|| missing("ramdisk", path))?),
             None => None,
         };
         self.created += 1;
@@ -134,18 +105,11 @@ impl Service {
             handle,
             server: DomId(0),
         };
-        let built =
-            build::build(&mut self.xen, &request).map_err(|error| about(error.to_string()))?;
+        let built = build::build(&mut self.xen, &request).map_err(|error| about(error.to_string()))?;
         let handle = handle_text(&handle);
         match self.connect(&config, &built, &handle) {
             Ok(console) => {
-                let guest = Guest {
-                    config,
-                    console,
-                    handle,
-                    autostarted,
-                    preserved: false,
-                };
+                let guest = Guest { config, console, handle, autostarted, preserved: false };
                 self.guests.insert(built.domain, guest);
                 self.terminal.multiplexer.add(built.domain);
                 Ok(built.domain)
@@ -159,27 +123,12 @@ impl Service {
     }
 
     /// Connects a domain that was built, and lets it run.
-    fn connect(
-        &mut self,
-        config: &GuestConfig,
-        built: &Built,
-        handle: &str,
-    ) -> Result<GuestConsole, String> {
+    fn connect(&mut self, config: &GuestConfig, built: &Built, handle: &str) -> Result<GuestConsole, String> {
         let domain = built.domain;
         let mut entries = nodes::home(config, built, handle);
-        entries.extend(
-            config
-                .disks
-                .iter()
-                .flat_map(|disk| nodes::disk(domain, disk)),
-        );
-        entries.extend(
-            (0..)
-                .zip(&config.vifs)
-                .flat_map(|(index, vif)| nodes::vif(domain, index, vif)),
-        );
-        self.write_nodes(&entries)
-            .map_err(|error| format!("its store entries were refused: {error}"))?;
+        entries.extend(config.disks.iter().flat_map(|disk| nodes::disk(domain, disk)));
+        entries.extend((0..).zip(&config.vifs).flat_map(|(index, vif)| nodes::vif(domain, index, vif)));
+        self.write_nodes(&entries).map_err(|error| format!("its store entries were refused: {error}"))?;
         self.names
             .introduce(domain, built.store_frame.0, built.store_port.0)
             .map_err(|error| format!("the store does not take it: {error}"))?;
@@ -216,10 +165,7 @@ impl Service {
                 Ok(info) => info.stopped.or(info.dying.then_some(StopReason::Crash)),
                 Err(_) => Some(StopReason::Crash),
             };
-            let kept = self
-                .guests
-                .get(&domain)
-                .is_some_and(|guest| guest.preserved);
+            let kept = self.guests.get(&domain).is_some_and(|guest| guest.preserved);
             if let Some(reason) = stopped.filter(|_| !kept) {
                 self.guest_stopped(domain, reason);
                 released = true;
@@ -235,10 +181,7 @@ impl Service {
         let Some(guest) = self.guests.get_mut(&domain) else {
             return;
         };
-        let (name, action) = (
-            guest.config.name.clone(),
-            lifecycle::action(&guest.config, reason),
-        );
+        let (name, action) = (guest.config.name.clone(), lifecycle::action(&guest.config, reason));
         self.terminal.say(&format!("dom0: guest {name}: {reason}"));
         if action == Action::Preserve {
             guest.preserved = true;
@@ -270,10 +213,7 @@ impl Service {
         self.terminal.multiplexer.remove(domain);
         guest.console.detach(&mut self.hal);
         self.take_down(domain, &guest.handle);
-        Some(Ended {
-            config: guest.config,
-            autostarted: guest.autostarted,
-        })
+        Some(Ended { config: guest.config, autostarted: guest.autostarted })
     }
 
     fn take_down(&mut self, domain: DomId, handle: &str) {
@@ -293,17 +233,14 @@ impl Service {
         }
         self.store.turn(&mut self.hal);
         if let Err(error) = self.xen.destroy(domain) {
-            self.terminal
-                .say(&format!("dom0: domain {}: {error}", domain.0));
+            self.terminal.say(&format!("dom0: domain {}: {error}", domain.0));
         }
     }
 
     /// Asks a guest to do something with itself: `poweroff`, `reboot`.
     pub(super) fn ask(&mut self, domain: DomId, what: &str) -> Result<(), String> {
         let path = format!("/local/domain/{}/control/shutdown", domain.0);
-        self.names
-            .write(Transaction::NONE, &path, what.as_bytes())
-            .map_err(|error| error.to_string())
+        self.names.write(Transaction::NONE, &path, what.as_bytes()).map_err(|error| error.to_string())
     }
 }
 
@@ -329,12 +266,5 @@ fn handle(number: u64) -> [u8; 16] {
 
 fn handle_text(handle: &[u8; 16]) -> String {
     let digits: String = handle.iter().map(|byte| format!("{byte:02x}")).collect();
-    [
-        &digits[..8],
-        &digits[8..12],
-        &digits[12..16],
-        &digits[16..20],
-        &digits[20..],
-    ]
-    .join("-")
+    [&digits[..8], &digits[8..12], &digits[12..16], &digits[16..20], &digits[20..]].join("-")
 }

@@ -47,24 +47,10 @@ fn operation_for<B>(
     unwrap: impl FnOnce(MediumBuffer) -> Option<B>,
 ) -> Option<DeviceOperation<B>> {
     Some(match operation {
-        DeviceOperation::Read { sector, buffer } => DeviceOperation::Read {
-            sector,
-            buffer: unwrap(buffer)?,
-        },
-        DeviceOperation::Write { sector, buffer } => DeviceOperation::Write {
-            sector,
-            buffer: unwrap(buffer)?,
-        },
+        DeviceOperation::Read { sector, buffer } => DeviceOperation::Read { sector, buffer: unwrap(buffer)? },
+        DeviceOperation::Write { sector, buffer } => DeviceOperation::Write { sector, buffer: unwrap(buffer)? },
         DeviceOperation::Flush => DeviceOperation::Flush,
-        DeviceOperation::Discard {
-            sector,
-            sectors,
-            secure,
-        } => DeviceOperation::Discard {
-            sector,
-            sectors,
-            secure,
-        },
+        DeviceOperation::Discard { sector, sectors, secure } => DeviceOperation::Discard { sector, sectors, secure },
     })
 }
 
@@ -72,11 +58,7 @@ fn completion_of<B>(
     completion: DeviceCompletion<B>,
     wrap: impl FnOnce(B) -> MediumBuffer,
 ) -> DeviceCompletion<MediumBuffer> {
-    DeviceCompletion {
-        tag: completion.tag,
-        result: completion.result,
-        buffer: completion.buffer.map(wrap),
-    }
+    DeviceCompletion { tag: completion.tag, result: completion.result, buffer: completion.buffer.map(wrap) }
 }
 
 impl BlockDevice for Medium {
@@ -118,18 +100,14 @@ impl BlockDevice for Medium {
                     MediumBuffer::Virtio(buffer) => Some(buffer),
                     MediumBuffer::Memory(_) => None,
                 };
-                operation_for(operation, unwrap)
-                    .into_iter()
-                    .for_each(|operation| disk.submit(tag, operation));
+                operation_for(operation, unwrap).into_iter().for_each(|operation| disk.submit(tag, operation));
             }
             Self::Memory(disk) => {
                 let unwrap = |buffer| match buffer {
                     MediumBuffer::Memory(buffer) => Some(buffer),
                     MediumBuffer::Virtio(_) => None,
                 };
-                operation_for(operation, unwrap)
-                    .into_iter()
-                    .for_each(|operation| disk.submit(tag, operation));
+                operation_for(operation, unwrap).into_iter().for_each(|operation| disk.submit(tag, operation));
             }
         }
     }
@@ -143,12 +121,8 @@ impl BlockDevice for Medium {
 
     fn next_completion(&mut self) -> Option<DeviceCompletion<MediumBuffer>> {
         match self {
-            Self::Virtio(_, disk) => disk
-                .next_completion()
-                .map(|done| completion_of(done, MediumBuffer::Virtio)),
-            Self::Memory(disk) => disk
-                .next_completion()
-                .map(|done| completion_of(done, MediumBuffer::Memory)),
+            Self::Virtio(_, disk) => disk.next_completion().map(|done| completion_of(done, MediumBuffer::Virtio)),
+            Self::Memory(disk) => disk.next_completion().map(|done| completion_of(done, MediumBuffer::Memory)),
         }
     }
 }

@@ -60,10 +60,7 @@ impl Service {
     /// One line: what keeps this domain from serving.
     pub(crate) fn start() -> Result<Self, String> {
         if !pv_guest_kernel::platform::pv::is_initial_domain() {
-            return Err(
-                "this is not the first domain: start it as the hypervisor's own kernel module"
-                    .to_string(),
-            );
+            return Err("this is not the first domain: start it as the hypervisor's own kernel module".to_string());
         }
         let signal = Arc::new(Signal::new());
         let stopped = Arc::new(Signal::new());
@@ -118,26 +115,17 @@ impl Service {
 
     fn describe_myself(&mut self) -> Result<(), String> {
         use pv_bus::{Store, Transaction};
-        let nodes = [
-            ("name", "Domain-0"),
-            ("domid", "0"),
-            ("control/shutdown", ""),
-        ];
+        let nodes = [("name", "Domain-0"), ("domid", "0"), ("control/shutdown", "")];
         for (name, value) in nodes {
             let path = alloc::format!("/local/domain/0/{name}");
-            self.names
-                .write(Transaction::NONE, &path, value.as_bytes())
-                .map_err(|error| error.to_string())?;
+            self.names.write(Transaction::NONE, &path, value.as_bytes()).map_err(|error| error.to_string())?;
         }
-        self.names
-            .mkdir(Transaction::NONE, "/tool/xenstored")
-            .map_err(|error| error.to_string())
+        self.names.mkdir(Transaction::NONE, "/tool/xenstored").map_err(|error| error.to_string())
     }
 
     fn listen_for_stops(&mut self) -> Result<(), String> {
-        let port = events::bind_virq(VIRQ_DOM_EXC).map_err(|errno| {
-            alloc::format!("the hypervisor does not report domains that stop: {errno:?}")
-        })?;
+        let port = events::bind_virq(VIRQ_DOM_EXC)
+            .map_err(|errno| alloc::format!("the hypervisor does not report domains that stop: {errno:?}"))?;
         let (signal, stopped) = (self.signal.clone(), self.stopped.clone());
         events::on(port, move || {
             stopped.raise();

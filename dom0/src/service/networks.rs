@@ -38,11 +38,7 @@ struct Network {
 
 impl Network {
     fn new(name: String) -> Self {
-        Self {
-            name,
-            bridge: Bridge::new(),
-            card: None,
-        }
+        Self { name, bridge: Bridge::new(), card: None }
     }
 
     fn plug(&mut self, card: VirtioCard) {
@@ -90,11 +86,7 @@ pub(super) struct Networks {
 
 impl Default for Networks {
     fn default() -> Self {
-        Self {
-            networks: alloc::vec![Network::new(DEFAULT_BRIDGE.to_string())],
-            cards: 0,
-            backs: Vec::new(),
-        }
+        Self { networks: alloc::vec![Network::new(DEFAULT_BRIDGE.to_string())], cards: 0, backs: Vec::new() }
     }
 }
 
@@ -108,55 +100,28 @@ impl Networks {
         }
         match card {
             Ok(card) => self.networks[number].plug(card),
-            Err(error) => log::warn!(
-                "{}: its card does not start: {error}",
-                self.networks[number].name
-            ),
+            Err(error) => log::warn!("{}: its card does not start: {error}", self.networks[number].name),
         }
     }
 
     /// Plugs a guest's interface in.
-    pub(super) fn attach(
-        &mut self,
-        hal: &mut DriverHal,
-        domain: DomId,
-        index: u32,
-        vif: &Vif,
-    ) -> Result<(), String> {
-        let found = self
-            .networks
-            .iter()
-            .position(|network| network.name == vif.bridge);
+    pub(super) fn attach(&mut self, hal: &mut DriverHal, domain: DomId, index: u32, vif: &Vif) -> Result<(), String> {
+        let found = self.networks.iter().position(|network| network.name == vif.bridge);
         let network = found.ok_or_else(|| {
-            let names: Vec<&str> = self
-                .networks
-                .iter()
-                .map(|network| network.name.as_str())
-                .collect();
-            format!(
-                "vif {index}: there is no bridge {}: there are {}",
-                vif.bridge,
-                names.join(", ")
-            )
+            let names: Vec<&str> = self.networks.iter().map(|network| network.name.as_str()).collect();
+            format!("vif {index}: there is no bridge {}: there are {}", vif.bridge, names.join(", "))
         })?;
         let path = DevicePaths::new(domain, "vif", index).back;
         let back = NetBack::open(hal, &path).map_err(|error| format!("vif {index}: {error:?}"))?;
         let port = self.networks[network].bridge.add_port(FRAMES_WAITING, true);
-        self.backs.push(NetworkBack {
-            domain,
-            back,
-            network,
-            port,
-            left_waiting: 0,
-        });
+        self.backs.push(NetworkBack { domain, back, network, port, left_waiting: 0 });
         Ok(())
     }
 
     /// Unplugs a guest's interfaces.
     pub(super) fn detach(&mut self, hal: &mut DriverHal, domain: DomId) {
-        let (gone, kept): (Vec<_>, Vec<_>) = core::mem::take(&mut self.backs)
-            .into_iter()
-            .partition(|vif| vif.domain == domain);
+        let (gone, kept): (Vec<_>, Vec<_>) =
+            core::mem::take(&mut self.backs).into_iter().partition(|vif| vif.domain == domain);
         self.backs = kept;
         for vif in gone {
             self.networks[vif.network].bridge.remove_port(vif.port);
@@ -194,9 +159,6 @@ impl Networks {
 
     /// All cards.
     pub(super) fn cards(&mut self) -> impl Iterator<Item = &mut VirtioCard> {
-        self.networks
-            .iter_mut()
-            .filter_map(|network| network.card.as_mut())
-            .map(|(card, _)| card)
+        self.networks.iter_mut().filter_map(|network| network.card.as_mut()).map(|(card, _)| card)
     }
 }

@@ -39,12 +39,7 @@ impl Terminal {
                 signal.raise();
             }
         });
-        Self {
-            multiplexer: Multiplexer::default(),
-            editor: LineEditor::default(),
-            prompted: false,
-            line_start: true,
-        }
+        Self { multiplexer: Multiplexer::default(), editor: LineEditor::default(), prompted: false, line_start: true }
     }
 
     /// Shows a message of this domain on a line of its own.

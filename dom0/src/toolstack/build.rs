@@ -8,12 +8,8 @@ use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 use core::fmt;
 
-use pv_abi::arch::{
-    FLAT_KERNEL_CS, FLAT_KERNEL_SS, VGCF_IN_KERNEL, VGCF_ONLINE, VcpuGuestContext, xen_pfn_to_cr3,
-};
-use pv_abi::xen::{
-    MAX_GUEST_CMDLINE, SIF_MOD_START_PFN, SIF_VIRT_P2M_4TOOLS, START_INFO_MAGIC, StartInfo,
-};
+use pv_abi::arch::{FLAT_KERNEL_CS, FLAT_KERNEL_SS, VGCF_IN_KERNEL, VGCF_ONLINE, VcpuGuestContext, xen_pfn_to_cr3};
+use pv_abi::xen::{MAX_GUEST_CMDLINE, SIF_MOD_START_PFN, SIF_VIRT_P2M_4TOOLS, START_INFO_MAGIC, StartInfo};
 use pv_abi::{Mfn, Pfn};
 use zerocopy::{FromZeros, IntoBytes};
 
@@ -97,10 +93,7 @@ impl From<ControlError> for BuildError {
 ///
 /// # Errors
 /// What is wrong with the request, or the hypervisor's refusal. Nothing is left of the domain.
-pub fn build<C: Control + GuestMemory>(
-    control: &mut C,
-    request: &Request<'_>,
-) -> Result<Built, BuildError> {
+pub fn build<C: Control + GuestMemory>(control: &mut C, request: &Request<'_>) -> Result<Built, BuildError> {
     let unpacked = image::unpack(request.kernel).map_err(kernel_problem)?;
     let kernel = Kernel::parse(&unpacked).map_err(kernel_problem)?;
     let pages = request.memory_mib << 20 >> 12;
@@ -112,16 +105,9 @@ pub fn build<C: Control + GuestMemory>(
             "extra has {len} bytes, a guest's command line has room for 1023: shorten it"
         )));
     }
-    let creation = Creation {
-        handle: request.handle,
-        max_vcpus: request.vcpus,
-    };
+    let creation = Creation { handle: request.handle, max_vcpus: request.vcpus };
     let domain = control.create(&creation)?;
-    let mut site = Site {
-        control,
-        domain,
-        finished: false,
-    };
+    let mut site = Site { control, domain, finished: false };
     let built = site.raise(&kernel, &layout, request)?;
     site.finished = true;
     Ok(built)
@@ -144,25 +130,16 @@ impl<C: Control + GuestMemory> Drop for Site<'_, C> {
             return;
         }
         if let Err(error) = self.control.destroy(self.domain) {
-            log::warn!(
-                "domain {}: half built and not taken down: {error}",
-                self.domain.0
-            );
+            log::warn!("domain {}: half built and not taken down: {error}", self.domain.0);
         }
     }
 }
 
 impl<C: Control + GuestMemory> Site<'_, C> {
-    fn raise(
-        &mut self,
-        kernel: &Kernel<'_>,
-        layout: &Layout,
-        request: &Request<'_>,
-    ) -> Result<Built, BuildError> {
+    fn raise(&mut self, kernel: &Kernel<'_>, layout: &Layout, request: &Request<'_>) -> Result<Built, BuildError> {
         let domain = self.domain;
         self.control.set_max_vcpus(domain, request.vcpus)?;
-        self.control
-            .set_max_memory(domain, request.maxmem_mib * 1024 + SLACK_KIB)?;
+        self.control.set_max_memory(domain, request.maxmem_mib * 1024 + SLACK_KIB)?;
         let store_port = self.control.alloc_unbound(domain, request.server)?;
         let console_port = self.control.alloc_unbound(domain, request.server)?;
         let frames = self.populate(layout.pages)?;
@@ -179,23 +156,16 @@ impl<C: Control + GuestMemory> Site<'_, C> {
             self.copy(&frames[to_index(place.pfn)..], bytes)?;
         }
         self.write_frame_list(layout, &frames)?;
-        self.control.clear(
-            domain,
-            &[built.store_frame, built.console_frame, frame(layout.stack)],
-        )?;
+        self.control.clear(domain, &[built.store_frame, built.console_frame, frame(layout.stack)])?;
         let shared_info = self.control.info(domain)?.shared_info;
         let start = start_info(layout, request.command_line, &built, shared_info);
-        self.control
-            .write(domain, &[frame(layout.start_info)], 0, &start)?;
+        self.control.write(domain, &[frame(layout.start_info)], 0, &start)?;
         self.write_tables(layout, &frames)?;
-        self.control
-            .pin_root_table(domain, frame(layout.tables.root()))?;
+        self.control.pin_root_table(domain, frame(layout.tables.root()))?;
         if let Some(va) = kernel.notes.hypercall_page {
             let pfn = va.wrapping_sub(layout.virt_base) / PAGE;
             let page = frames.get(to_index(pfn)).ok_or_else(|| {
-                BuildError::Image(
-                    "its hypercall page is outside of its memory: check its ELF notes".to_string(),
-                )
+                BuildError::Image("its hypercall page is outside of its memory: check its ELF notes".to_string())
             })?;
             self.control.fill_hypercall_page(domain, *page)?;
         }
@@ -216,12 +186,7 @@ impl<C: Control + GuestMemory> Site<'_, C> {
         Ok(frames)
     }
 
-    fn load(
-        &mut self,
-        kernel: &Kernel<'_>,
-        layout: &Layout,
-        frames: &[Mfn],
-    ) -> Result<(), ControlError> {
+    fn load(&mut self, kernel: &Kernel<'_>, layout: &Layout, frames: &[Mfn]) -> Result<(), ControlError> {
         let image = &frames[to_index(layout.kernel.start)..to_index(layout.kernel.end)];
         for step in image.chunks(STEP_FRAMES) {
             self.control.clear(self.domain, step)?;
@@ -244,12 +209,7 @@ impl<C: Control + GuestMemory> Site<'_, C> {
             let at = offset + done;
             let count = (STEP_FRAMES * page - at % page).min(bytes.len() - done);
             let last = (at + count).div_ceil(page);
-            self.control.write(
-                self.domain,
-                &frames[at / page..last],
-                at % page,
-                &bytes[done..done + count],
-            )?;
+            self.control.write(self.domain, &frames[at / page..last], at % page, &bytes[done..done + count])?;
             done += count;
         }
         Ok(())
@@ -266,12 +226,7 @@ impl<C: Control + GuestMemory> Site<'_, C> {
         }
         // Entries behind the last frame say that there is none.
         let rest = alloc::vec![0xff; to_index(PAGE) - full];
-        self.control.write(
-            self.domain,
-            &list_frames[list_frames.len() - 1..],
-            full,
-            &rest,
-        )
+        self.control.write(self.domain, &list_frames[list_frames.len() - 1..], full, &rest)
     }
 
     fn write_tables(&mut self, layout: &Layout, frames: &[Mfn]) -> Result<(), ControlError> {
@@ -280,8 +235,7 @@ impl<C: Control + GuestMemory> Site<'_, C> {
         mappings.extend(list.own_region.map(|_| (list.va, list.pfn, list.pages)));
         let machine = |pfn: u64| frames[to_index(pfn)].0;
         layout.tables.fill(&mappings, machine, |pfn, entries| {
-            self.control
-                .write(self.domain, &[frames[to_index(pfn)]], 0, entries.as_bytes())
+            self.control.write(self.domain, &[frames[to_index(pfn)]], 0, entries.as_bytes())
         })
     }
 
@@ -298,10 +252,7 @@ impl<C: Control + GuestMemory> Site<'_, C> {
     fn grant_rings(&mut self, built: &Built, server: DomId) -> Result<(), ControlError> {
         let table = self.control.grant_frame(self.domain)?;
         let mut entries = [0_u8; 16];
-        for (entry, frame) in entries
-            .chunks_exact_mut(8)
-            .zip([built.console_frame, built.store_frame])
-        {
+        for (entry, frame) in entries.chunks_exact_mut(8).zip([built.console_frame, built.store_frame]) {
             // A version 1 entry: flags (permit access), the domain, the frame.
             entry[..2].copy_from_slice(&1_u16.to_le_bytes());
             entry[2..4].copy_from_slice(&server.0.to_le_bytes());
@@ -329,11 +280,7 @@ fn start_info(layout: &Layout, command_line: &str, built: &Built, shared_info: M
         start.nr_p2m_frames = count;
     }
     if let Some(place) = &layout.ramdisk {
-        start.mod_start = if place.by_frame {
-            place.pfn
-        } else {
-            layout.va(place.pfn)
-        };
+        start.mod_start = if place.by_frame { place.pfn } else { layout.va(place.pfn) };
         start.mod_len = place.len;
         start.flags |= if place.by_frame { SIF_MOD_START_PFN } else { 0 };
     }

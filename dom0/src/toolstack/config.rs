@@ -108,35 +108,20 @@ const MAX_VCPUS: u64 = 32;
 pub fn parse(file: &str, text: &str) -> Result<GuestConfig, ConfigError> {
     let source = Source { file, text };
     let table = DeTable::parse(text).map_err(|error| source.syntax(&error))?;
-    let table = Keys {
-        source: &source,
-        table: table.get_ref(),
-    };
+    let table = Keys { source: &source, table: table.get_ref() };
     table.check_names()?;
-    let name = table
-        .text("name")?
-        .ok_or_else(|| table.missing("name", "demo"))?;
-    let memory_mib = table
-        .number("memory", 4, 1 << 24)?
-        .unwrap_or(DEFAULT_MEMORY_MIB);
+    let name = table.text("name")?.ok_or_else(|| table.missing("name", "demo"))?;
+    let memory_mib = table.number("memory", 4, 1 << 24)?.unwrap_or(DEFAULT_MEMORY_MIB);
     let maxmem_mib = table.number("maxmem", 4, 1 << 24)?.unwrap_or(memory_mib);
     if maxmem_mib < memory_mib {
-        let problem = format!(
-            "maxmem = {maxmem_mib} is less than memory = {memory_mib}: raise maxmem or leave it out"
-        );
+        let problem = format!("maxmem = {maxmem_mib} is less than memory = {memory_mib}: raise maxmem or leave it out");
         return Err(source.whole(problem));
     }
     let vifs = table.items("vif", Vif::parse)?;
-    let vifs = vifs
-        .into_iter()
-        .enumerate()
-        .map(|(index, vif)| vif.with_default_mac(&name, index))
-        .collect();
+    let vifs = vifs.into_iter().enumerate().map(|(index, vif)| vif.with_default_mac(&name, index)).collect();
     let vcpus = table.number("vcpus", 1, MAX_VCPUS)?.unwrap_or(1);
     Ok(GuestConfig {
-        kernel: table
-            .text("kernel")?
-            .ok_or_else(|| table.missing("kernel", "/boot/demo"))?,
+        kernel: table.text("kernel")?.ok_or_else(|| table.missing("kernel", "/boot/demo"))?,
         ramdisk: table.text("ramdisk")?,
         extra: table.text("extra")?.unwrap_or_default(),
         memory_mib,
@@ -160,19 +145,11 @@ impl Source<'_> {
     fn at(&self, span: Range<usize>, problem: String) -> ConfigError {
         let before = self.text.get(..span.start).unwrap_or("");
         let line = Some(before.matches('\n').count() + 1);
-        ConfigError {
-            file: self.file.to_owned(),
-            line,
-            problem,
-        }
+        ConfigError { file: self.file.to_owned(), line, problem }
     }
 
     fn whole(&self, problem: String) -> ConfigError {
-        ConfigError {
-            file: self.file.to_owned(),
-            line: None,
-            problem,
-        }
+        ConfigError { file: self.file.to_owned(), line: None, problem }
     }
 
     fn syntax(&self, error: &toml::de::Error) -> ConfigError {
@@ -192,10 +169,7 @@ struct Keys<'a, 'i> {
 
 impl Keys<'_, '_> {
     fn check_names(&self) -> Result<(), ConfigError> {
-        let unknown = self
-            .table
-            .iter()
-            .find(|(key, _)| !KEYS.contains(&key.get_ref().as_ref()));
+        let unknown = self.table.iter().find(|(key, _)| !KEYS.contains(&key.get_ref().as_ref()));
         let Some((key, _)) = unknown else {
             return Ok(());
         };
@@ -204,15 +178,11 @@ impl Keys<'_, '_> {
             Some(known) => format!("did you mean \"{known}\"?"),
             None => format!("known keys are {}", KEYS.join(", ")),
         };
-        Err(self
-            .source
-            .at(key.span(), format!("unknown key \"{name}\": {cure}")))
+        Err(self.source.at(key.span(), format!("unknown key \"{name}\": {cure}")))
     }
 
     fn missing(&self, key: &str, example: &str) -> ConfigError {
-        self.source.whole(format!(
-            "the key \"{key}\" is missing: add {key} = \"{example}\""
-        ))
+        self.source.whole(format!("the key \"{key}\" is missing: add {key} = \"{example}\""))
     }
 
     fn find<T>(
@@ -229,9 +199,7 @@ impl Keys<'_, '_> {
     }
 
     fn text(&self, key: &str) -> Result<Option<String>, ConfigError> {
-        self.find(key, "\"text\"", |value| {
-            value.as_str().map(ToString::to_string)
-        })
+        self.find(key, "\"text\"", |value| value.as_str().map(ToString::to_string))
     }
 
     fn number(&self, key: &str, least: u64, most: u64) -> Result<Option<u64>, ConfigError> {
@@ -245,18 +213,13 @@ impl Keys<'_, '_> {
         match u64::try_from(number) {
             Ok(fits) if (least..=most).contains(&fits) => Ok(Some(fits)),
             _ => {
-                let problem =
-                    format!("{key} = {number} is out of range: it may be {least} to {most}");
+                let problem = format!("{key} = {number} is out of range: it may be {least} to {most}");
                 Err(self.source.at(self.table[key].span(), problem))
             }
         }
     }
 
-    fn items<T>(
-        &self,
-        key: &str,
-        read: impl Fn(&str) -> Result<T, String>,
-    ) -> Result<Vec<T>, ConfigError> {
+    fn items<T>(&self, key: &str, read: impl Fn(&str) -> Result<T, String>) -> Result<Vec<T>, ConfigError> {
         let wanted = "[\"…\", \"…\"], a list of texts";
         let Some(value) = self.table.get(key) else {
             return Ok(Vec::new());
@@ -266,20 +229,12 @@ impl Keys<'_, '_> {
         let item = |item: &toml::Spanned<DeValue<'_>>| {
             let text = item.get_ref().as_str();
             let text = text.ok_or_else(|| self.wrong_type(key, item, wanted))?;
-            read(text).map_err(|problem| {
-                self.source
-                    .at(item.span(), format!("{key} \"{text}\": {problem}"))
-            })
+            read(text).map_err(|problem| self.source.at(item.span(), format!("{key} \"{text}\": {problem}")))
         };
         list.iter().map(item).collect()
     }
 
-    fn wrong_type(
-        &self,
-        key: &str,
-        value: &toml::Spanned<DeValue<'_>>,
-        wanted: &str,
-    ) -> ConfigError {
+    fn wrong_type(&self, key: &str, value: &toml::Spanned<DeValue<'_>>, wanted: &str) -> ConfigError {
         let kind = value.get_ref().type_str();
         let problem = format!("{key} is of type {kind}: write {key} = {wanted}");
         self.source.at(value.span(), problem)
@@ -294,9 +249,8 @@ impl Keys<'_, '_> {
             "restart" => Ok(Some(Action::Restart)),
             "preserve" => Ok(Some(Action::Preserve)),
             _ => {
-                let problem = format!(
-                    "{key} = \"{text}\" is not known: write \"destroy\", \"restart\" or \"preserve\""
-                );
+                let problem =
+                    format!("{key} = \"{text}\" is not known: write \"destroy\", \"restart\" or \"preserve\"");
                 Err(self.source.at(self.table[key].span(), problem))
             }
         }
@@ -305,10 +259,7 @@ impl Keys<'_, '_> {
 
 /// The known key that differs from `name` in at most two letters.
 fn closest(name: &str) -> Option<&'static str> {
-    let best = KEYS
-        .iter()
-        .map(|known| (distance(name, known), *known))
-        .min()?;
+    let best = KEYS.iter().map(|known| (distance(name, known), *known)).min()?;
     (best.0 <= 2).then_some(best.1)
 }
 
@@ -344,80 +295,46 @@ on_crash = "preserve"
 "#;
 
     fn error(text: &str) -> String {
-        parse("guests/a.toml", text)
-            .expect_err("a mistake")
-            .to_string()
+        parse("guests/a.toml", text).expect_err("a mistake").to_string()
     }
 
     #[test]
     fn a_description_with_xls_keys_is_read_whole() {
         let guest = parse("a.toml", GOOD).expect("good");
-        assert_eq!(
-            (guest.name.as_str(), guest.memory_mib, guest.maxmem_mib),
-            ("demo", 128, 128)
-        );
-        assert_eq!(
-            guest.disks[0].target,
-            DiskTarget::Physical("/dev/vda".into())
-        );
+        assert_eq!((guest.name.as_str(), guest.memory_mib, guest.maxmem_mib), ("demo", 128, 128));
+        assert_eq!(guest.disks[0].target, DiskTarget::Physical("/dev/vda".into()));
         assert_eq!(guest.vifs[0].mac.to_string(), "00:16:3e:01:02:03");
         assert_ne!(guest.vifs[1].mac, guest.vifs[0].mac);
-        assert_eq!(
-            (guest.on_reboot, guest.on_crash),
-            (Action::Restart, Action::Preserve)
-        );
+        assert_eq!((guest.on_reboot, guest.on_crash), (Action::Restart, Action::Preserve));
     }
 
     #[test]
     fn an_unknown_key_is_named_with_its_line_and_the_likely_one() {
         let text = "name = \"a\"\nkernel = \"k\"\nmemry = 64\n";
-        assert_eq!(
-            error(text),
-            "guests/a.toml:3: unknown key \"memry\": did you mean \"memory\"?"
-        );
+        assert_eq!(error(text), "guests/a.toml:3: unknown key \"memry\": did you mean \"memory\"?");
     }
 
     #[test]
     fn a_wrong_type_is_named_with_what_to_write() {
         let text = "name = \"a\"\nkernel = \"k\"\nmemory = \"64\"\n";
-        assert_eq!(
-            error(text),
-            "guests/a.toml:3: memory is of type string: write memory = a number"
-        );
-        assert!(
-            error("name = \"a\"\nkernel = \"k\"\ndisk = \"x\"").contains("disk is of type string")
-        );
-        assert!(
-            error("name = \"a\"\nkernel = \"k\"\ndisk = [1]").contains("disk is of type integer")
-        );
+        assert_eq!(error(text), "guests/a.toml:3: memory is of type string: write memory = a number");
+        assert!(error("name = \"a\"\nkernel = \"k\"\ndisk = \"x\"").contains("disk is of type string"));
+        assert!(error("name = \"a\"\nkernel = \"k\"\ndisk = [1]").contains("disk is of type integer"));
     }
 
     #[test]
     fn a_missing_key_and_a_number_out_of_range_are_named() {
-        assert_eq!(
-            error("name = \"a\""),
-            "guests/a.toml: the key \"kernel\" is missing: add kernel = \"/boot/demo\""
-        );
-        assert!(
-            error("name = \"a\"\nkernel = \"k\"\nvcpus = 0").contains("vcpus = 0 is out of range")
-        );
+        assert_eq!(error("name = \"a\""), "guests/a.toml: the key \"kernel\" is missing: add kernel = \"/boot/demo\"");
+        assert!(error("name = \"a\"\nkernel = \"k\"\nvcpus = 0").contains("vcpus = 0 is out of range"));
         assert!(error("name = \"a\"\nkernel = \"k\"\nmemory = -1").contains("out of range"));
-        assert!(
-            error("name = \"a\"\nkernel = \"k\"\nmemory = 64\nmaxmem = 32")
-                .contains("raise maxmem")
-        );
-        assert!(
-            error("name = \"a\"\nkernel = \"k\"\non_crash = \"pray\"").contains("\"preserve\"")
-        );
+        assert!(error("name = \"a\"\nkernel = \"k\"\nmemory = 64\nmaxmem = 32").contains("raise maxmem"));
+        assert!(error("name = \"a\"\nkernel = \"k\"\non_crash = \"pray\"").contains("\"preserve\""));
     }
 
     #[test]
     fn what_is_not_toml_is_one_line() {
         let line = error("name = \n");
-        assert!(
-            line.starts_with("guests/a.toml:1: not valid TOML"),
-            "{line}"
-        );
+        assert!(line.starts_with("guests/a.toml:1: not valid TOML"), "{line}");
         assert!(!line.contains('\n'));
     }
 }

@@ -29,11 +29,7 @@ impl fmt::Display for ControlError {
             22 => "EINVAL",
             38 => "ENOSYS: the hypervisor does not have it",
             _ => {
-                return write!(
-                    out,
-                    "{} was refused with errno {}",
-                    self.operation, self.errno
-                );
+                return write!(out, "{} was refused with errno {}", self.operation, self.errno);
             }
         };
         write!(out, "{} was refused with {name}", self.operation)
@@ -126,13 +122,7 @@ pub trait GuestMemory {
     ///
     /// # Errors
     /// The frames cannot be mapped.
-    fn write(
-        &mut self,
-        domain: DomId,
-        frames: &[Mfn],
-        offset: usize,
-        bytes: &[u8],
-    ) -> Result<(), ControlError>;
+    fn write(&mut self, domain: DomId, frames: &[Mfn], offset: usize, bytes: &[u8]) -> Result<(), ControlError>;
 
     /// Sets all bytes of `frames` to zero.
     ///
@@ -165,8 +155,7 @@ pub trait Control {
     ///
     /// # Errors
     /// The hypervisor's; `ENOMEM` also when it gave less than asked.
-    fn populate(&mut self, domain: DomId, first: Pfn, count: u64)
-    -> Result<Vec<Mfn>, ControlError>;
+    fn populate(&mut self, domain: DomId, first: Pfn, count: u64) -> Result<Vec<Mfn>, ControlError>;
 
     /// Checks and pins its page tables (`MMUEXT_PIN_L4_TABLE`).
     ///

@@ -35,29 +35,21 @@ impl Disk {
     /// # Errors
     /// One phrase that names what is wrong and the cure.
     pub fn parse(text: &str) -> Result<Self, String> {
-        let old = text
-            .strip_prefix("phy:")
-            .or_else(|| text.strip_prefix("file:"));
+        let old = text.strip_prefix("phy:").or_else(|| text.strip_prefix("file:"));
         let parts = match old {
             Some(rest) => DiskParts::old(rest)?,
             None => DiskParts::new(text)?,
         };
         let target = parts.target.ok_or("no target: add target=/dev/vda")?;
         let vdev = parts.vdev.ok_or("no vdev: add vdev=xvda")?;
-        let number = virtual_device(&vdev).ok_or_else(|| {
-            format!("vdev={vdev} is not known: use xvda to xvdz, sda to sdp or hda to hdd")
-        })?;
+        let number = virtual_device(&vdev)
+            .ok_or_else(|| format!("vdev={vdev} is not known: use xvda to xvdz, sda to sdp or hda to hdd"))?;
         let target = if target.starts_with("/dev/") || text.starts_with("phy:") {
             DiskTarget::Physical(target)
         } else {
             DiskTarget::File(target)
         };
-        Ok(Self {
-            target,
-            vdev,
-            number,
-            writable: parts.writable,
-        })
+        Ok(Self { target, vdev, number, writable: parts.writable })
     }
 }
 
@@ -70,30 +62,17 @@ struct DiskParts {
 impl DiskParts {
     fn old(text: &str) -> Result<Self, String> {
         let mut parts = text.split(',').map(str::trim);
-        let target = parts
-            .next()
-            .filter(|part| !part.is_empty())
-            .map(ToString::to_string);
+        let target = parts.next().filter(|part| !part.is_empty()).map(ToString::to_string);
         let vdev = parts.next().map(ToString::to_string);
         let writable = access(parts.next().unwrap_or("w"))?;
         match parts.next() {
-            None => Ok(Self {
-                target,
-                vdev,
-                writable,
-            }),
-            Some(more) => Err(format!(
-                "\"{more}\" is too much: write phy:TARGET,VDEV,ACCESS"
-            )),
+            None => Ok(Self { target, vdev, writable }),
+            Some(more) => Err(format!("\"{more}\" is too much: write phy:TARGET,VDEV,ACCESS")),
         }
     }
 
     fn new(text: &str) -> Result<Self, String> {
-        let mut found = Self {
-            target: None,
-            vdev: None,
-            writable: true,
-        };
+        let mut found = Self { target: None, vdev: None, writable: true };
         let mut place = 0;
         for part in text.split(',').map(str::trim) {
             let (key, value) = match part.split_once('=') {
@@ -101,12 +80,7 @@ impl DiskParts {
                 None => {
                     let key = ["target", "format", "vdev", "access"].get(place);
                     place += 1;
-                    (
-                        *key.ok_or_else(|| {
-                            format!("\"{part}\" is too much: write target, format, vdev, access")
-                        })?,
-                        part,
-                    )
+                    (*key.ok_or_else(|| format!("\"{part}\" is too much: write target, format, vdev, access"))?, part)
                 }
             };
             found.set(key, value)?;
@@ -121,15 +95,11 @@ impl DiskParts {
             "access" => self.writable = access(value)?,
             "format" if matches!(value, "raw" | "") => {}
             "format" => {
-                return Err(format!(
-                    "format={value} is not served: convert the image to format=raw"
-                ));
+                return Err(format!("format={value} is not served: convert the image to format=raw"));
             }
             "backendtype" if matches!(value, "phy" | "file") => {}
             _ => {
-                return Err(format!(
-                    "unknown key \"{key}\": known are target, format, vdev, access, backendtype"
-                ));
+                return Err(format!("unknown key \"{key}\": known are target, format, vdev, access, backendtype"));
             }
         }
         Ok(())
@@ -140,23 +110,15 @@ fn access(text: &str) -> Result<bool, String> {
     match text {
         "rw" | "w" | "" => Ok(true),
         "ro" | "r" => Ok(false),
-        _ => Err(format!(
-            "access={text} is not known: write access=rw or access=ro"
-        )),
+        _ => Err(format!("access={text} is not known: write access=rw or access=ro")),
     }
 }
 
 /// The number that stands for a disk's name (Xen `docs/misc/vbd-interface.txt`).
 fn virtual_device(name: &str) -> Option<u32> {
-    let digits = name
-        .find(|letter: char| letter.is_ascii_digit())
-        .unwrap_or(name.len());
+    let digits = name.find(|letter: char| letter.is_ascii_digit()).unwrap_or(name.len());
     let (stem, partition) = name.split_at(digits);
-    let partition: u32 = if partition.is_empty() {
-        0
-    } else {
-        partition.parse().ok()?
-    };
+    let partition: u32 = if partition.is_empty() { 0 } else { partition.parse().ok()? };
     let letter = |prefix: &str| {
         let rest = stem.strip_prefix(prefix)?.as_bytes();
         (rest.len() == 1 && rest[0].is_ascii_lowercase()).then(|| u32::from(rest[0] - b'a'))
@@ -229,32 +191,18 @@ impl Vif {
     /// # Errors
     /// One phrase that names what is wrong and the cure.
     pub fn parse(text: &str) -> Result<ParsedVif, String> {
-        let mut found = ParsedVif {
-            mac: None,
-            bridge: DEFAULT_BRIDGE.to_string(),
-        };
-        for part in text
-            .split(',')
-            .map(str::trim)
-            .filter(|part| !part.is_empty())
-        {
-            match part
-                .split_once('=')
-                .map(|(key, value)| (key.trim(), value.trim()))
-            {
+        let mut found = ParsedVif { mac: None, bridge: DEFAULT_BRIDGE.to_string() };
+        for part in text.split(',').map(str::trim).filter(|part| !part.is_empty()) {
+            match part.split_once('=').map(|(key, value)| (key.trim(), value.trim())) {
                 Some(("mac", value)) => {
                     let mac = Mac::parse(value).ok_or_else(|| {
-                        format!(
-                            "mac={value} is no address of one station: write mac=00:16:3e:xx:xx:xx"
-                        )
+                        format!("mac={value} is no address of one station: write mac=00:16:3e:xx:xx:xx")
                     })?;
                     found.mac = Some(mac);
                 }
                 Some(("bridge", value)) => found.bridge = value.to_string(),
                 _ => {
-                    return Err(format!(
-                        "unknown key \"{part}\": known are mac=… and bridge=…"
-                    ));
+                    return Err(format!("unknown key \"{part}\": known are mac=… and bridge=…"));
                 }
             }
         }
@@ -268,16 +216,11 @@ impl ParsedVif {
         let made_up = || {
             let seed = guest.bytes().chain(index.to_le_bytes());
             let [a, b, c, _] = seed
-                .fold(0x811c_9dc5_u32, |hash, byte| {
-                    (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193)
-                })
+                .fold(0x811c_9dc5_u32, |hash, byte| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193))
                 .to_le_bytes();
             Mac([0x00, 0x16, 0x3e, a & 0x7f, b, c])
         };
-        Vif {
-            mac: self.mac.unwrap_or_else(made_up),
-            bridge: self.bridge,
-        }
+        Vif { mac: self.mac.unwrap_or_else(made_up), bridge: self.bridge }
     }
 }
 
@@ -292,10 +235,7 @@ mod tests {
         assert_eq!(Disk::parse("phy:/dev/vda,xvda,w"), Ok(named.clone()));
         assert_eq!(named.number, 51712);
         let file = Disk::parse("file:/disks/a.img,xvdb,r").expect("good");
-        assert_eq!(
-            (file.target, file.writable),
-            (DiskTarget::File("/disks/a.img".into()), false)
-        );
+        assert_eq!((file.target, file.writable), (DiskTarget::File("/disks/a.img".into()), false));
     }
 
     #[test]
@@ -316,13 +256,8 @@ mod tests {
 
     #[test]
     fn disk_names_have_the_numbers_of_the_interface() {
-        let numbers = [
-            ("xvda", 51712),
-            ("xvdb1", 51729),
-            ("xvdz", (1 << 28) | (25 << 8)),
-            ("sda1", 2049),
-            ("hdc", 5632),
-        ];
+        let numbers =
+            [("xvda", 51712), ("xvdb1", 51729), ("xvdz", (1 << 28) | (25 << 8)), ("sda1", 2049), ("hdc", 5632)];
         for (name, number) in numbers {
             assert_eq!(virtual_device(name), Some(number), "{name}");
         }

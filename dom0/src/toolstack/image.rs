@@ -63,39 +63,23 @@ impl<'a> Kernel<'a> {
     /// # Errors
     /// What makes it unusable.
     pub fn parse(bytes: &'a [u8]) -> Result<Self, ImageError> {
-        let file = ElfBytes::<LittleEndian>::minimal_parse(bytes)
-            .map_err(|error| elf_error(bytes, &error))?;
+        let file = ElfBytes::<LittleEndian>::minimal_parse(bytes).map_err(|error| elf_error(bytes, &error))?;
         let header = &file.ehdr;
-        if header.class != Class::ELF64
-            || header.e_machine != EM_X86_64
-            || !matches!(header.e_type, ET_EXEC | ET_DYN)
-        {
-            return Err(ImageError(
-                "it is no 64-bit x86 program: only 64-bit PV kernels can be started".into(),
-            ));
+        if header.class != Class::ELF64 || header.e_machine != EM_X86_64 || !matches!(header.e_type, ET_EXEC | ET_DYN) {
+            return Err(ImageError("it is no 64-bit x86 program: only 64-bit PV kernels can be started".into()));
         }
         let notes = Notes::read(&file).map_err(ImageError)?;
         let pieces = pieces(&file, notes.paddr_base())?;
         let start = pieces.iter().map(|piece| piece.start).min();
         let end = pieces.iter().map(|piece| piece.start + piece.len).max();
         let (Some(start), Some(end)) = (start, end) else {
-            return Err(ImageError(
-                "it has nothing to load: its ELF header lists no PT_LOAD segment".into(),
-            ));
+            return Err(ImageError("it has nothing to load: its ELF header lists no PT_LOAD segment".into()));
         };
         let entry = notes.entry.unwrap_or(header.e_entry);
         if !(start..=end).contains(&entry.wrapping_sub(notes.virt_base)) {
-            return Err(ImageError(format!(
-                "its entry {entry:#x} is outside of the image: check its ELF notes"
-            )));
+            return Err(ImageError(format!("its entry {entry:#x} is outside of the image: check its ELF notes")));
         }
-        Ok(Self {
-            pieces,
-            start,
-            end,
-            entry,
-            notes,
-        })
+        Ok(Self { pieces, start, end, entry, notes })
     }
 }
 
@@ -103,8 +87,7 @@ fn elf_error(bytes: &[u8], error: &elf::parse::ParseError) -> ImageError {
     let what = if bytes.get(..4) == Some(b"\x7fELF") {
         format!("its ELF header is damaged or cut off ({error}): copy the file again")
     } else {
-        "it is no ELF image, gzip'd ELF image or bzImage: name a kernel with Xen PV support"
-            .to_string()
+        "it is no ELF image, gzip'd ELF image or bzImage: name a kernel with Xen PV support".to_string()
     };
     ImageError(what)
 }
@@ -114,19 +97,15 @@ fn pieces<'a>(file: &ElfBytes<'a, LittleEndian>, base: u64) -> Result<Vec<Piece<
     let loaded = segments.filter(|segment| segment.p_type == PT_LOAD && segment.p_memsz > 0);
     loaded
         .map(|segment| {
-            let bytes = file.segment_data(&segment).map_err(|_| {
-                ImageError("it is cut off: a segment ends behind the file, copy it again".into())
-            })?;
+            let bytes = file
+                .segment_data(&segment)
+                .map_err(|_| ImageError("it is cut off: a segment ends behind the file, copy it again".into()))?;
             let start = segment.p_paddr.checked_sub(base);
-            let end = start
-                .and_then(|start| start.checked_add(segment.p_memsz))
-                .filter(|end| *end < 1 << 40);
+            let end = start.and_then(|start| start.checked_add(segment.p_memsz)).filter(|end| *end < 1 << 40);
             match (start, end) {
-                (Some(start), Some(_)) if segment.p_memsz >= segment.p_filesz => Ok(Piece {
-                    start,
-                    len: segment.p_memsz,
-                    bytes,
-                }),
+                (Some(start), Some(_)) if segment.p_memsz >= segment.p_filesz => {
+                    Ok(Piece { start, len: segment.p_memsz, bytes })
+                }
                 _ => Err(ImageError(format!(
                     "a segment at {:#x} cannot be placed: its ELF headers are wrong",
                     segment.p_paddr
@@ -155,9 +134,7 @@ pub fn unpack(file: &[u8]) -> Result<Cow<'_, [u8]>, ImageError> {
 }
 
 fn packing(name: &str) -> ImageError {
-    ImageError(format!(
-        "it is packed with {name}: pack it with gzip or xz, or give the unpacked ELF image"
-    ))
+    ImageError(format!("it is packed with {name}: pack it with gzip or xz, or give the unpacked ELF image"))
 }
 
 /// The packed kernel inside a Linux bzImage, or none if the file is none.
@@ -174,14 +151,9 @@ fn bzimage_payload(file: &[u8]) -> Result<Option<&[u8]>, ImageError> {
         0 => 4,
         sectors => usize::from(sectors),
     };
-    let (offset, length) = (
-        word(0x248).ok_or_else(cut_off)?,
-        word(0x24c).ok_or_else(cut_off)?,
-    );
+    let (offset, length) = (word(0x248).ok_or_else(cut_off)?, word(0x24c).ok_or_else(cut_off)?);
     let start = (setup_sectors + 1) * 512 + offset;
-    file.get(start..start + length)
-        .map(Some)
-        .ok_or_else(cut_off)
+    file.get(start..start + length).map(Some).ok_or_else(cut_off)
 }
 
 fn gunzip(packed: &[u8]) -> Result<Vec<u8>, ImageError> {
@@ -219,16 +191,14 @@ fn unxz(packed: &[u8]) -> Result<Vec<u8>, ImageError> {
     let mut out = Vec::new();
     let mut chunk = alloc::vec![0; 1 << 16];
     loop {
-        let count = reader.read(&mut chunk).map_err(|_| {
-            ImageError("its xz data is damaged or cut off: copy the file again".into())
-        })?;
+        let count = reader
+            .read(&mut chunk)
+            .map_err(|_| ImageError("its xz data is damaged or cut off: copy the file again".into()))?;
         if count == 0 {
             return Ok(out);
         }
         if out.len() + count > UNPACKED_MAX {
-            return Err(ImageError(
-                "it unpacks to more than 256 MiB: give a smaller kernel".into(),
-            ));
+            return Err(ImageError("it unpacks to more than 256 MiB: give a smaller kernel".into()));
         }
         out.extend_from_slice(&chunk[..count]);
     }

@@ -88,21 +88,12 @@ impl Layout {
         let by_frame = kernel.notes.mod_start_pfn;
         let mut ramdisk = None;
         if let Some(len) = ramdisk_len.filter(|_| !by_frame) {
-            ramdisk = Some(RamdiskPlace {
-                pfn: next.take(len.div_ceil(PAGE)),
-                len,
-                by_frame,
-            });
+            ramdisk = Some(RamdiskPlace { pfn: next.take(len.div_ceil(PAGE)), len, by_frame });
         }
         let list_pages = (pages * 8).div_ceil(PAGE);
         let list_inside = kernel.notes.init_p2m.is_none().then(|| {
             let pfn = next.take(list_pages);
-            FrameListPlace {
-                pfn,
-                pages: list_pages,
-                va: virt_base + pfn * PAGE,
-                own_region: None,
-            }
+            FrameListPlace { pfn, pages: list_pages, va: virt_base + pfn * PAGE, own_region: None }
         });
         let start_info = next.take(1);
         let store = next.take(1);
@@ -112,23 +103,14 @@ impl Layout {
         let stack = next.take(1);
         if let Some(len) = ramdisk_len.filter(|_| by_frame) {
             next.0 = next.0.max(mapped);
-            ramdisk = Some(RamdiskPlace {
-                pfn: next.take(len.div_ceil(PAGE)),
-                len,
-                by_frame,
-            });
+            ramdisk = Some(RamdiskPlace { pfn: next.take(len.div_ceil(PAGE)), len, by_frame });
         }
         let frame_list = match (list_inside, kernel.notes.init_p2m) {
             (None, Some(va)) => {
                 next.0 = next.0.max(mapped);
                 let pfn = next.take(list_pages);
                 let own_tables = tables.add(va, list_pages, &mut next.0);
-                FrameListPlace {
-                    pfn,
-                    pages: list_pages,
-                    va,
-                    own_region: Some(list_pages + own_tables),
-                }
+                FrameListPlace { pfn, pages: list_pages, va, own_region: Some(list_pages + own_tables) }
             }
             (Some(inside), _) => inside,
             (None, None) => {
@@ -169,20 +151,13 @@ impl Layout {
         let one = |name, pfn: u64| (name, pfn..pfn + 1);
         let mut used = alloc::vec![
             ("kernel", self.kernel.clone()),
-            (
-                "frame list",
-                self.frame_list.pfn..self.frame_list.pfn + self.frame_list.pages
-            ),
+            ("frame list", self.frame_list.pfn..self.frame_list.pfn + self.frame_list.pages),
             one("start info", self.start_info),
             one("store", self.store),
             one("console", self.console),
             one("stack", self.stack),
         ];
-        used.extend(
-            self.ramdisk
-                .as_ref()
-                .map(|place| ("ramdisk", place.pfn..place.pfn + place.len.div_ceil(PAGE))),
-        );
+        used.extend(self.ramdisk.as_ref().map(|place| ("ramdisk", place.pfn..place.pfn + place.len.div_ceil(PAGE))));
         used.extend(self.tables.pages().map(|(_, pfn)| one("page table", pfn)));
         used
     }
@@ -230,20 +205,15 @@ fn check_place(kernel: &Kernel<'_>, pages: u64) -> Result<(), String> {
         return Err(too_large(kernel.end / PAGE + 1, pages));
     }
     let reserved = (1 << 47..HYPERVISOR_VIRT_END).contains(&virt_base);
-    if !virt_base.is_multiple_of(PAGE)
-        || reserved
-        || virt_base
-            .checked_add(pages.min(1 << 19) * PAGE - 1)
-            .is_none()
-    {
+    if !virt_base.is_multiple_of(PAGE) || reserved || virt_base.checked_add(pages.min(1 << 19) * PAGE - 1).is_none() {
         return Err(format!(
             "the kernel wants to be mapped at {virt_base:#x}, which is not free: check its note VIRT_BASE"
         ));
     }
     match kernel.notes.init_p2m {
-        Some(va) if va.checked_add(room).is_none() => Err(format!(
-            "the kernel wants its frame list at {va:#x}: check its note INIT_P2M"
-        )),
+        Some(va) if va.checked_add(room).is_none() => {
+            Err(format!("the kernel wants its frame list at {va:#x}: check its note INIT_P2M"))
+        }
         _ => Ok(()),
     }
 }

@@ -26,10 +26,7 @@ pub fn state_letters(info: &DomainInfo) -> String {
         (crashed, 'c'),
         (info.dying, 'd'),
     ];
-    flags
-        .iter()
-        .map(|(set, letter)| if *set { *letter } else { '-' })
-        .collect()
+    flags.iter().map(|(set, letter)| if *set { *letter } else { '-' }).collect()
 }
 
 /// One row of the list of domains.
@@ -43,29 +40,13 @@ pub struct ListRow {
 
 /// The list of domains with the columns of `xl list`.
 pub fn list(rows: &[ListRow]) -> String {
-    let header = alloc::format!(
-        "{:<40} {:>5} {:>5} {:>5} {:>8} {:>11}",
-        "Name",
-        "ID",
-        "Mem",
-        "VCPUs",
-        "State",
-        "Time(s)"
-    );
+    let header =
+        alloc::format!("{:<40} {:>5} {:>5} {:>5} {:>8} {:>11}", "Name", "ID", "Mem", "VCPUs", "State", "Time(s)");
     let lines = rows.iter().map(|row| {
         let info = &row.info;
-        let seconds = alloc::format!(
-            "{}.{}",
-            info.cpu_time_ns / 1_000_000_000,
-            info.cpu_time_ns / 100_000_000 % 10
-        );
+        let seconds = alloc::format!("{}.{}", info.cpu_time_ns / 1_000_000_000, info.cpu_time_ns / 100_000_000 % 10);
         let (id, mib) = (info.domain.0, info.pages * 4 / 1024);
-        alloc::format!(
-            "{:<40} {id:>5} {mib:>5} {:>5} {:>8} {seconds:>11}",
-            row.name,
-            info.vcpus,
-            state_letters(info)
-        )
+        alloc::format!("{:<40} {id:>5} {mib:>5} {:>5} {:>8} {seconds:>11}", row.name, info.vcpus, state_letters(info))
     });
     let lines: Vec<String> = core::iter::once(header).chain(lines).collect();
     lines.join("\n")
@@ -94,34 +75,17 @@ mod tests {
 
     #[test]
     fn the_list_has_xls_columns() {
-        let text = list(&[ListRow {
-            name: "demo".into(),
-            info: info(),
-        }]);
+        let text = list(&[ListRow { name: "demo".into(), info: info() }]);
         let rows: Vec<&str> = text.lines().collect();
-        assert_eq!(
-            rows[0].split_whitespace().collect::<Vec<_>>(),
-            ["Name", "ID", "Mem", "VCPUs", "State", "Time(s)"]
-        );
-        assert_eq!(
-            rows[1].split_whitespace().collect::<Vec<_>>(),
-            ["demo", "3", "64", "1", "-b----", "12.3"]
-        );
+        assert_eq!(rows[0].split_whitespace().collect::<Vec<_>>(), ["Name", "ID", "Mem", "VCPUs", "State", "Time(s)"]);
+        assert_eq!(rows[1].split_whitespace().collect::<Vec<_>>(), ["demo", "3", "64", "1", "-b----", "12.3"]);
     }
 
     #[test]
     fn a_crash_is_shown_apart_from_a_shutdown() {
-        let stopped = DomainInfo {
-            blocked: false,
-            stopped: Some(StopReason::Crash),
-            ..info()
-        };
+        let stopped = DomainInfo { blocked: false, stopped: Some(StopReason::Crash), ..info() };
         assert_eq!(state_letters(&stopped), "----c-");
-        let stopped = DomainInfo {
-            blocked: false,
-            stopped: Some(StopReason::Poweroff),
-            ..info()
-        };
+        let stopped = DomainInfo { blocked: false, stopped: Some(StopReason::Poweroff), ..info() };
         assert_eq!(state_letters(&stopped), "---s--");
     }
 }

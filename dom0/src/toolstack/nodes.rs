@@ -31,19 +31,11 @@ struct Nodes(Vec<Entry>);
 
 impl Nodes {
     fn add(&mut self, path: &str, value: impl ToString) {
-        self.0.push(Entry {
-            path: path.to_string(),
-            value: value.to_string(),
-            perms: None,
-        });
+        self.0.push(Entry { path: path.to_string(), value: value.to_string(), perms: None });
     }
 
     fn add_for(&mut self, path: &str, value: impl ToString, perms: &Permissions) {
-        self.0.push(Entry {
-            path: path.to_string(),
-            value: value.to_string(),
-            perms: Some(perms.clone()),
-        });
+        self.0.push(Entry { path: path.to_string(), value: value.to_string(), perms: Some(perms.clone()) });
     }
 }
 
@@ -73,31 +65,16 @@ pub fn home(config: &GuestConfig, built: &Built, handle: &str) -> Vec<Entry> {
     for vcpu in 0..config.vcpus {
         nodes.add(&format!("{home}/cpu/{vcpu}/availability"), "online");
     }
-    nodes.add(
-        &format!("{home}/memory/static-max"),
-        config.maxmem_mib * 1024,
-    );
+    nodes.add(&format!("{home}/memory/static-max"), config.maxmem_mib * 1024);
     nodes.add(&format!("{home}/memory/target"), config.memory_mib * 1024);
     nodes.add(&format!("{home}/memory/videoram"), 0);
     nodes.add_for(&format!("{home}/device"), "", &reads);
     nodes.add_for(&format!("{home}/control"), "", &reads);
-    for name in [
-        "shutdown",
-        "feature-poweroff",
-        "feature-reboot",
-        "feature-suspend",
-        "sysrq",
-    ] {
+    for name in ["shutdown", "feature-poweroff", "feature-reboot", "feature-suspend", "sysrq"] {
         nodes.add_for(&format!("{home}/control/{name}"), "", &owns);
     }
-    nodes.add(
-        &format!("{home}/control/platform-feature-multiprocessor-suspend"),
-        1,
-    );
-    nodes.add(
-        &format!("{home}/control/platform-feature-xs_reset_watches"),
-        1,
-    );
+    nodes.add(&format!("{home}/control/platform-feature-multiprocessor-suspend"), 1);
+    nodes.add(&format!("{home}/control/platform-feature-xs_reset_watches"), 1);
     for name in ["data", "drivers", "feature", "attr", "error"] {
         nodes.add_for(&format!("{home}/{name}"), "", &owns);
     }
@@ -156,10 +133,7 @@ pub fn disk(domain: DomId, disk: &Disk) -> Vec<Entry> {
     nodes.add(&format!("{}/params", paths.back), target);
     nodes.add(&format!("{}/type", paths.back), kind);
     nodes.add(&format!("{}/dev", paths.back), &disk.vdev);
-    nodes.add(
-        &format!("{}/mode", paths.back),
-        if disk.writable { "w" } else { "r" },
-    );
+    nodes.add(&format!("{}/mode", paths.back), if disk.writable { "w" } else { "r" });
     nodes.add(&format!("{}/device-type", paths.back), "disk");
     nodes.add(&format!("{}/removable", paths.back), 0);
     nodes.add(&format!("{}/virtual-device", paths.front), disk.number);

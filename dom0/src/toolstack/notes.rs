@@ -58,13 +58,9 @@ impl Notes {
     /// One phrase: there are none, or they ask for what is not there.
     pub fn read(file: &ElfBytes<'_, LittleEndian>) -> Result<Self, String> {
         let mut notes = Self::default();
-        let found =
-            notes.take_segments(file) || notes.take_sections(file) || notes.take_legacy(file);
+        let found = notes.take_segments(file) || notes.take_sections(file) || notes.take_legacy(file);
         if !found {
-            return Err(
-                "it has no Xen ELF notes: build it with Xen PV support (Linux: CONFIG_XEN_PV=y)"
-                    .into(),
-            );
+            return Err("it has no Xen ELF notes: build it with Xen PV support (Linux: CONFIG_XEN_PV=y)".into());
         }
         notes.check()?;
         Ok(notes)
@@ -72,34 +68,19 @@ impl Notes {
 
     /// The physical address that stands for the guest's frame 0.
     pub fn paddr_base(&self) -> u64 {
-        self.paddr_offset
-            .unwrap_or(if self.legacy { self.virt_base } else { 0 })
+        self.paddr_offset.unwrap_or(if self.legacy { self.virt_base } else { 0 })
     }
 
     fn take_segments(&mut self, file: &ElfBytes<'_, LittleEndian>) -> bool {
-        let segments = file
-            .segments()
-            .into_iter()
-            .flatten()
-            .filter(|segment| segment.p_type == PT_NOTE);
+        let segments = file.segments().into_iter().flatten().filter(|segment| segment.p_type == PT_NOTE);
         let data = segments.filter_map(|segment| file.segment_data(&segment).ok());
-        data.map(|bytes| self.take_all(bytes))
-            .filter(|found| *found)
-            .count()
-            > 0
+        data.map(|bytes| self.take_all(bytes)).filter(|found| *found).count() > 0
     }
 
     fn take_sections(&mut self, file: &ElfBytes<'_, LittleEndian>) -> bool {
-        let sections = file
-            .section_headers()
-            .into_iter()
-            .flatten()
-            .filter(|section| section.sh_type == SHT_NOTE);
+        let sections = file.section_headers().into_iter().flatten().filter(|section| section.sh_type == SHT_NOTE);
         let data = sections.filter_map(|section| file.section_data(&section).ok());
-        data.map(|(bytes, _)| self.take_all(bytes))
-            .filter(|found| *found)
-            .count()
-            > 0
+        data.map(|(bytes, _)| self.take_all(bytes)).filter(|found| *found).count() > 0
     }
 
     fn take_legacy(&mut self, file: &ElfBytes<'_, LittleEndian>) -> bool {
@@ -114,9 +95,7 @@ impl Notes {
             return false;
         };
         self.legacy = true;
-        text.split(',')
-            .filter_map(|pair| pair.split_once('='))
-            .for_each(|(key, value)| self.take_text(key, value));
+        text.split(',').filter_map(|pair| pair.split_once('=')).for_each(|(key, value)| self.take_text(key, value));
         true
     }
 
@@ -130,9 +109,7 @@ impl Notes {
             "VIRT_ENTRY" => self.entry = number,
             "ELF_PADDR_OFFSET" => self.paddr_offset = number,
             // Given as a page number of the image.
-            "HYPERCALL_PAGE" => {
-                self.hypercall_page = number.map(|page| self.virt_base.wrapping_add(page << 12))
-            }
+            "HYPERCALL_PAGE" => self.hypercall_page = number.map(|page| self.virt_base.wrapping_add(page << 12)),
             "FEATURES" => self.required_features = value.into(),
             _ => {}
         }
@@ -172,32 +149,16 @@ impl Notes {
 
     fn check(&mut self) -> Result<(), String> {
         if self.loader != "generic" && self.guest_os != "linux" {
-            return Err(format!(
-                "its note LOADER is \"{}\": only \"generic\" can be loaded",
-                self.loader
-            ));
+            return Err(format!("its note LOADER is \"{}\": only \"generic\" can be loaded", self.loader));
         }
         if !self.xen_version.is_empty() && !self.xen_version.starts_with("xen-3.0") {
-            return Err(format!(
-                "its note XEN_VERSION is \"{}\": only xen-3.0 is served",
-                self.xen_version
-            ));
+            return Err(format!("its note XEN_VERSION is \"{}\": only xen-3.0 is served", self.xen_version));
         }
-        let required = self
-            .required_features
-            .split('|')
-            .filter_map(|feature| feature.strip_prefix('!'));
-        if let Some(unknown) = required
-            .clone()
-            .find(|feature| !GIVEN_FEATURES.contains(feature))
-        {
-            return Err(format!(
-                "it requires the feature \"{unknown}\", which PV guests do not have"
-            ));
+        let required = self.required_features.split('|').filter_map(|feature| feature.strip_prefix('!'));
+        if let Some(unknown) = required.clone().find(|feature| !GIVEN_FEATURES.contains(feature)) {
+            return Err(format!("it requires the feature \"{unknown}\", which PV guests do not have"));
         }
-        let usable = |base: &u64| {
-            base.is_multiple_of(4096) && (self.virt_base == 0 || *base < self.virt_base)
-        };
+        let usable = |base: &u64| base.is_multiple_of(4096) && (self.virt_base == 0 || *base < self.virt_base);
         self.init_p2m = self.init_p2m.filter(usable);
         Ok(())
     }
@@ -211,38 +172,19 @@ struct Note<'a> {
 
 /// The first note of `bytes` and what follows. Names and values are padded to 4 bytes, whatever the segment says.
 fn next_note(bytes: &[u8]) -> Option<(Note<'_>, &[u8])> {
-    let word = |at: usize| {
-        bytes
-            .get(at..at + 4)
-            .and_then(number)
-            .and_then(|word| usize::try_from(word).ok())
-    };
+    let word = |at: usize| bytes.get(at..at + 4).and_then(number).and_then(|word| usize::try_from(word).ok());
     let (name_len, value_len, kind) = (word(0)?, word(4)?, word(8)?);
     let name = bytes.get(12..12_usize.checked_add(name_len)?)?;
     let value_at = 12 + name_len.checked_next_multiple_of(4)?;
     let value = bytes.get(value_at..value_at.checked_add(value_len)?)?;
-    let after = value_at
-        .checked_add(value_len.checked_next_multiple_of(4)?)?
-        .min(bytes.len());
-    Some((
-        Note {
-            kind: u32::try_from(kind).ok()?,
-            name,
-            value,
-        },
-        &bytes[after..],
-    ))
+    let after = value_at.checked_add(value_len.checked_next_multiple_of(4)?)?.min(bytes.len());
+    Some((Note { kind: u32::try_from(kind).ok()?, name, value }, &bytes[after..]))
 }
 
 /// A little-endian number of 1 to 8 bytes.
 fn number(bytes: &[u8]) -> Option<u64> {
     let short = (1..=8).contains(&bytes.len());
-    short.then(|| {
-        bytes
-            .iter()
-            .rev()
-            .fold(0, |number, byte| number << 8 | u64::from(*byte))
-    })
+    short.then(|| bytes.iter().rev().fold(0, |number, byte| number << 8 | u64::from(*byte)))
 }
 
 fn parse_number(text: &str) -> Option<u64> {

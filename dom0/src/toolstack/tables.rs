@@ -32,10 +32,7 @@ pub struct TableName {
 impl TableName {
     fn serving(level: u8, va: u64) -> Self {
         let bits = 12 + 9 * u32::from(level);
-        Self {
-            level,
-            region: (va & 0xffff_ffff_ffff) >> bits,
-        }
+        Self { level, region: (va & 0xffff_ffff_ffff) >> bits }
     }
 }
 
@@ -59,10 +56,7 @@ impl TablePages {
     pub fn new(next: &mut u64) -> Self {
         let root = *next;
         *next += 1;
-        Self {
-            frames: BTreeMap::from([(TableName::serving(4, 0), root)]),
-            root,
-        }
+        Self { frames: BTreeMap::from([(TableName::serving(4, 0), root)]), root }
     }
 
     /// Adds what maps `pages` pages from `va` on, in the order L3, L2, L1. Returns the number of new tables.
@@ -73,12 +67,10 @@ impl TablePages {
             let mut at = va & !(size - 1);
             let last = va + pages * PAGE - 1;
             while pages > 0 && at <= last {
-                self.frames
-                    .entry(TableName::serving(level, at))
-                    .or_insert_with(|| {
-                        *next += 1;
-                        *next - 1
-                    });
+                self.frames.entry(TableName::serving(level, at)).or_insert_with(|| {
+                    *next += 1;
+                    *next - 1
+                });
                 match at.checked_add(size) {
                     Some(following) => at = following,
                     None => break,
@@ -118,9 +110,7 @@ impl TablePages {
         for (name, frame) in self.pages() {
             let mut entries = Box::new([0_u64; 512]);
             if name.level == 1 {
-                mappings.iter().for_each(|mapping| {
-                    fill_leaves(&mut entries, name, *mapping, &read_only, &machine)
-                });
+                mappings.iter().for_each(|mapping| fill_leaves(&mut entries, name, *mapping, &read_only, &machine));
             } else {
                 self.fill_table(&mut entries, name, &machine);
             }
@@ -131,10 +121,7 @@ impl TablePages {
 
     fn fill_table(&self, entries: &mut [u64; 512], name: TableName, machine: &impl Fn(u64) -> u64) {
         for (index, entry) in (0..).zip(entries.iter_mut()) {
-            let below = TableName {
-                level: name.level - 1,
-                region: name.region << 9 | index,
-            };
+            let below = TableName { level: name.level - 1, region: name.region << 9 | index };
             if let Some(pfn) = self.frames.get(&below) {
                 *entry = machine(*pfn) << 12 | TABLE;
             }
@@ -152,18 +139,11 @@ fn fill_leaves(
     let first_page = (va & 0xffff_ffff_ffff) >> 12;
     for (index, entry) in (0..).zip(entries.iter_mut()) {
         let page = name.region << 9 | index;
-        let Some(offset) = page
-            .checked_sub(first_page)
-            .filter(|offset| *offset < pages)
-        else {
+        let Some(offset) = page.checked_sub(first_page).filter(|offset| *offset < pages) else {
             continue;
         };
         let pfn = first + offset;
-        let flags = if read_only.contains(&pfn) {
-            LEAF_READ_ONLY
-        } else {
-            LEAF
-        };
+        let flags = if read_only.contains(&pfn) { LEAF_READ_ONLY } else { LEAF };
         *entry = machine(pfn) << 12 | flags;
     }
 }

@@ -30,13 +30,7 @@ impl LocalStore {
     pub fn connect(server: Rc<RefCell<Server>>, number: u32) -> Self {
         let id = ConnectionId::Local(number);
         server.borrow_mut().connect(id);
-        Self {
-            server,
-            id,
-            watches: BTreeMap::new(),
-            events: VecDeque::new(),
-            next_watch: 1,
-        }
+        Self { server, id, watches: BTreeMap::new(), events: VecDeque::new(), next_watch: 1 }
     }
 
     /// Reads a node as text, or none if it cannot be read.
@@ -65,8 +59,7 @@ impl LocalStore {
     /// The store's answer.
     pub fn introduce(&mut self, domain: DomId, frame: u64, port: u32) -> Result<(), StoreError> {
         let payload = format!("{}\0{frame}\0{port}\0", domain.0).into_bytes();
-        self.ask(Transaction::NONE, Kind::Introduce, payload)
-            .map(drop)
+        self.ask(Transaction::NONE, Kind::Introduce, payload).map(drop)
     }
 
     /// Disconnects a domain (`XS_RELEASE`).
@@ -75,8 +68,7 @@ impl LocalStore {
     /// The store's answer.
     pub fn release(&mut self, domain: DomId) -> Result<(), StoreError> {
         let payload = format!("{}\0", domain.0).into_bytes();
-        self.ask(Transaction::NONE, Kind::Release, payload)
-            .map(drop)
+        self.ask(Transaction::NONE, Kind::Release, payload).map(drop)
     }
 
     /// The tree from `path` on, one line a node, as `xenstore-ls -f` shows it.
@@ -85,10 +77,7 @@ impl LocalStore {
         let mut todo = alloc::vec![path.to_string()];
         while let Some(at) = todo.pop() {
             let value = self.read(Transaction::NONE, &at)?;
-            out.push_str(&format!(
-                "{at} = \"{}\"\n",
-                String::from_utf8_lossy(&value).escape_debug()
-            ));
+            out.push_str(&format!("{at} = \"{}\"\n", String::from_utf8_lossy(&value).escape_debug()));
             let children = self.directory(Transaction::NONE, &at)?;
             let stem = if at == "/" { "" } else { at.as_str() };
             todo.extend(children.iter().rev().map(|name| format!("{stem}/{name}")));
@@ -96,18 +85,8 @@ impl LocalStore {
         Ok(out.trim_end().to_string())
     }
 
-    fn ask(
-        &mut self,
-        transaction: Transaction,
-        kind: Kind,
-        payload: Vec<u8>,
-    ) -> Result<Vec<u8>, StoreError> {
-        let request = Message {
-            kind: kind as u32,
-            request_id: 0,
-            transaction: transaction.0,
-            payload,
-        };
+    fn ask(&mut self, transaction: Transaction, kind: Kind, payload: Vec<u8>) -> Result<Vec<u8>, StoreError> {
+        let request = Message { kind: kind as u32, request_id: 0, transaction: transaction.0, payload };
         self.server.borrow_mut().handle(self.id, &request);
         let mut answer = None;
         self.collect(|message| answer = Some(message));
@@ -134,22 +113,14 @@ impl LocalStore {
         }
     }
 
-    fn on_path(
-        &mut self,
-        transaction: Transaction,
-        kind: Kind,
-        path: &str,
-    ) -> Result<Vec<u8>, StoreError> {
+    fn on_path(&mut self, transaction: Transaction, kind: Kind, path: &str) -> Result<Vec<u8>, StoreError> {
         self.ask(transaction, kind, format!("{path}\0").into_bytes())
     }
 }
 
 fn event(message: &Message) -> Option<WatchEvent> {
     let [path, token] = wire::exactly(&message.payload).ok()?;
-    Some(WatchEvent {
-        watch: WatchId(token.parse().ok()?),
-        path: path.to_string(),
-    })
+    Some(WatchEvent { watch: WatchId(token.parse().ok()?), path: path.to_string() })
 }
 
 impl Store for LocalStore {
@@ -157,12 +128,7 @@ impl Store for LocalStore {
         self.on_path(transaction, Kind::Read, path)
     }
 
-    fn write(
-        &mut self,
-        transaction: Transaction,
-        path: &str,
-        value: &[u8],
-    ) -> Result<(), StoreError> {
+    fn write(&mut self, transaction: Transaction, path: &str, value: &[u8]) -> Result<(), StoreError> {
         let mut payload = format!("{path}\0").into_bytes();
         payload.extend_from_slice(value);
         self.ask(transaction, Kind::Write, payload).map(drop)
@@ -176,19 +142,12 @@ impl Store for LocalStore {
         self.on_path(transaction, Kind::Rm, path).map(drop)
     }
 
-    fn directory(
-        &mut self,
-        transaction: Transaction,
-        path: &str,
-    ) -> Result<Vec<String>, StoreError> {
+    fn directory(&mut self, transaction: Transaction, path: &str) -> Result<Vec<String>, StoreError> {
         let names = self.on_path(transaction, Kind::Directory, path)?;
         if names.is_empty() {
             return Ok(Vec::new());
         }
-        Ok(wire::strings(&names)?
-            .into_iter()
-            .map(ToString::to_string)
-            .collect())
+        Ok(wire::strings(&names)?.into_iter().map(ToString::to_string).collect())
     }
 
     fn transaction_start(&mut self) -> Result<Transaction, StoreError> {
@@ -197,24 +156,15 @@ impl Store for LocalStore {
         number.parse().map(Transaction).map_err(|_| StoreError::Io)
     }
 
-    fn transaction_end(
-        &mut self,
-        transaction: Transaction,
-        commit: bool,
-    ) -> Result<(), StoreError> {
+    fn transaction_end(&mut self, transaction: Transaction, commit: bool) -> Result<(), StoreError> {
         let verdict: &[u8] = if commit { b"T\0" } else { b"F\0" };
-        self.ask(transaction, Kind::TransactionEnd, verdict.to_vec())
-            .map(drop)
+        self.ask(transaction, Kind::TransactionEnd, verdict.to_vec()).map(drop)
     }
 
     fn watch(&mut self, path: &str) -> Result<WatchId, StoreError> {
         let id = WatchId(self.next_watch);
         self.next_watch += 1;
-        self.ask(
-            Transaction::NONE,
-            Kind::Watch,
-            format!("{path}\0{}\0", id.0).into_bytes(),
-        )?;
+        self.ask(Transaction::NONE, Kind::Watch, format!("{path}\0{}\0", id.0).into_bytes())?;
         self.watches.insert(id, path.to_string());
         Ok(id)
     }

@@ -46,11 +46,8 @@ impl Path {
         if name.len() > limit || !parts.split('/').all(is_part) {
             return Err(StoreError::Invalid);
         }
-        let path = if relative {
-            Self(alloc::format!("{}/{name}", Self::home(caller)))
-        } else {
-            Self(name.to_string())
-        };
+        let path =
+            if relative { Self(alloc::format!("{}/{name}", Self::home(caller))) } else { Self(name.to_string()) };
         if path.depth() > DEPTH_MAX {
             return Err(StoreError::Invalid);
         }
@@ -73,20 +70,13 @@ impl Path {
 
     /// The node `name` under this one. `name` is a part that was checked before.
     pub fn child(&self, name: &str) -> Self {
-        if self.is_root() {
-            Self(alloc::format!("/{name}"))
-        } else {
-            Self(alloc::format!("{}/{name}", self.0))
-        }
+        if self.is_root() { Self(alloc::format!("/{name}")) } else { Self(alloc::format!("{}/{name}", self.0)) }
     }
 
     /// Whether this is `other` or lies below it.
     pub fn is_within(&self, other: &Self) -> bool {
         other.is_root()
-            || self
-                .0
-                .strip_prefix(other.0.as_str())
-                .is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+            || self.0.strip_prefix(other.0.as_str()).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
     }
 
     /// Whether this is the root.
@@ -96,11 +86,7 @@ impl Path {
 
     /// The number of parts.
     pub fn depth(&self) -> usize {
-        if self.is_root() {
-            0
-        } else {
-            self.0.matches('/').count()
-        }
+        if self.is_root() { 0 } else { self.0.matches('/').count() }
     }
 
     /// The name as text.
@@ -142,10 +128,7 @@ impl Location {
 }
 
 fn is_part(part: &str) -> bool {
-    !part.is_empty()
-        && part
-            .bytes()
-            .all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'@'))
+    !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'@'))
 }
 
 #[cfg(test)]
@@ -164,11 +147,7 @@ mod tests {
     #[test]
     fn names_with_empty_parts_or_foreign_characters_are_refused() {
         for name in ["", "//", "/a/", "/a//b", "a/", "/a b", "/a.b", "/é"] {
-            assert_eq!(
-                Path::resolve(name, DomId(0)),
-                Err(StoreError::Invalid),
-                "{name:?}"
-            );
+            assert_eq!(Path::resolve(name, DomId(0)), Err(StoreError::Invalid), "{name:?}");
         }
     }
 
@@ -188,13 +167,7 @@ mod tests {
 
     #[test]
     fn only_the_two_occasions_may_begin_with_an_at_sign() {
-        assert_eq!(
-            Location::resolve("@introduceDomain", DomId(1)),
-            Ok(Location::Introduced)
-        );
-        assert_eq!(
-            Location::resolve("@other", DomId(1)),
-            Err(StoreError::Invalid)
-        );
+        assert_eq!(Location::resolve("@introduceDomain", DomId(1)), Ok(Location::Introduced));
+        assert_eq!(Location::resolve("@other", DomId(1)), Err(StoreError::Invalid));
     }
 }

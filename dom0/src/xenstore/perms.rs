@@ -68,11 +68,7 @@ pub struct Permissions {
 impl Permissions {
     /// Permissions of a node that `owner` has for itself.
     pub fn private(owner: DomId) -> Self {
-        Self {
-            owner,
-            others: Access::None,
-            named: Vec::new(),
-        }
+        Self { owner, others: Access::None, named: Vec::new() }
     }
 
     /// Adds what `domain` may do.
@@ -87,10 +83,7 @@ impl Permissions {
         if domain == self.owner {
             return Access::Both;
         }
-        self.named
-            .iter()
-            .find(|(named, _)| *named == domain)
-            .map_or(self.others, |(_, access)| *access)
+        self.named.iter().find(|(named, _)| *named == domain).map_or(self.others, |(_, access)| *access)
     }
 
     /// The number of entries on the wire.
@@ -123,21 +116,14 @@ impl Permissions {
     pub fn decode<'a>(mut entries: impl Iterator<Item = &'a str>) -> Result<Self, StoreError> {
         let (owner, others) = entry(entries.next().ok_or(StoreError::Invalid)?)?;
         let named = entries.map(entry).collect::<Result<Vec<_>, _>>()?;
-        Ok(Self {
-            owner,
-            others,
-            named,
-        })
+        Ok(Self { owner, others, named })
     }
 }
 
 fn entry(text: &str) -> Result<(DomId, Access), StoreError> {
     let letter = *text.as_bytes().first().ok_or(StoreError::Invalid)?;
     let access = Access::from_letter(letter).ok_or(StoreError::Invalid)?;
-    let domain = text
-        .get(1..)
-        .and_then(|id| id.parse().ok())
-        .ok_or(StoreError::Invalid)?;
+    let domain = text.get(1..).and_then(|id| id.parse().ok()).ok_or(StoreError::Invalid)?;
     Ok((DomId(domain), access))
 }
 
@@ -147,10 +133,7 @@ mod tests {
 
     #[test]
     fn the_owner_may_do_everything_whatever_its_entry_says() {
-        assert_eq!(
-            Permissions::private(DomId(4)).for_domain(DomId(4)),
-            Access::Both
-        );
+        assert_eq!(Permissions::private(DomId(4)).for_domain(DomId(4)), Access::Both);
     }
 
     #[test]

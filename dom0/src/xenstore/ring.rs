@@ -51,11 +51,7 @@ impl<P: SharedPage> StoreRing<P> {
         let req_cons = page.load_u32(REQ_CONS, Ordering::Acquire);
         let rsp_prod = page.load_u32(RSP_PROD, Ordering::Acquire);
         page.store_u32(SERVER_FEATURES, FEATURES, Ordering::Release);
-        Self {
-            page,
-            req_cons,
-            rsp_prod,
-        }
+        Self { page, req_cons, rsp_prod }
     }
 
     /// Copies what the guest has sent to the end of `into`, at most `limit` bytes. Returns how many.
@@ -63,10 +59,7 @@ impl<P: SharedPage> StoreRing<P> {
     /// # Errors
     /// [`RingFault::Indices`]: the guest claims more than the ring holds.
     pub fn receive(&mut self, into: &mut Vec<u8>, limit: usize) -> Result<usize, RingFault> {
-        let available = self
-            .page
-            .load_u32(REQ_PROD, Ordering::Acquire)
-            .wrapping_sub(self.req_cons) as usize;
+        let available = self.page.load_u32(REQ_PROD, Ordering::Acquire).wrapping_sub(self.req_cons) as usize;
         if available > RING_BYTES {
             return Err(RingFault::Indices);
         }
@@ -79,8 +72,7 @@ impl<P: SharedPage> StoreRing<P> {
         self.page.read(REQUESTS, tail);
         debug_assert_eq!(tail.len(), second);
         self.req_cons = advance(self.req_cons, count);
-        self.page
-            .store_u32(REQ_CONS, self.req_cons, Ordering::Release);
+        self.page.store_u32(REQ_CONS, self.req_cons, Ordering::Release);
         Ok(count)
     }
 
@@ -89,18 +81,14 @@ impl<P: SharedPage> StoreRing<P> {
     /// # Errors
     /// [`RingFault::Indices`]: the guest claims to have read more than was written.
     pub fn send(&mut self, bytes: &[u8]) -> Result<usize, RingFault> {
-        let unread =
-            self.rsp_prod
-                .wrapping_sub(self.page.load_u32(RSP_CONS, Ordering::Acquire)) as usize;
+        let unread = self.rsp_prod.wrapping_sub(self.page.load_u32(RSP_CONS, Ordering::Acquire)) as usize;
         let room = RING_BYTES.checked_sub(unread).ok_or(RingFault::Indices)?;
         let count = room.min(bytes.len());
         let (first, _) = split(self.rsp_prod, count);
-        self.page
-            .write(REPLIES + offset(self.rsp_prod), &bytes[..first]);
+        self.page.write(REPLIES + offset(self.rsp_prod), &bytes[..first]);
         self.page.write(REPLIES, &bytes[first..count]);
         self.rsp_prod = advance(self.rsp_prod, count);
-        self.page
-            .store_u32(RSP_PROD, self.rsp_prod, Ordering::Release);
+        self.page.store_u32(RSP_PROD, self.rsp_prod, Ordering::Release);
         Ok(count)
     }
 

@@ -74,8 +74,7 @@ impl Server {
             ConnectionId::Domain(domain) => domain,
             ConnectionId::Local(_) => DomId(0),
         };
-        self.sessions
-            .insert(id, Session::new(Caller::domain(domain)));
+        self.sessions.insert(id, Session::new(Caller::domain(domain)));
     }
 
     /// Closes a session; what it had open is dropped.
@@ -90,9 +89,7 @@ impl Server {
 
     /// Whether more requests of this session may be read: not while it lets much wait.
     pub fn accepts(&self, id: ConnectionId) -> bool {
-        self.sessions
-            .get(&id)
-            .is_some_and(|session| session.waiting_bytes() < self.quota.waiting_bytes)
+        self.sessions.get(&id).is_some_and(|session| session.waiting_bytes() < self.quota.waiting_bytes)
     }
 
     /// What has to be done outside.
@@ -156,29 +153,16 @@ impl Server {
     }
 
     fn tell_occasion(&mut self, occasion: &Location) {
-        for session in self
-            .sessions
-            .values_mut()
-            .filter(|session| session.caller.is_privileged())
-        {
+        for session in self.sessions.values_mut().filter(|session| session.caller.is_privileged()) {
             for (path, token) in session.watches.occasion(occasion) {
                 session.tell(Message::watch_event(&path, &token), None);
             }
         }
     }
 
-    fn perform(
-        &mut self,
-        id: ConnectionId,
-        request: &Message,
-        effects: &mut Effects,
-    ) -> Result<Vec<u8>, StoreError> {
+    fn perform(&mut self, id: ConnectionId, request: &Message, effects: &mut Effects) -> Result<Vec<u8>, StoreError> {
         let kind = Kind::from_number(request.kind).ok_or(StoreError::NotImplemented)?;
-        let call = Call {
-            id,
-            transaction: request.transaction,
-            payload: &request.payload,
-        };
+        let call = Call { id, transaction: request.transaction, payload: &request.payload };
         match kind {
             Kind::Directory => self.directory(call),
             Kind::DirectoryPart => self.directory_part(call),
@@ -205,10 +189,7 @@ impl Server {
     }
 
     fn caller(&self, id: ConnectionId) -> Result<Caller, StoreError> {
-        self.sessions
-            .get(&id)
-            .map(|session| session.caller)
-            .ok_or(StoreError::Io)
+        self.sessions.get(&id).map(|session| session.caller).ok_or(StoreError::Io)
     }
 
     /// Runs `operation` on the tree or on the picture of the request's transaction.
@@ -224,26 +205,16 @@ impl Server {
             return Ok((result, changes));
         }
         let session = self.sessions.get_mut(&call.id).ok_or(StoreError::Io)?;
-        let transaction = session
-            .transactions
-            .get_mut(&call.transaction)
-            .ok_or(StoreError::NoEntry)?;
+        let transaction = session.transactions.get_mut(&call.transaction).ok_or(StoreError::NoEntry)?;
         let limited = !caller.is_privileged();
-        let mut view = Private {
-            tree: &self.tree,
-            transaction,
-            limited,
-        };
+        let mut view = Private { tree: &self.tree, transaction, limited };
         let result = operation(&mut view, caller, &mut changes)?;
         transaction.remember(changes);
         Ok((result, Vec::new()))
     }
 
     fn node(&mut self, call: Call<'_>, path: &Path) -> Result<tree::Node, StoreError> {
-        self.on_view(call, |view, caller, _| {
-            tree::fetch(view, caller, path, Caller::reads)
-        })
-        .map(|(node, _)| node)
+        self.on_view(call, |view, caller, _| tree::fetch(view, caller, path, Caller::reads)).map(|(node, _)| node)
     }
 
     fn path(&self, call: Call<'_>, name: &str) -> Result<Path, StoreError> {
@@ -276,10 +247,7 @@ impl Server {
             payload.extend_from_slice(rest);
             payload.push(0);
         } else {
-            let cut = rest[..room]
-                .iter()
-                .rposition(|byte| *byte == 0)
-                .map_or(0, |last| last + 1);
+            let cut = rest[..room].iter().rposition(|byte| *byte == 0).map_or(0, |last| last + 1);
             payload.extend_from_slice(&rest[..cut]);
         }
         Ok(payload)
@@ -297,25 +265,19 @@ impl Server {
     fn write(&mut self, call: Call<'_>, effects: &mut Effects) -> Result<Vec<u8>, StoreError> {
         let (name, value) = wire::string_and_rest(call.payload)?;
         let path = self.path(call, name)?;
-        self.change(call, effects, |view, caller, changes| {
-            tree::write(view, caller, &path, value, changes)
-        })
+        self.change(call, effects, |view, caller, changes| tree::write(view, caller, &path, value, changes))
     }
 
     fn mkdir(&mut self, call: Call<'_>, effects: &mut Effects) -> Result<Vec<u8>, StoreError> {
         let [name] = wire::exactly(call.payload)?;
         let path = self.path(call, name)?;
-        self.change(call, effects, |view, caller, changes| {
-            tree::mkdir(view, caller, &path, changes)
-        })
+        self.change(call, effects, |view, caller, changes| tree::mkdir(view, caller, &path, changes))
     }
 
     fn rm(&mut self, call: Call<'_>, effects: &mut Effects) -> Result<Vec<u8>, StoreError> {
         let [name] = wire::exactly(call.payload)?;
         let path = self.path(call, name)?;
-        self.change(call, effects, |view, caller, changes| {
-            tree::remove(view, caller, &path, changes)
-        })
+        self.change(call, effects, |view, caller, changes| tree::remove(view, caller, &path, changes))
     }
 
     fn set_perms(&mut self, call: Call<'_>, effects: &mut Effects) -> Result<Vec<u8>, StoreError> {
@@ -323,9 +285,7 @@ impl Server {
         let (name, entries) = parts.split_first().ok_or(StoreError::Invalid)?;
         let path = self.path(call, name)?;
         let perms = Permissions::decode(entries.iter().copied())?;
-        self.change(call, effects, |view, caller, changes| {
-            tree::set_permissions(view, caller, &path, perms, changes)
-        })
+        self.change(call, effects, |view, caller, changes| tree::set_permissions(view, caller, &path, perms, changes))
     }
 
     fn change(
@@ -348,14 +308,7 @@ impl Server {
         }
         let limit = limit_for(caller, self.quota.watches);
         let session = self.sessions.get_mut(&call.id).ok_or(StoreError::Io)?;
-        session.watches.add(
-            Watch {
-                at,
-                spelled: name.to_string(),
-                token: token.to_string(),
-            },
-            limit,
-        )?;
+        session.watches.add(Watch { at, spelled: name.to_string(), token: token.to_string() }, limit)?;
         effects.first_fire = Some((name.to_string(), token.to_string()));
         Ok(done())
     }
@@ -393,21 +346,14 @@ impl Server {
         loop {
             let number = self.next_transaction;
             self.next_transaction = self.next_transaction.wrapping_add(1).max(1);
-            let taken = self
-                .sessions
-                .get(&id)
-                .is_some_and(|session| session.transactions.contains_key(&number));
+            let taken = self.sessions.get(&id).is_some_and(|session| session.transactions.contains_key(&number));
             if !taken {
                 return number;
             }
         }
     }
 
-    fn transaction_end(
-        &mut self,
-        call: Call<'_>,
-        effects: &mut Effects,
-    ) -> Result<Vec<u8>, StoreError> {
+    fn transaction_end(&mut self, call: Call<'_>, effects: &mut Effects) -> Result<Vec<u8>, StoreError> {
         let [verdict] = wire::exactly(call.payload)?;
         let commit = match verdict {
             "T" => true,
@@ -415,10 +361,7 @@ impl Server {
             _ => return Err(StoreError::Invalid),
         };
         let session = self.sessions.get_mut(&call.id).ok_or(StoreError::Io)?;
-        let transaction = session
-            .transactions
-            .remove(&call.transaction)
-            .ok_or(StoreError::NoEntry)?;
+        let transaction = session.transactions.remove(&call.transaction).ok_or(StoreError::NoEntry)?;
         if commit {
             effects.changes.extend(transaction.commit(&mut self.tree)?);
         }
@@ -428,11 +371,7 @@ impl Server {
     fn is_introduced(&self, call: Call<'_>) -> Result<Vec<u8>, StoreError> {
         let [domain] = wire::exactly(call.payload)?;
         let known = self.introduced.contains(&domain_id(domain)?) || domain == "0";
-        Ok(if known {
-            b"T\0".to_vec()
-        } else {
-            b"F\0".to_vec()
-        })
+        Ok(if known { b"T\0".to_vec() } else { b"F\0".to_vec() })
     }
 
     fn introduce(&mut self, call: Call<'_>, effects: &mut Effects) -> Result<Vec<u8>, StoreError> {
@@ -453,11 +392,7 @@ impl Server {
             self.introduced.push(domain);
             effects.occasions.push(Location::Introduced);
         }
-        self.orders.push(Order::Connect {
-            domain,
-            frame,
-            port,
-        });
+        self.orders.push(Order::Connect { domain, frame, port });
         Ok(done())
     }
 
@@ -482,10 +417,7 @@ impl Server {
         self.privileged(call.id)?;
         let [domain, target] = wire::exactly(call.payload)?;
         let (domain, target) = (domain_id(domain)?, domain_id(target)?);
-        let session = self
-            .sessions
-            .get_mut(&ConnectionId::Domain(domain))
-            .ok_or(StoreError::NoEntry)?;
+        let session = self.sessions.get_mut(&ConnectionId::Domain(domain)).ok_or(StoreError::NoEntry)?;
         session.caller.target = Some(target);
         Ok(done())
     }
@@ -503,41 +435,21 @@ impl Server {
     /// Looks for a node that its parent does not list, or the reverse.
     fn check(&self) -> Result<Vec<u8>, StoreError> {
         let lists = |path: &Path| {
-            path.parent().is_none_or(|above| {
-                self.tree
-                    .peek(&above)
-                    .is_some_and(|parent| parent.children.contains(path.name()))
-            })
+            path.parent()
+                .is_none_or(|above| self.tree.peek(&above).is_some_and(|parent| parent.children.contains(path.name())))
         };
-        let lost: Vec<String> = self
-            .tree
-            .paths()
-            .filter(|path| !lists(path))
-            .map(Path::to_string)
-            .collect();
-        Ok(if lost.is_empty() {
-            done()
-        } else {
-            alloc::format!("{}\0", lost.join("\n")).into_bytes()
-        })
+        let lost: Vec<String> = self.tree.paths().filter(|path| !lists(path)).map(Path::to_string).collect();
+        Ok(if lost.is_empty() { done() } else { alloc::format!("{}\0", lost.join("\n")).into_bytes() })
     }
 
     fn privileged(&self, id: ConnectionId) -> Result<(), StoreError> {
-        if self.caller(id)?.is_privileged() {
-            Ok(())
-        } else {
-            Err(StoreError::Access)
-        }
+        if self.caller(id)?.is_privileged() { Ok(()) } else { Err(StoreError::Access) }
     }
 
     fn known_domain(&self, payload: &[u8]) -> Result<DomId, StoreError> {
         let [domain] = wire::exactly(payload)?;
         let domain = domain_id(domain)?;
-        if self.introduced.contains(&domain) {
-            Ok(domain)
-        } else {
-            Err(StoreError::NoEntry)
-        }
+        if self.introduced.contains(&domain) { Ok(domain) } else { Err(StoreError::NoEntry) }
     }
 }
 

@@ -40,10 +40,7 @@ pub struct StoreService<P> {
 impl<P: SharedPage> StoreService<P> {
     /// A service without guests.
     pub fn new(server: Rc<RefCell<Server>>) -> Self {
-        Self {
-            server,
-            guests: BTreeMap::new(),
-        }
+        Self { server, guests: BTreeMap::new() }
     }
 
     /// Does what can be done now; says whether anything was done.
@@ -69,21 +66,14 @@ impl<P: SharedPage> StoreService<P> {
         let page = match mapped.pop() {
             Some(Ok(page)) => page,
             Some(Err(error)) => {
-                return log::warn!(
-                    "xenstore: domain {}: its store page cannot be mapped: {error}",
-                    domain.0
-                );
+                return log::warn!("xenstore: domain {}: its store page cannot be mapped: {error}", domain.0);
             }
             None => return,
         };
         let port = match hal.bind_interdomain(domain, port) {
             Ok(port) => port,
             Err(error) => {
-                log::warn!(
-                    "xenstore: domain {}: its port {} cannot be bound: {error}",
-                    domain.0,
-                    port.0
-                );
+                log::warn!("xenstore: domain {}: its port {} cannot be bound: {error}", domain.0, port.0);
                 return hal.unmap_grants(&mut alloc::vec![page]);
             }
         };
@@ -91,13 +81,7 @@ impl<P: SharedPage> StoreService<P> {
         ring.set_connected();
         hal.unmask(port);
         hal.notify(port);
-        let guest = Guest {
-            ring,
-            port,
-            incoming: Assembler::default(),
-            outgoing: Vec::new(),
-            faulted: false,
-        };
+        let guest = Guest { ring, port, incoming: Assembler::default(), outgoing: Vec::new(), faulted: false };
         self.guests.insert(domain, guest);
     }
 
@@ -137,10 +121,7 @@ fn serve<P: SharedPage, H: Events>(
             moved
         }
         Err(fault) => {
-            log::warn!(
-                "xenstore: domain {}: {fault:?}, it is not listened to any more",
-                domain.0
-            );
+            log::warn!("xenstore: domain {}: {fault:?}, it is not listened to any more", domain.0);
             guest.ring.report(fault);
             guest.faulted = true;
             hal.notify(guest.port);
@@ -163,11 +144,7 @@ fn exchange<P: SharedPage>(
         moved |= guest.ring.receive(&mut bytes, RECEIVE_BYTES)? > 0;
         guest.incoming.push(&bytes);
         for _ in 0..REQUESTS_A_TURN {
-            let Some(request) = guest
-                .incoming
-                .next_message()
-                .map_err(|_| RingFault::Protocol)?
-            else {
+            let Some(request) = guest.incoming.next_message().map_err(|_| RingFault::Protocol)? else {
                 break;
             };
             server.handle(id, &request);

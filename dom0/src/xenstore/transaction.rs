@@ -41,19 +41,12 @@ impl Transaction {
     /// # Errors
     /// `EAGAIN`: a node that was looked at has changed since. `ENOSPC`: an owner's quota would be exceeded.
     pub fn commit(self, tree: &mut Tree) -> Result<Vec<Change>, StoreError> {
-        let stale = self
-            .touched
-            .iter()
-            .any(|(path, touched)| tree.generation_of(path) != touched.seen);
+        let stale = self.touched.iter().any(|(path, touched)| tree.generation_of(path) != touched.seen);
         if stale {
             return Err(StoreError::Again);
         }
         self.check_room(tree)?;
-        for (path, touched) in self
-            .touched
-            .into_iter()
-            .filter(|(_, touched)| touched.changed)
-        {
+        for (path, touched) in self.touched.into_iter().filter(|(_, touched)| touched.changed) {
             tree.replace(&path, touched.now);
         }
         Ok(self.changes)
@@ -70,14 +63,8 @@ impl Transaction {
                 *growth.entry(new.perms.owner).or_insert(0) += 1;
             }
         }
-        let over = growth
-            .iter()
-            .any(|(owner, extra)| *extra > 0 && !tree.has_room(*owner, extra.unsigned_abs()));
-        if over {
-            Err(StoreError::NoSpace)
-        } else {
-            Ok(())
-        }
+        let over = growth.iter().any(|(owner, extra)| *extra > 0 && !tree.has_room(*owner, extra.unsigned_abs()));
+        if over { Err(StoreError::NoSpace) } else { Ok(()) }
     }
 }
 
@@ -93,23 +80,14 @@ pub struct Private<'a> {
 
 impl Private<'_> {
     fn touch(&mut self, path: &Path) -> Result<&mut Touched, StoreError> {
-        let full =
-            self.limited && self.transaction.touched.len() >= self.tree.quota().transaction_nodes;
+        let full = self.limited && self.transaction.touched.len() >= self.tree.quota().transaction_nodes;
         if full && !self.transaction.touched.contains_key(path) {
             return Err(StoreError::NoSpace);
         }
-        Ok(self
-            .transaction
-            .touched
-            .entry(path.clone())
-            .or_insert_with(|| {
-                let now = self.tree.peek(path).cloned();
-                Touched {
-                    seen: now.as_ref().map(|node| node.generation),
-                    now,
-                    changed: false,
-                }
-            }))
+        Ok(self.transaction.touched.entry(path.clone()).or_insert_with(|| {
+            let now = self.tree.peek(path).cloned();
+            Touched { seen: now.as_ref().map(|node| node.generation), now, changed: false }
+        }))
     }
 }
 

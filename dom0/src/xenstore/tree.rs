@@ -23,10 +23,7 @@ pub struct Caller {
 impl Caller {
     /// A caller with the rights of `domain` alone.
     pub fn domain(domain: DomId) -> Self {
-        Self {
-            domain,
-            target: None,
-        }
+        Self { domain, target: None }
     }
 
     /// Whether this is the privileged domain.
@@ -69,21 +66,11 @@ pub struct Node {
 
 impl Node {
     fn new(perms: Permissions) -> Self {
-        Self {
-            value: Vec::new(),
-            children: BTreeSet::new(),
-            perms,
-            generation: 0,
-        }
+        Self { value: Vec::new(), children: BTreeSet::new(), perms, generation: 0 }
     }
 
     fn bytes(&self) -> usize {
-        self.value.len()
-            + self
-                .children
-                .iter()
-                .map(|name| name.len() + 1)
-                .sum::<usize>()
+        self.value.len() + self.children.iter().map(|name| name.len() + 1).sum::<usize>()
     }
 }
 
@@ -125,12 +112,7 @@ impl Tree {
     pub fn new(quota: Quota) -> Self {
         let mut nodes = BTreeMap::new();
         nodes.insert(Path::root(), Node::new(Permissions::private(DomId(0))));
-        Self {
-            nodes,
-            owned: BTreeMap::from([(DomId(0), 1)]),
-            generation: 0,
-            quota,
-        }
+        Self { nodes, owned: BTreeMap::from([(DomId(0), 1)]), generation: 0, quota }
     }
 
     /// The generation of the node at `path`, or none where there is no node.
@@ -160,21 +142,12 @@ impl Tree {
 
     /// Removes a domain's traces: the nodes it owns and its entries in others' permissions.
     pub fn forget_domain(&mut self, domain: DomId) -> Vec<Change> {
-        let owned: Vec<Path> = self
-            .nodes
-            .iter()
-            .filter(|(_, node)| node.perms.owner == domain)
-            .map(|(path, _)| path.clone())
-            .collect();
+        let owned: Vec<Path> =
+            self.nodes.iter().filter(|(_, node)| node.perms.owner == domain).map(|(path, _)| path.clone()).collect();
         let mut changes = Vec::new();
         for path in owned {
-            if self.nodes.contains_key(&path)
-                && remove(self, Caller::domain(DomId(0)), &path, &mut changes).is_err()
-            {
-                log::warn!(
-                    "xenstore: {path} of domain {} could not be removed",
-                    domain.0
-                );
+            if self.nodes.contains_key(&path) && remove(self, Caller::domain(DomId(0)), &path, &mut changes).is_err() {
+                log::warn!("xenstore: {path} of domain {} could not be removed", domain.0);
             }
         }
         for node in self.nodes.values_mut() {
@@ -200,11 +173,7 @@ impl Tree {
 
     fn charge(&mut self, owner: DomId, up: bool) {
         let count = self.owned.entry(owner).or_insert(0);
-        *count = if up {
-            *count + 1
-        } else {
-            count.saturating_sub(1)
-        };
+        *count = if up { *count + 1 } else { count.saturating_sub(1) };
         if *count == 0 {
             self.owned.remove(&owner);
         }
@@ -251,17 +220,9 @@ pub fn fetch<V: View + ?Sized>(
 }
 
 /// `ENOENT` where the caller may read the nearest node above, else `EACCES`.
-fn absent<V: View + ?Sized>(
-    view: &mut V,
-    caller: Caller,
-    path: &Path,
-) -> Result<StoreError, StoreError> {
+fn absent<V: View + ?Sized>(view: &mut V, caller: Caller, path: &Path) -> Result<StoreError, StoreError> {
     let above = nearest_above(view, path)?.1;
-    Ok(if caller.reads(&above.perms) {
-        StoreError::NoEntry
-    } else {
-        StoreError::Access
-    })
+    Ok(if caller.reads(&above.perms) { StoreError::NoEntry } else { StoreError::Access })
 }
 
 fn nearest_above<V: View + ?Sized>(view: &mut V, path: &Path) -> Result<(Path, Node), StoreError> {
@@ -293,11 +254,7 @@ pub fn write<V: View + ?Sized>(
     };
     node.value = value.to_vec();
     fits(view, caller, &node)?;
-    changes.push(Change {
-        path: path.clone(),
-        perms: node.perms.clone(),
-        exact: false,
-    });
+    changes.push(Change { path: path.clone(), perms: node.perms.clone(), exact: false });
     view.put(path, Some(node))
 }
 
@@ -316,11 +273,7 @@ pub fn mkdir<V: View + ?Sized>(
         Some(_) => Err(StoreError::Access),
         None => {
             let node = create(view, caller, path)?;
-            changes.push(Change {
-                path: path.clone(),
-                perms: node.perms,
-                exact: false,
-            });
+            changes.push(Change { path: path.clone(), perms: node.perms, exact: false });
             Ok(())
         }
     }
@@ -380,22 +333,14 @@ pub fn remove<V: View + ?Sized>(
     let mut parent = view.get(&above)?.ok_or(StoreError::Io)?;
     parent.children.remove(path.name());
     view.put(&above, Some(parent))?;
-    changes.push(Change {
-        path: path.clone(),
-        perms: node.perms.clone(),
-        exact: false,
-    });
+    changes.push(Change { path: path.clone(), perms: node.perms.clone(), exact: false });
     let mut doomed = alloc::vec![(path.clone(), node)];
     while let Some((at, node)) = doomed.pop() {
         view.put(&at, None)?;
         for name in &node.children {
             let child = at.child(name);
             if let Some(below) = view.get(&child)? {
-                changes.push(Change {
-                    path: child.clone(),
-                    perms: below.perms.clone(),
-                    exact: true,
-                });
+                changes.push(Change { path: child.clone(), perms: below.perms.clone(), exact: true });
                 doomed.push((child, below));
             }
         }
@@ -425,11 +370,7 @@ pub fn set_permissions<V: View + ?Sized>(
         }
     }
     node.perms = perms;
-    changes.push(Change {
-        path: path.clone(),
-        perms: node.perms.clone(),
-        exact: false,
-    });
+    changes.push(Change { path: path.clone(), perms: node.perms.clone(), exact: false });
     view.put(path, Some(node))
 }
 

@@ -24,26 +24,14 @@ impl Watch {
         let Location::Node(watched) = &self.at else {
             return None;
         };
-        let covered = if change.exact {
-            change.path == *watched
-        } else {
-            change.path.is_within(watched)
-        };
+        let covered = if change.exact { change.path == *watched } else { change.path.is_within(watched) };
         covered.then(|| self.spell(watched, &change.path))
     }
 
     /// A path under the watched one, in the client's spelling: relative if the watch was.
     fn spell(&self, watched: &Path, path: &Path) -> String {
-        let below = if watched.is_root() {
-            path.as_str()
-        } else {
-            &path.as_str()[watched.as_str().len()..]
-        };
-        if watched.is_root() {
-            String::from(below)
-        } else {
-            alloc::format!("{}{below}", self.spelled)
-        }
+        let below = if watched.is_root() { path.as_str() } else { &path.as_str()[watched.as_str().len()..] };
+        if watched.is_root() { String::from(below) } else { alloc::format!("{}{below}", self.spelled) }
     }
 }
 
@@ -57,11 +45,7 @@ impl WatchList {
     /// # Errors
     /// `EEXIST`: the same place and token again. `ENOSPC`: `limit` is reached.
     pub fn add(&mut self, watch: Watch, limit: Option<usize>) -> Result<(), StoreError> {
-        if self
-            .0
-            .iter()
-            .any(|known| known.at == watch.at && known.token == watch.token)
-        {
+        if self.0.iter().any(|known| known.at == watch.at && known.token == watch.token) {
             return Err(StoreError::Exists);
         }
         if limit.is_some_and(|limit| self.0.len() >= limit) {
@@ -76,10 +60,7 @@ impl WatchList {
     /// # Errors
     /// `ENOENT`: there is none with this place and token.
     pub fn remove(&mut self, at: &Location, token: &str) -> Result<(), StoreError> {
-        let found = self
-            .0
-            .iter()
-            .position(|watch| watch.at == *at && watch.token == token);
+        let found = self.0.iter().position(|watch| watch.at == *at && watch.token == token);
         self.0.remove(found.ok_or(StoreError::NoEntry)?);
         Ok(())
     }
@@ -111,8 +92,7 @@ impl WatchList {
     /// The events of an occasion.
     pub fn occasion(&self, occasion: &Location) -> Vec<(String, String)> {
         let told = self.0.iter().filter(|watch| watch.at == *occasion);
-        told.map(|watch| (watch.spelled.clone(), watch.token.clone()))
-            .collect()
+        told.map(|watch| (watch.spelled.clone(), watch.token.clone())).collect()
     }
 }
 
@@ -124,20 +104,12 @@ mod tests {
 
     fn watch(name: &str) -> Watch {
         let at = Location::resolve(name, DomId(2)).expect("a good name");
-        Watch {
-            at,
-            spelled: name.into(),
-            token: "t".into(),
-        }
+        Watch { at, spelled: name.into(), token: "t".into() }
     }
 
     fn change(name: &str, exact: bool) -> Change {
         let path = Path::resolve(name, DomId(2)).expect("a good name");
-        Change {
-            path,
-            perms: Permissions::private(DomId(2)),
-            exact,
-        }
+        Change { path, perms: Permissions::private(DomId(2)), exact }
     }
 
     #[test]
@@ -148,10 +120,7 @@ mod tests {
 
     #[test]
     fn a_watch_on_the_root_hears_whole_names() {
-        assert_eq!(
-            watch("/").names(&change("/a/b", false)).as_deref(),
-            Some("/a/b")
-        );
+        assert_eq!(watch("/").names(&change("/a/b", false)).as_deref(), Some("/a/b"));
     }
 
     #[test]
@@ -164,14 +133,7 @@ mod tests {
     fn a_caller_that_may_not_read_a_node_hears_nothing() {
         let mut list = WatchList::default();
         list.add(watch("/a"), None).expect("room");
-        assert!(
-            list.events(Caller::domain(DomId(5)), &change("/a", false))
-                .is_empty()
-        );
-        assert_eq!(
-            list.events(Caller::domain(DomId(2)), &change("/a", false))
-                .len(),
-            1
-        );
+        assert!(list.events(Caller::domain(DomId(5)), &change("/a", false)).is_empty());
+        assert_eq!(list.events(Caller::domain(DomId(2)), &change("/a", false)).len(), 1);
     }
 }

@@ -105,22 +105,13 @@ impl Message {
     pub fn refusal(&self, error: StoreError) -> Self {
         let mut payload = error.wire_name().as_bytes().to_vec();
         payload.push(0);
-        Self {
-            kind: Kind::Error as u32,
-            payload,
-            ..*self
-        }
+        Self { kind: Kind::Error as u32, payload, ..*self }
     }
 
     /// An event for a watch.
     pub fn watch_event(path: &str, token: &str) -> Self {
         let payload = alloc::format!("{path}\0{token}\0").into_bytes();
-        Self {
-            kind: Kind::WatchEvent as u32,
-            request_id: 0,
-            transaction: 0,
-            payload,
-        }
+        Self { kind: Kind::WatchEvent as u32, request_id: 0, transaction: 0, payload }
     }
 
     /// Appends the message as bytes.
@@ -139,9 +130,7 @@ impl Message {
 /// `EINVAL`: the last string is not ended, or one is no UTF-8.
 pub fn strings(payload: &[u8]) -> Result<Vec<&str>, StoreError> {
     let body = payload.strip_suffix(&[0]).ok_or(StoreError::Invalid)?;
-    body.split(|byte| *byte == 0)
-        .map(|part| core::str::from_utf8(part).map_err(|_| StoreError::Invalid))
-        .collect()
+    body.split(|byte| *byte == 0).map(|part| core::str::from_utf8(part).map_err(|_| StoreError::Invalid)).collect()
 }
 
 /// The payload of a request as exactly `N` NUL-terminated strings.
@@ -149,9 +138,7 @@ pub fn strings(payload: &[u8]) -> Result<Vec<&str>, StoreError> {
 /// # Errors
 /// `EINVAL`: another number of strings, or not strings.
 pub fn exactly<const N: usize>(payload: &[u8]) -> Result<[&str; N], StoreError> {
-    strings(payload)?
-        .try_into()
-        .map_err(|_| StoreError::Invalid)
+    strings(payload)?.try_into().map_err(|_| StoreError::Invalid)
 }
 
 /// A string and the bytes behind its NUL.
@@ -159,10 +146,7 @@ pub fn exactly<const N: usize>(payload: &[u8]) -> Result<[&str; N], StoreError> 
 /// # Errors
 /// `EINVAL`: no NUL, or the string is no UTF-8.
 pub fn string_and_rest(payload: &[u8]) -> Result<(&str, &[u8]), StoreError> {
-    let end = payload
-        .iter()
-        .position(|byte| *byte == 0)
-        .ok_or(StoreError::Invalid)?;
+    let end = payload.iter().position(|byte| *byte == 0).ok_or(StoreError::Invalid)?;
     let text = core::str::from_utf8(&payload[..end]).map_err(|_| StoreError::Invalid)?;
     Ok((text, &payload[end + 1..]))
 }
@@ -196,9 +180,7 @@ impl Assembler {
         let Some(header) = self.bytes.first_chunk::<HEADER_BYTES>() else {
             return Ok(None);
         };
-        let word = |at: usize| {
-            u32::from_le_bytes([header[at], header[at + 1], header[at + 2], header[at + 3]])
-        };
+        let word = |at: usize| u32::from_le_bytes([header[at], header[at + 1], header[at + 2], header[at + 3]]);
         let (kind, request_id, transaction, len) = (word(0), word(4), word(8), word(12));
         let end = HEADER_BYTES + len as usize;
         if len as usize > PAYLOAD_MAX {
@@ -209,12 +191,7 @@ impl Assembler {
         }
         let payload = self.bytes[HEADER_BYTES..end].to_vec();
         self.bytes.drain(..end);
-        Ok(Some(Message {
-            kind,
-            request_id,
-            transaction,
-            payload,
-        }))
+        Ok(Some(Message { kind, request_id, transaction, payload }))
     }
 }
 

@@ -46,11 +46,7 @@ impl<P> Buffer<P> {
 
 impl<P> Pool<P> {
     pub(super) fn new(limit: usize) -> Self {
-        Self {
-            free: Vec::new(),
-            made: 0,
-            limit,
-        }
+        Self { free: Vec::new(), made: 0, limit }
     }
 
     /// How many pages a request can get at most.
@@ -72,11 +68,7 @@ impl<P> Pool<P> {
     }
 
     /// Takes `count` pages or none.
-    pub(super) fn take_many<H: Hal<Page = P>>(
-        &mut self,
-        hal: &mut H,
-        count: usize,
-    ) -> Option<Vec<Buffer<P>>> {
+    pub(super) fn take_many<H: Hal<Page = P>>(&mut self, hal: &mut H, count: usize) -> Option<Vec<Buffer<P>>> {
         let mut taken = Vec::with_capacity(count);
         while taken.len() < count {
             match self.take(hal) {

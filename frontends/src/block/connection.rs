@@ -9,8 +9,8 @@ use alloc::vec::Vec;
 use core::fmt;
 
 use pv_bus::block::{
-    Body, MAX_DIRECT_SEGMENTS, MAX_INDIRECT_PAGES, Request, RequestSlot, Response, ResponseSlot,
-    SECTORS_PER_PAGE, SEGMENT_BYTES, SEGMENTS_PER_INDIRECT_PAGE, Segment, op, status,
+    Body, MAX_DIRECT_SEGMENTS, MAX_INDIRECT_PAGES, Request, RequestSlot, Response, ResponseSlot, SECTORS_PER_PAGE,
+    SEGMENT_BYTES, SEGMENTS_PER_INDIRECT_PAGE, Segment, op, status,
 };
 use pv_bus::ring::{FrontRing, RingBroken};
 use pv_bus::{Access, DomId, GrantRef, Hal, Port, SharedPage};
@@ -40,15 +40,9 @@ impl fmt::Display for Violation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Ring(broken) => write!(f, "block.back.ring_index: {broken}"),
-            Self::UnknownId(id) => write!(
-                f,
-                "block.back.unknown_id: a response to {id:#x}, which was not asked"
-            ),
+            Self::UnknownId(id) => write!(f, "block.back.unknown_id: a response to {id:#x}, which was not asked"),
             Self::WrongOperation { id, said } => {
-                write!(
-                    f,
-                    "block.back.wrong_operation: the response to {id:#x} says operation {said}"
-                )
+                write!(f, "block.back.wrong_operation: the response to {id:#x} says operation {said}")
             }
         }
     }
@@ -100,12 +94,7 @@ impl<H: Hal> Connection<H> {
     }
 
     /// Takes all responses that are there, then sends what fits. Again, until nothing moves.
-    pub(super) fn process(
-        &mut self,
-        hal: &mut H,
-        core: &mut Core<H>,
-        may_send: bool,
-    ) -> Result<(), Violation> {
+    pub(super) fn process(&mut self, hal: &mut H, core: &mut Core<H>, may_send: bool) -> Result<(), Violation> {
         loop {
             while let Some(slot) = self.ring.take().map_err(Violation::Ring)? {
                 self.complete(hal, core, Response::decode(&slot))?;
@@ -119,26 +108,15 @@ impl<H: Hal> Connection<H> {
         }
     }
 
-    fn complete(
-        &mut self,
-        hal: &mut H,
-        core: &mut Core<H>,
-        response: Response,
-    ) -> Result<(), Violation> {
+    fn complete(&mut self, hal: &mut H, core: &mut Core<H>, response: Response) -> Result<(), Violation> {
         let slot = (response.id & 0xffff) as u16;
-        let entry = self
-            .parts
-            .get_mut(usize::from(slot))
-            .ok_or(Violation::UnknownId(response.id))?;
+        let entry = self.parts.get_mut(usize::from(slot)).ok_or(Violation::UnknownId(response.id))?;
         match entry {
             Some(part) if part.wire_id != response.id => {
                 return Err(Violation::UnknownId(response.id));
             }
             Some(part) if part.operation != response.operation => {
-                return Err(Violation::WrongOperation {
-                    id: response.id,
-                    said: response.operation,
-                });
+                return Err(Violation::WrongOperation { id: response.id, said: response.operation });
             }
             _ => {}
         }
@@ -146,8 +124,7 @@ impl<H: Hal> Connection<H> {
         self.free.push(slot);
         let keep_grants = self.features.persistent;
         for buffer in part.indirect {
-            core.pool
-                .give_back(hal, &mut core.grave, buffer, keep_grants);
+            core.pool.give_back(hal, &mut core.grave, buffer, keep_grants);
         }
         let error = self.error_of(part.operation, response.status);
         if let Some(request) = core.requests.get_mut(part.request) {
@@ -196,10 +173,7 @@ impl<H: Hal> Connection<H> {
             Kind::Flush => self.send_flush(core, id),
             Kind::Discard { secure } => {
                 let (sector, sectors) = (request.sector, request.sectors);
-                let body = Body::Discard {
-                    flag: u8::from(secure),
-                    sectors,
-                };
+                let body = Body::Discard { flag: u8::from(secure), sectors };
                 self.push(core, id, op::DISCARD, sector, body, Vec::new(), 1)
             }
             Kind::Read => self.send_data(hal, core, id, op::READ),
@@ -225,11 +199,7 @@ impl<H: Hal> Connection<H> {
                 return Sent::Part;
             }
         };
-        let body = Body::Direct {
-            operation,
-            count: 0,
-            segments: [Segment::NONE; MAX_DIRECT_SEGMENTS],
-        };
+        let body = Body::Direct { operation, count: 0, segments: [Segment::NONE; MAX_DIRECT_SEGMENTS] };
         self.push(core, id, operation, 0, body, Vec::new(), 1)
     }
 
@@ -246,11 +216,7 @@ impl<H: Hal> Connection<H> {
             _ => Access::ReadOnly,
         };
         let may_be_indirect = left > MAX_DIRECT_SEGMENTS && operation != op::WRITE_BARRIER;
-        let most = if may_be_indirect {
-            self.features.max_segments
-        } else {
-            MAX_DIRECT_SEGMENTS
-        };
+        let most = if may_be_indirect { self.features.max_segments } else { MAX_DIRECT_SEGMENTS };
         let segments = match segments_of(hal, request, first, left.min(most), self.peer, access) {
             Ok(segments) => segments,
             Err(error) => {
@@ -260,47 +226,23 @@ impl<H: Hal> Connection<H> {
         };
         let sector = request.sector + first as u64 * u64::from(SECTORS_PER_PAGE);
         let described = self.describe(hal, core, operation, &segments);
-        self.push(
-            core,
-            id,
-            operation,
-            sector,
-            described.body,
-            described.pages,
-            described.count,
-        )
+        self.push(core, id, operation, sector, described.body, described.pages, described.count)
     }
 
     /// Puts the segments into the slot, or into pages of their own where they do not fit and such pages can be had.
-    fn describe(
-        &mut self,
-        hal: &mut H,
-        core: &mut Core<H>,
-        operation: u8,
-        segments: &[Segment],
-    ) -> Described<H::Page> {
+    fn describe(&mut self, hal: &mut H, core: &mut Core<H>, operation: u8, segments: &[Segment]) -> Described<H::Page> {
         if segments.len() > MAX_DIRECT_SEGMENTS {
             let wanted = segments.len().div_ceil(SEGMENTS_PER_INDIRECT_PAGE);
             let pages = core.pool.take_many(hal, wanted);
-            if let Some(described) =
-                pages.and_then(|pages| self.indirect(hal, core, operation, segments, pages))
-            {
+            if let Some(described) = pages.and_then(|pages| self.indirect(hal, core, operation, segments, pages)) {
                 return described;
             }
         }
         let count = segments.len().min(MAX_DIRECT_SEGMENTS);
         let mut in_slot = [Segment::NONE; MAX_DIRECT_SEGMENTS];
         in_slot[..count].copy_from_slice(&segments[..count]);
-        let body = Body::Direct {
-            operation,
-            count: count as u8,
-            segments: in_slot,
-        };
-        Described {
-            body,
-            pages: Vec::new(),
-            count,
-        }
+        let body = Body::Direct { operation, count: count as u8, segments: in_slot };
+        Described { body, pages: Vec::new(), count }
     }
 
     fn indirect(
@@ -311,17 +253,11 @@ impl<H: Hal> Connection<H> {
         segments: &[Segment],
         mut pages: Vec<Buffer<H::Page>>,
     ) -> Option<Described<H::Page>> {
-        let access = if self.features.persistent {
-            Access::ReadWrite
-        } else {
-            Access::ReadOnly
-        };
+        let access = if self.features.persistent { Access::ReadWrite } else { Access::ReadOnly };
         let mut grants = [GrantRef(0); MAX_INDIRECT_PAGES];
         let mut granted = true;
-        for ((page, grant), described) in pages
-            .iter_mut()
-            .zip(&mut grants)
-            .zip(segments.chunks(SEGMENTS_PER_INDIRECT_PAGE))
+        for ((page, grant), described) in
+            pages.iter_mut().zip(&mut grants).zip(segments.chunks(SEGMENTS_PER_INDIRECT_PAGE))
         {
             for (number, segment) in described.iter().enumerate() {
                 page.page.write(number * SEGMENT_BYTES, &segment.encode());
@@ -333,27 +269,15 @@ impl<H: Hal> Connection<H> {
         }
         if !granted {
             for page in pages {
-                core.pool
-                    .give_back(hal, &mut core.grave, page, self.features.persistent);
+                core.pool.give_back(hal, &mut core.grave, page, self.features.persistent);
             }
             return None;
         }
-        let body = Body::Indirect {
-            operation,
-            count: segments.len() as u16,
-            pages: grants,
-        };
-        Some(Described {
-            body,
-            pages,
-            count: segments.len(),
-        })
+        let body = Body::Indirect { operation, count: segments.len() as u16, pages: grants };
+        Some(Described { body, pages, count: segments.len() })
     }
 
-    #[expect(
-        clippy::too_many_arguments,
-        reason = "one part has this many sides, and this is the one place"
-    )]
+    #[expect(clippy::too_many_arguments, reason = "one part has this many sides, and this is the one place")]
     fn push(
         &mut self,
         core: &mut Core<H>,
@@ -369,21 +293,9 @@ impl<H: Hal> Connection<H> {
         };
         let wire_id = self.next_count << 16 | u64::from(slot);
         self.next_count += 1;
-        let pushed = self.ring.push(
-            &Request {
-                id: wire_id,
-                sector,
-                body,
-            }
-            .encode(self.handle),
-        );
+        let pushed = self.ring.push(&Request { id: wire_id, sector, body }.encode(self.handle));
         assert!(pushed, "there are as many slots as ring entries");
-        self.parts[usize::from(slot)] = Some(Part {
-            wire_id,
-            operation,
-            request: id,
-            indirect,
-        });
+        self.parts[usize::from(slot)] = Some(Part { wire_id, operation, request: id, indirect });
         if let Some(request) = core.requests.get_mut(id) {
             request.sent += units;
             request.parts_out += 1;
@@ -399,8 +311,7 @@ impl<H: Hal> Connection<H> {
         hal.close(self.port);
         for part in self.parts.iter_mut().filter_map(Option::take) {
             for buffer in part.indirect {
-                core.pool
-                    .give_back(hal, &mut core.grave, buffer, self.features.persistent);
+                core.pool.give_back(hal, &mut core.grave, buffer, self.features.persistent);
             }
         }
         crate::shared::unshare_pages(hal, &mut core.grave, self.ring.into_pages(), self.grants);
@@ -425,11 +336,7 @@ fn segments_of<H: Hal>(
     let mut segments = Vec::with_capacity(count);
     for buffer in first..first + count {
         let grant = request.buffers[buffer].grant(hal, peer, access)?;
-        segments.push(Segment {
-            grant,
-            first: 0,
-            last: request.sectors_in(buffer) - 1,
-        });
+        segments.push(Segment { grant, first: 0, last: request.sectors_in(buffer) - 1 });
     }
     Ok(segments)
 }

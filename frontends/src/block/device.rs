@@ -1,8 +1,6 @@
 //! What a back end says of its disk, and what the two agree on.
 
-use pv_bus::block::{
-    MAX_DIRECT_SEGMENTS, MAX_INDIRECT_PAGES, SECTOR_BYTES, SEGMENTS_PER_INDIRECT_PAGE, op,
-};
+use pv_bus::block::{MAX_DIRECT_SEGMENTS, MAX_INDIRECT_PAGES, SECTOR_BYTES, SEGMENTS_PER_INDIRECT_PAGE, op};
 use pv_bus::block::{VDISK_CDROM, VDISK_READONLY, VDISK_REMOVABLE};
 use pv_bus::xenbus::Link;
 use pv_bus::{Hal, StoreError};
@@ -22,12 +20,7 @@ pub struct Options {
 
 impl Default for Options {
     fn default() -> Self {
-        Self {
-            persistent: true,
-            max_segments: 64,
-            max_ring_order: 0,
-            max_pages: 1024,
-        }
+        Self { persistent: true, max_segments: 64, max_ring_order: 0, max_pages: 1024 }
     }
 }
 
@@ -72,12 +65,7 @@ pub(super) struct Features {
 
 impl Default for Features {
     fn default() -> Self {
-        Self {
-            persistent: false,
-            max_segments: MAX_DIRECT_SEGMENTS,
-            flush: false,
-            barrier: false,
-        }
+        Self { persistent: false, max_segments: MAX_DIRECT_SEGMENTS, flush: false, barrier: false }
     }
 }
 
@@ -85,9 +73,7 @@ impl Features {
     /// Reads what the back end offers and takes what both want.
     pub(super) fn agree<H: Hal>(hal: &mut H, link: &Link, options: &Options) -> Self {
         let offered: usize = link.read_peer_or(hal, "feature-max-indirect-segments", 0);
-        let most = options
-            .max_segments
-            .min(MAX_INDIRECT_PAGES * SEGMENTS_PER_INDIRECT_PAGE);
+        let most = options.max_segments.min(MAX_INDIRECT_PAGES * SEGMENTS_PER_INDIRECT_PAGE);
         Self {
             persistent: options.persistent && link.peer_has(hal, "feature-persistent"),
             max_segments: offered.min(most).max(MAX_DIRECT_SEGMENTS),
@@ -125,11 +111,7 @@ impl Device {
         Ok(Self {
             sectors: link.read_peer(hal, "sectors")?,
             sector_size_bytes,
-            physical_sector_size_bytes: link.read_peer_or(
-                hal,
-                "physical-sector-size",
-                sector_size_bytes,
-            ),
+            physical_sector_size_bytes: link.read_peer_or(hal, "physical-sector-size", sector_size_bytes),
             read_only: info & VDISK_READONLY != 0,
             removable: info & VDISK_REMOVABLE != 0,
             cdrom: info & VDISK_CDROM != 0,

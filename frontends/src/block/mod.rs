@@ -99,11 +99,7 @@ impl<H: Hal> BlockFront<H> {
         let link = Link::open(hal, Side::Front, path)?;
         let key = store::join(path, "virtual-device");
         let number: u32 = store::read_number_or(hal, &key, 0);
-        let core = Core {
-            pool: Pool::new(options.max_pages),
-            grave: Graveyard::new(),
-            requests: Requests::new(),
-        };
+        let core = Core { pool: Pool::new(options.max_pages), grave: Graveyard::new(), requests: Requests::new() };
         let mut front = Self {
             link,
             options,
@@ -170,11 +166,7 @@ impl<H: Hal> BlockFront<H> {
         self.core.grave.retry(hal);
         let mut looked = self.link.refresh(hal);
         for _ in 0..MAX_STEPS {
-            let step = front_step(
-                self.link.phase(),
-                self.link.intent(),
-                self.link.peer_state(),
-            );
+            let step = front_step(self.link.phase(), self.link.intent(), self.link.peer_state());
             if !self.take_step(hal, step, looked) {
                 break;
             }
@@ -186,32 +178,20 @@ impl<H: Hal> BlockFront<H> {
     ///
     /// # Errors
     /// [`SubmitError`]; nothing has happened then.
-    pub fn submit(
-        &mut self,
-        hal: &mut H,
-        operation: Operation<'_>,
-    ) -> Result<RequestId, SubmitError> {
+    pub fn submit(&mut self, hal: &mut H, operation: Operation<'_>) -> Result<RequestId, SubmitError> {
         let device = self.device.ok_or(SubmitError::NotReady)?;
         if self.link.intent() == Intent::Leave {
             return Err(SubmitError::NotReady);
         }
         match operation {
-            Operation::Read { sector, len_bytes } => {
-                self.submit_data(hal, &device, Kind::Read, sector, len_bytes, &[])
-            }
-            Operation::Write { sector, data } => {
-                self.submit_data(hal, &device, Kind::Write, sector, data.len(), data)
-            }
+            Operation::Read { sector, len_bytes } => self.submit_data(hal, &device, Kind::Read, sector, len_bytes, &[]),
+            Operation::Write { sector, data } => self.submit_data(hal, &device, Kind::Write, sector, data.len(), data),
             Operation::WriteBarrier { sector, data } => {
                 self.check_barrier()?;
                 self.submit_data(hal, &device, Kind::Barrier, sector, data.len(), data)
             }
             Operation::Flush => Ok(self.add(Kind::Flush, 0, 0, Vec::new())),
-            Operation::Discard {
-                sector,
-                sectors,
-                secure,
-            } => {
+            Operation::Discard { sector, sectors, secure } => {
                 let discard = device.discard.ok_or(SubmitError::NotSupported)?;
                 if secure && !discard.secure {
                     return Err(SubmitError::NotSupported);
@@ -237,21 +217,10 @@ impl<H: Hal> BlockFront<H> {
         take: impl FnOnce(Completion, Data<'_, H::Page>) -> R,
     ) -> Option<R> {
         let (id, request) = self.core.requests.take_done()?;
-        let taken = take(
-            Completion {
-                id,
-                result: request.result,
-            },
-            request.data(),
-        );
-        let keep_grants = self
-            .connection
-            .as_ref()
-            .is_some_and(|connection| connection.features.persistent);
+        let taken = take(Completion { id, result: request.result }, request.data());
+        let keep_grants = self.connection.as_ref().is_some_and(|connection| connection.features.persistent);
         for buffer in request.buffers {
-            self.core
-                .pool
-                .give_back(hal, &mut self.core.grave, buffer, keep_grants);
+            self.core.pool.give_back(hal, &mut self.core.grave, buffer, keep_grants);
         }
         Some(taken)
     }
@@ -302,33 +271,15 @@ impl<H: Hal> BlockFront<H> {
         if pages > self.core.pool.limit() {
             return Err(SubmitError::TooLarge);
         }
-        let buffers = self
-            .core
-            .pool
-            .take_many(hal, pages)
-            .ok_or(SubmitError::Busy)?;
+        let buffers = self.core.pool.take_many(hal, pages).ok_or(SubmitError::Busy)?;
         for (buffer, chunk) in buffers.iter().zip(data.chunks(PAGE_SIZE)) {
             buffer.page.write(0, chunk);
         }
         Ok(self.add(kind, sector, sectors, buffers))
     }
 
-    fn add(
-        &mut self,
-        kind: Kind,
-        sector: u64,
-        sectors: u64,
-        buffers: Vec<Buffer<H::Page>>,
-    ) -> RequestId {
-        let request = Pending {
-            kind,
-            sector,
-            sectors,
-            buffers,
-            sent: 0,
-            parts_out: 0,
-            result: Ok(()),
-        };
+    fn add(&mut self, kind: Kind, sector: u64, sectors: u64, buffers: Vec<Buffer<H::Page>>) -> RequestId {
+        let request = Pending { kind, sector, sectors, buffers, sent: 0, parts_out: 0, result: Ok(()) };
         self.core.requests.add(request)
     }
 
@@ -363,8 +314,7 @@ impl<H: Hal> BlockFront<H> {
 
     /// A device whose back end's directory is gone, or that was closed for good, answers nothing any more.
     fn give_up_if_removed(&mut self) {
-        let removed =
-            self.link.peer_state() == XenbusState::Unknown || self.link.intent() == Intent::Leave;
+        let removed = self.link.peer_state() == XenbusState::Unknown || self.link.intent() == Intent::Leave;
         if self.link.phase() == Phase::Closed && removed {
             self.core.requests.fail_all(BlockError::Gone);
         }
@@ -374,13 +324,11 @@ impl<H: Hal> BlockFront<H> {
         match self.try_offer(hal) {
             Ok(connection) => {
                 self.connection = Some(connection);
-                self.link
-                    .enter(hal, Phase::Offered, XenbusState::Initialised);
+                self.link.enter(hal, Phase::Offered, XenbusState::Initialised);
                 true
             }
             Err(reason) => {
-                self.link
-                    .report(hal, format_args!("block.front.no_offer: {reason}"));
+                self.link.report(hal, format_args!("block.front.no_offer: {reason}"));
                 false
             }
         }
@@ -390,9 +338,8 @@ impl<H: Hal> BlockFront<H> {
         let peer = self.link.peer();
         let order: u32 = self.link.read_peer_or(hal, "max-ring-page-order", 0);
         let order = order.min(self.options.max_ring_order).min(4);
-        let (pages, grants) =
-            crate::shared::share_pages(hal, &mut self.core.grave, peer, 1 << order)
-                .map_err(|error| format!("ring: {error}"))?;
+        let (pages, grants) = crate::shared::share_pages(hal, &mut self.core.grave, peer, 1 << order)
+            .map_err(|error| format!("ring: {error}"))?;
         let ring = FrontRing::new(pages);
         let port = match hal.alloc_unbound(peer) {
             Ok(port) => port,
@@ -410,19 +357,12 @@ impl<H: Hal> BlockFront<H> {
         Ok(connection)
     }
 
-    fn publish(
-        &self,
-        hal: &mut H,
-        grants: &[GrantRef],
-        order: u32,
-        port: Port,
-    ) -> Result<(), StoreError> {
+    fn publish(&self, hal: &mut H, grants: &[GrantRef], order: u32, port: Port) -> Result<(), StoreError> {
         store::transaction(hal, |hal, open| {
             let link = &self.link;
             if order == 0 {
                 link.write(hal, open, "ring-ref", grants[0].0)?;
-                hal.rm(open, &store::join(link.path(), "ring-page-order"))
-                    .or_else(ignore_missing)?;
+                hal.rm(open, &store::join(link.path(), "ring-page-order")).or_else(ignore_missing)?;
             } else {
                 link.write(hal, open, "ring-page-order", order)?;
                 for (number, grant) in grants.iter().enumerate() {
@@ -431,12 +371,7 @@ impl<H: Hal> BlockFront<H> {
             }
             link.write(hal, open, "event-channel", port.0)?;
             link.write(hal, open, "protocol", PROTOCOL)?;
-            link.write(
-                hal,
-                open,
-                "feature-persistent",
-                u32::from(self.options.persistent),
-            )
+            link.write(hal, open, "feature-persistent", u32::from(self.options.persistent))
         })
     }
 
@@ -450,12 +385,10 @@ impl<H: Hal> BlockFront<H> {
                 }
                 self.paused = false;
                 self.core.requests.resend_all();
-                self.link
-                    .enter(hal, Phase::Established, XenbusState::Connected);
+                self.link.enter(hal, Phase::Established, XenbusState::Connected);
             }
             Err(error) => {
-                self.link
-                    .report(hal, format_args!("block.front.bad_device: {error}"));
+                self.link.report(hal, format_args!("block.front.bad_device: {error}"));
                 self.link.set_intent(Intent::Leave);
             }
         }
@@ -475,11 +408,7 @@ impl<H: Hal> BlockFront<H> {
     /// True when everything on the ring was answered and the connection is closed.
     fn finish(&mut self, hal: &mut H) -> bool {
         self.process(hal, false);
-        if self
-            .connection
-            .as_ref()
-            .is_some_and(|connection| connection.in_flight() > 0)
-        {
+        if self.connection.as_ref().is_some_and(|connection| connection.in_flight() > 0) {
             return false;
         }
         if self.link.phase() == Phase::Established {
@@ -520,26 +449,14 @@ impl<H: Hal> BlockFront<H> {
 }
 
 fn ignore_missing(error: StoreError) -> Result<(), StoreError> {
-    if error == StoreError::NoEntry {
-        Ok(())
-    } else {
-        Err(error)
-    }
+    if error == StoreError::NoEntry { Ok(()) } else { Err(error) }
 }
 
 fn check_writable(device: &Device) -> Result<(), SubmitError> {
-    if device.read_only {
-        Err(SubmitError::ReadOnly)
-    } else {
-        Ok(())
-    }
+    if device.read_only { Err(SubmitError::ReadOnly) } else { Ok(()) }
 }
 
 fn check_range(device: &Device, sector: u64, sectors: u64) -> Result<(), SubmitError> {
     let end = sector.checked_add(sectors).ok_or(SubmitError::OutOfRange)?;
-    if end > device.sectors {
-        Err(SubmitError::OutOfRange)
-    } else {
-        Ok(())
-    }
+    if end > device.sectors { Err(SubmitError::OutOfRange) } else { Ok(()) }
 }

@@ -101,17 +101,12 @@ impl<P: SharedPage> Data<'_, P> {
     /// # Panics
     /// When there are not that many.
     pub fn copy_to(&self, offset: usize, into: &mut [u8]) {
-        assert!(
-            offset + into.len() <= self.len_bytes,
-            "the read was shorter than that"
-        );
+        assert!(offset + into.len() <= self.len_bytes, "the read was shorter than that");
         let mut done = 0;
         while done < into.len() {
             let at = offset + done;
             let step = (into.len() - done).min(PAGE_SIZE - at % PAGE_SIZE);
-            self.buffers[at / PAGE_SIZE]
-                .page
-                .read(at % PAGE_SIZE, &mut into[done..done + step]);
+            self.buffers[at / PAGE_SIZE].page.read(at % PAGE_SIZE, &mut into[done..done + step]);
             done += step;
         }
     }
@@ -156,10 +151,7 @@ impl<P> Pending<P> {
     /// How many sectors the buffer of this index carries.
     pub(super) fn sectors_in(&self, buffer: usize) -> u8 {
         let before = buffer as u64 * u64::from(SECTORS_PER_PAGE);
-        let left = self
-            .sectors
-            .saturating_sub(before)
-            .min(u64::from(SECTORS_PER_PAGE));
+        let left = self.sectors.saturating_sub(before).min(u64::from(SECTORS_PER_PAGE));
         u8::try_from(left).unwrap_or(SECTORS_PER_PAGE)
     }
 }
@@ -176,12 +168,7 @@ pub(super) struct Requests<P> {
 
 impl<P> Requests<P> {
     pub(super) fn new() -> Self {
-        Self {
-            pending: BTreeMap::new(),
-            unsent: VecDeque::new(),
-            done: VecDeque::new(),
-            next: 1,
-        }
+        Self { pending: BTreeMap::new(), unsent: VecDeque::new(), done: VecDeque::new(), next: 1 }
     }
 
     pub(super) fn add(&mut self, request: Pending<P>) -> RequestId {
@@ -217,9 +204,7 @@ impl<P> Requests<P> {
 
     /// Whether a request older than `id` is still changing the device.
     pub(super) fn changes_before(&self, id: RequestId) -> bool {
-        self.pending
-            .range(..id)
-            .any(|(_, request)| request.changes_device() && !request.is_done())
+        self.pending.range(..id).any(|(_, request)| request.changes_device() && !request.is_done())
     }
 
     /// Everything that has no answer is to be sent again, oldest first.
@@ -264,14 +249,7 @@ impl<P> Pending<P> {
     /// The data a successful read brought.
     pub(super) fn data(&self) -> Data<'_, P> {
         let read = self.kind == Kind::Read && self.result.is_ok();
-        let len_bytes = if read {
-            usize::try_from(self.sectors).unwrap_or(0) * SECTOR_BYTES
-        } else {
-            0
-        };
-        Data {
-            buffers: &self.buffers,
-            len_bytes,
-        }
+        let len_bytes = if read { usize::try_from(self.sectors).unwrap_or(0) * SECTOR_BYTES } else { 0 };
+        Data { buffers: &self.buffers, len_bytes }
     }
 }

@@ -93,22 +93,14 @@ impl fmt::Display for Violation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Ring(broken) => write!(f, "net.back.ring_index: {broken}"),
-            Self::TransmitId(id) => write!(
-                f,
-                "net.back.transmit_id: a response to {id}, which is not on the ring"
-            ),
+            Self::TransmitId(id) => write!(f, "net.back.transmit_id: a response to {id}, which is not on the ring"),
             Self::ReceiveId(id) => {
                 write!(f, "net.back.receive_id: a response to {id}, out of order")
             }
             Self::ReceiveLength { offset, len } => {
-                write!(
-                    f,
-                    "net.back.receive_length: {len} bytes at {offset} are more than a page"
-                )
+                write!(f, "net.back.receive_length: {len} bytes at {offset} are more than a page")
             }
-            Self::EndlessFrame => {
-                f.write_str("net.back.endless_frame: a frame of more than 65535 bytes")
-            }
+            Self::EndlessFrame => f.write_str("net.back.endless_frame: a frame of more than 65535 bytes"),
         }
     }
 }
@@ -196,9 +188,7 @@ impl<H: Hal> NetFront<H> {
     /// The event channels (transmit, receive), while there are any. They may be one.
     #[must_use]
     pub fn ports(&self) -> Option<(Port, Port)> {
-        self.connection
-            .as_ref()
-            .map(|connection| (connection.transmit.port, connection.receive.port))
+        self.connection.as_ref().map(|connection| (connection.transmit.port, connection.receive.port))
     }
 
     /// Pages that a back end still uses although their connection ended.
@@ -222,9 +212,7 @@ impl<H: Hal> NetFront<H> {
 
     /// Acts on an event. True when the port is this driver's.
     pub fn on_event(&mut self, hal: &mut H, port: Port) -> bool {
-        let mine = self
-            .ports()
-            .is_some_and(|(transmit, receive)| port == transmit || port == receive);
+        let mine = self.ports().is_some_and(|(transmit, receive)| port == transmit || port == receive);
         if mine {
             self.poll(hal);
         }
@@ -236,11 +224,7 @@ impl<H: Hal> NetFront<H> {
         self.grave.retry(hal);
         self.link.refresh(hal);
         for _ in 0..MAX_STEPS {
-            let step = front_step(
-                self.link.phase(),
-                self.link.intent(),
-                self.link.peer_state(),
-            );
+            let step = front_step(self.link.phase(), self.link.intent(), self.link.peer_state());
             if !self.take_step(hal, step) {
                 break;
             }
@@ -251,31 +235,21 @@ impl<H: Hal> NetFront<H> {
     #[must_use]
     pub fn can_transmit(&self) -> bool {
         let wanted = (self.mtu + 18).div_ceil(pv_bus::PAGE_SIZE);
-        let connection = self
-            .connection
-            .as_ref()
-            .filter(|_| self.link.phase() == Phase::Established);
+        let connection = self.connection.as_ref().filter(|_| self.link.phase() == Phase::Established);
         connection.is_some_and(|connection| connection.transmit.room() >= wanted)
     }
 
     /// The longest frame that can be sent, while connected.
     #[must_use]
     pub fn max_frame_bytes(&self) -> Option<usize> {
-        self.connection
-            .as_ref()
-            .map(|connection| connection.transmit.max_frame_bytes())
+        self.connection.as_ref().map(|connection| connection.transmit.max_frame_bytes())
     }
 
     /// Sends a frame: the back end is told at once.
     ///
     /// # Errors
     /// [`TransmitError`]; nothing was sent then.
-    pub fn transmit(
-        &mut self,
-        hal: &mut H,
-        frame: &[u8],
-        checksum: Checksum,
-    ) -> Result<(), TransmitError> {
+    pub fn transmit(&mut self, hal: &mut H, frame: &[u8], checksum: Checksum) -> Result<(), TransmitError> {
         self.queue(hal, frame, checksum)?;
         self.kick(hal);
         Ok(())
@@ -285,12 +259,7 @@ impl<H: Hal> NetFront<H> {
     ///
     /// # Errors
     /// [`TransmitError`]; nothing was sent then.
-    pub fn queue(
-        &mut self,
-        hal: &mut H,
-        frame: &[u8],
-        checksum: Checksum,
-    ) -> Result<(), TransmitError> {
+    pub fn queue(&mut self, hal: &mut H, frame: &[u8], checksum: Checksum) -> Result<(), TransmitError> {
         if self.link.phase() != Phase::Established {
             return Err(TransmitError::NotReady);
         }
@@ -365,10 +334,7 @@ impl<H: Hal> NetFront<H> {
 
     fn offer(&mut self, hal: &mut H) -> bool {
         if !self.link.peer_has(hal, "feature-rx-copy") {
-            self.link.report(
-                hal,
-                format_args!("net.front.no_rx_copy: the back end cannot copy received frames"),
-            );
+            self.link.report(hal, format_args!("net.front.no_rx_copy: the back end cannot copy received frames"));
             return false;
         }
         match self.try_offer(hal) {
@@ -378,16 +344,14 @@ impl<H: Hal> NetFront<H> {
                 true
             }
             Err(reason) => {
-                self.link
-                    .report(hal, format_args!("net.front.no_offer: {reason}"));
+                self.link.report(hal, format_args!("net.front.no_offer: {reason}"));
                 false
             }
         }
     }
 
     fn try_offer(&mut self, hal: &mut H) -> Result<Connection<H>, String> {
-        let split = self.options.split_event_channels
-            && self.link.peer_has(hal, "feature-split-event-channels");
+        let split = self.options.split_event_channels && self.link.peer_has(hal, "feature-split-event-channels");
         let (transmit_port, receive_port) = self.open_ports(hal, split)?;
         let connection = match self.make_rings(hal, transmit_port, receive_port) {
             Ok(connection) => connection,
@@ -409,9 +373,7 @@ impl<H: Hal> NetFront<H> {
 
     fn open_ports(&self, hal: &mut H, split: bool) -> Result<(Port, Port), String> {
         let peer = self.link.peer();
-        let transmit = hal
-            .alloc_unbound(peer)
-            .map_err(|error| format!("{error}"))?;
+        let transmit = hal.alloc_unbound(peer).map_err(|error| format!("{error}"))?;
         if !split {
             return Ok((transmit, transmit));
         }
@@ -424,16 +386,11 @@ impl<H: Hal> NetFront<H> {
         }
     }
 
-    fn make_rings(
-        &mut self,
-        hal: &mut H,
-        transmit_port: Port,
-        receive_port: Port,
-    ) -> Result<Connection<H>, String> {
+    fn make_rings(&mut self, hal: &mut H, transmit_port: Port, receive_port: Port) -> Result<Connection<H>, String> {
         let peer = self.link.peer();
         let scatter_gather = self.link.peer_has(hal, "feature-sg");
-        let (pages, grants) = share_pages(hal, &mut self.grave, peer, 1)
-            .map_err(|error| format!("tx ring: {error}"))?;
+        let (pages, grants) =
+            share_pages(hal, &mut self.grave, peer, 1).map_err(|error| format!("tx ring: {error}"))?;
         let limit = self.options.transmit_pages;
         let transmit = Transmit::new(pages, grants, transmit_port, peer, limit, scatter_gather);
         let (pages, grants) = match share_pages(hal, &mut self.grave, peer, 1) {
@@ -443,13 +400,7 @@ impl<H: Hal> NetFront<H> {
                 return Err(format!("rx ring: {error}"));
             }
         };
-        let mut receive = Receive::new(
-            pages,
-            grants,
-            receive_port,
-            peer,
-            self.options.receive_pages,
-        );
+        let mut receive = Receive::new(pages, grants, receive_port, peer, self.options.receive_pages);
         receive.post(hal);
         Ok(Connection { transmit, receive })
     }
@@ -461,25 +412,15 @@ impl<H: Hal> NetFront<H> {
             link.write(hal, open, "tx-ring-ref", connection.transmit.ring_grant().0)?;
             link.write(hal, open, "rx-ring-ref", connection.receive.ring_grant().0)?;
             let (written, stale): (&[(&str, Port)], &[&str]) = if transmit == receive {
-                (
-                    &[("event-channel", transmit)],
-                    &["event-channel-tx", "event-channel-rx"],
-                )
+                (&[("event-channel", transmit)], &["event-channel-tx", "event-channel-rx"])
             } else {
-                (
-                    &[
-                        ("event-channel-tx", transmit),
-                        ("event-channel-rx", receive),
-                    ],
-                    &["event-channel"],
-                )
+                (&[("event-channel-tx", transmit), ("event-channel-rx", receive)], &["event-channel"])
             };
             for (key, port) in written {
                 link.write(hal, open, key, port.0)?;
             }
             for key in stale {
-                hal.rm(open, &store::join(link.path(), key))
-                    .or_else(ignore_missing)?;
+                hal.rm(open, &store::join(link.path(), key)).or_else(ignore_missing)?;
             }
             let blank = self.options.accept_blank_checksums;
             let flags = [
@@ -491,9 +432,7 @@ impl<H: Hal> NetFront<H> {
                 ("feature-gso-tcpv4", false),
                 ("feature-gso-tcpv6", false),
             ];
-            flags
-                .iter()
-                .try_for_each(|(key, value)| link.write(hal, open, key, u32::from(*value)))
+            flags.iter().try_for_each(|(key, value)| link.write(hal, open, key, u32::from(*value)))
         })
     }
 
@@ -506,11 +445,7 @@ impl<H: Hal> NetFront<H> {
         let collected = connection
             .transmit
             .collect(&mut self.counters)
-            .and_then(|()| {
-                connection
-                    .receive
-                    .collect(&mut self.received, most, &mut self.counters)
-            });
+            .and_then(|()| connection.receive.collect(&mut self.received, most, &mut self.counters));
         connection.receive.post(hal);
         if self.options.complete_checksums {
             self.received.iter_mut().skip(before).for_each(complete);
@@ -564,11 +499,7 @@ fn parse_mac(text: &str) -> Option<[u8; 6]> {
 }
 
 fn ignore_missing(error: StoreError) -> Result<(), StoreError> {
-    if error == StoreError::NoEntry {
-        Ok(())
-    } else {
-        Err(error)
-    }
+    if error == StoreError::NoEntry { Ok(()) } else { Err(error) }
 }
 
 #[cfg(test)]
@@ -577,17 +508,8 @@ mod tests {
 
     #[test]
     fn an_address_has_six_bytes() {
-        assert_eq!(
-            parse_mac("00:16:3e:12:34:Ab"),
-            Some([0, 0x16, 0x3e, 0x12, 0x34, 0xab])
-        );
-        for wrong in [
-            "",
-            "00:16:3e:12:34",
-            "00:16:3e:12:34:56:78",
-            "00:16:3e:12:34:zz",
-            "0016:3e:12:34:56",
-        ] {
+        assert_eq!(parse_mac("00:16:3e:12:34:Ab"), Some([0, 0x16, 0x3e, 0x12, 0x34, 0xab]));
+        for wrong in ["", "00:16:3e:12:34", "00:16:3e:12:34:56:78", "00:16:3e:12:34:zz", "0016:3e:12:34:56"] {
             assert_eq!(parse_mac(wrong), None, "{wrong}");
         }
     }

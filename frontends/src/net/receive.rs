@@ -12,8 +12,7 @@ use alloc::vec;
 use alloc::vec::Vec;
 
 use pv_abi::io::netif::{
-    NETRXF_EXTRA_INFO, NETRXF_GSO_PREFIX, NETRXF_MORE_DATA, NetifRxRequest, NetifRxResponse,
-    XEN_NETIF_EXTRA_FLAG_MORE,
+    NETRXF_EXTRA_INFO, NETRXF_GSO_PREFIX, NETRXF_MORE_DATA, NetifRxRequest, NetifRxResponse, XEN_NETIF_EXTRA_FLAG_MORE,
 };
 use pv_bus::net::{Checksum, Frame, MAX_FRAME_BYTES, MIN_FRAME_BYTES};
 use pv_bus::ring::FrontRing;
@@ -55,13 +54,7 @@ pub(super) struct Receive<H: Hal> {
 }
 
 impl<H: Hal> Receive<H> {
-    pub(super) fn new(
-        pages: Vec<H::Page>,
-        grants: Vec<GrantRef>,
-        port: Port,
-        peer: DomId,
-        limit: usize,
-    ) -> Self {
+    pub(super) fn new(pages: Vec<H::Page>, grants: Vec<GrantRef>, port: Port, peer: DomId, limit: usize) -> Self {
         let ring = FrontRing::new(pages);
         let limit = limit.clamp(1, ring.entries() as usize);
         Self {
@@ -94,11 +87,7 @@ impl<H: Hal> Receive<H> {
             let Some(buffer) = self.free.pop().or_else(|| self.make(hal)) else {
                 break;
             };
-            let request = NetifRxRequest {
-                id: self.id_of(self.next_id),
-                pad: 0,
-                gref: buffer.grant.0,
-            };
+            let request = NetifRxRequest { id: self.id_of(self.next_id), pad: 0, gref: buffer.grant.0 };
             let pushed = self.ring.push(&request);
             assert!(pushed, "there was room");
             self.next_id = self.next_id.wrapping_add(1);
@@ -143,17 +132,10 @@ impl<H: Hal> Receive<H> {
     }
 
     /// The frame that is whole with this response, if one is.
-    fn accept(
-        &mut self,
-        response: &NetifRxResponse,
-        counters: &mut Counters,
-    ) -> Result<Option<Frame>, Violation> {
+    fn accept(&mut self, response: &NetifRxResponse, counters: &mut Counters) -> Result<Option<Frame>, Violation> {
         let expected = self.id_of(self.next_response);
         self.next_response = self.next_response.wrapping_add(1);
-        let buffer = self
-            .posted
-            .pop_front()
-            .ok_or(Violation::ReceiveId(response.id))?;
+        let buffer = self.posted.pop_front().ok_or(Violation::ReceiveId(response.id))?;
         let accepted = if self.expect_extra {
             Ok(self.accept_extra(response))
         } else if response.id == expected {
@@ -169,11 +151,7 @@ impl<H: Hal> Receive<H> {
     fn accept_extra(&mut self, response: &NetifRxResponse) -> Option<Partial> {
         let [_, flags] = response.id.to_le_bytes();
         self.expect_extra = flags & XEN_NETIF_EXTRA_FLAG_MORE != 0;
-        if self.expect_extra || self.more_after_extra {
-            None
-        } else {
-            self.partial.take()
-        }
+        if self.expect_extra || self.more_after_extra { None } else { self.partial.take() }
     }
 
     fn accept_piece(
@@ -192,21 +170,14 @@ impl<H: Hal> Receive<H> {
             Ok(len_bytes) => {
                 let offset = usize::from(response.offset);
                 if offset + len_bytes > PAGE_SIZE {
-                    return Err(Violation::ReceiveLength {
-                        offset: response.offset,
-                        len: response.status,
-                    });
+                    return Err(Violation::ReceiveLength { offset: response.offset, len: response.status });
                 }
                 if partial.bytes.len() + len_bytes > MAX_FRAME_BYTES {
                     return Err(Violation::EndlessFrame);
                 }
                 let mut piece = vec![0; len_bytes];
                 buffer.page.read_once(offset, &mut piece);
-                if partial.bytes.is_empty() {
-                    partial.bytes = piece
-                } else {
-                    partial.bytes.append(&mut piece)
-                }
+                if partial.bytes.is_empty() { partial.bytes = piece } else { partial.bytes.append(&mut piece) }
             }
         }
         partial.failed |= flags & NETRXF_GSO_PREFIX != 0;
@@ -238,8 +209,5 @@ fn finish(partial: Partial, counters: &mut Counters) -> Option<Frame> {
         return None;
     }
     counters.received += 1;
-    Some(Frame {
-        bytes: partial.bytes,
-        checksum: partial.checksum,
-    })
+    Some(Frame { bytes: partial.bytes, checksum: partial.checksum })
 }

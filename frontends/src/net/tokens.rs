@@ -41,12 +41,7 @@ impl<H: Hal> TxToken<'_, H> {
     }
 
     /// As [`consume`](Self::consume), and says what is known of the checksum.
-    pub fn consume_with<R>(
-        self,
-        len_bytes: usize,
-        checksum: Checksum,
-        fill: impl FnOnce(&mut [u8]) -> R,
-    ) -> R {
+    pub fn consume_with<R>(self, len_bytes: usize, checksum: Checksum, fill: impl FnOnce(&mut [u8]) -> R) -> R {
         let mut frame = vec![0; len_bytes];
         let filled = fill(&mut frame);
         if let Err(error) = self.front.transmit(self.hal, &frame, checksum) {

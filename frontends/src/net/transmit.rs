@@ -8,9 +8,7 @@
 
 use alloc::vec::Vec;
 
-use pv_abi::io::netif::{
-    NETIF_RSP_NULL, NETIF_RSP_OKAY, NETTXF_MORE_DATA, NetifTxRequest, NetifTxResponse,
-};
+use pv_abi::io::netif::{NETIF_RSP_NULL, NETIF_RSP_OKAY, NETTXF_MORE_DATA, NetifTxRequest, NetifTxResponse};
 use pv_bus::net::{Checksum, MAX_FRAME_BYTES, MAX_SLOTS, MIN_FRAME_BYTES};
 use pv_bus::ring::FrontRing;
 use pv_bus::{Access, DomId, GrantRef, Hal, PAGE_SIZE, Port, SharedPage};
@@ -67,16 +65,7 @@ impl<H: Hal> Transmit<H> {
     ) -> Self {
         let ring = FrontRing::new(pages);
         let limit = limit.clamp(1, ring.entries() as usize);
-        Self {
-            ring,
-            grants,
-            slots: Vec::new(),
-            free: Vec::new(),
-            limit,
-            port,
-            peer,
-            scatter_gather,
-        }
+        Self { ring, grants, slots: Vec::new(), free: Vec::new(), limit, port, peer, scatter_gather }
     }
 
     pub(super) fn ring_grant(&self) -> GrantRef {
@@ -86,9 +75,7 @@ impl<H: Hal> Transmit<H> {
     /// The longest frame that can be sent.
     pub(super) fn max_frame_bytes(&self) -> usize {
         if self.scatter_gather {
-            (MAX_SLOTS * PAGE_SIZE)
-                .min(MAX_FRAME_BYTES)
-                .min(self.limit * PAGE_SIZE)
+            (MAX_SLOTS * PAGE_SIZE).min(MAX_FRAME_BYTES).min(self.limit * PAGE_SIZE)
         } else {
             PAGE_SIZE
         }
@@ -101,12 +88,7 @@ impl<H: Hal> Transmit<H> {
     }
 
     /// Puts a frame on the ring; [`publish`](Self::publish) shows it.
-    pub(super) fn send(
-        &mut self,
-        hal: &mut H,
-        frame: &[u8],
-        checksum: Checksum,
-    ) -> Result<(), TransmitError> {
+    pub(super) fn send(&mut self, hal: &mut H, frame: &[u8], checksum: Checksum) -> Result<(), TransmitError> {
         if frame.len() < MIN_FRAME_BYTES || frame.len() > self.max_frame_bytes() {
             return Err(TransmitError::BadLength);
         }
@@ -119,25 +101,11 @@ impl<H: Hal> Transmit<H> {
             let slot = &mut self.slots[usize::from(*id)];
             slot.page.write(0, piece);
             slot.busy = true;
-            let more = if number + 1 < count {
-                NETTXF_MORE_DATA
-            } else {
-                0
-            };
+            let more = if number + 1 < count { NETTXF_MORE_DATA } else { 0 };
             let first = number == 0;
-            let flags = if first {
-                checksum.transmit_flags() | more
-            } else {
-                more
-            };
+            let flags = if first { checksum.transmit_flags() | more } else { more };
             let size = if first { frame.len() } else { piece.len() };
-            let request = NetifTxRequest {
-                gref: slot.grant.0,
-                offset: 0,
-                flags,
-                id: *id,
-                size: size as u16,
-            };
+            let request = NetifTxRequest { gref: slot.grant.0, offset: 0, flags, id: *id, size: size as u16 };
             let pushed = self.ring.push(&request);
             assert!(pushed, "there was room for all slots");
         }
@@ -156,11 +124,7 @@ impl<H: Hal> Transmit<H> {
                 }
             };
             self.free.push(self.slots.len() as u16);
-            self.slots.push(Slot {
-                page,
-                grant,
-                busy: false,
-            });
+            self.slots.push(Slot { page, grant, busy: false });
         }
         Some(self.free.split_off(self.free.len() - count))
     }
@@ -183,19 +147,12 @@ impl<H: Hal> Transmit<H> {
         }
     }
 
-    fn complete(
-        &mut self,
-        response: &NetifTxResponse,
-        counters: &mut Counters,
-    ) -> Result<(), Violation> {
+    fn complete(&mut self, response: &NetifTxResponse, counters: &mut Counters) -> Result<(), Violation> {
         if response.status == NETIF_RSP_NULL {
             // The answer to a slot of extra information; this driver sends none.
             return Err(Violation::TransmitId(response.id));
         }
-        let slot = self
-            .slots
-            .get_mut(usize::from(response.id))
-            .filter(|slot| slot.busy);
+        let slot = self.slots.get_mut(usize::from(response.id)).filter(|slot| slot.busy);
         let slot = slot.ok_or(Violation::TransmitId(response.id))?;
         slot.busy = false;
         self.free.push(response.id);

@@ -12,23 +12,19 @@ use core::cell::UnsafeCell;
 use core::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 
 use guest_tests::{
-    A, D, P, Page, RW, TrapFrame, entry_address, guest_test, hypercall, map_shared_info, on_trap,
-    operation, say, skip_invalid_opcodes, tsc, update_va_mapping, write_at,
+    A, D, P, Page, RW, TrapFrame, entry_address, guest_test, hypercall, map_shared_info, on_trap, operation, say,
+    skip_invalid_opcodes, tsc, update_va_mapping, write_at,
 };
 use pv_abi::event_channel::{
-    EVTCHNOP_ALLOC_UNBOUND, EVTCHNOP_BIND_INTERDOMAIN, EVTCHNOP_BIND_VIRQ, EVTCHNOP_CLOSE,
-    EVTCHNOP_SEND, EvtchnAllocUnbound, EvtchnBindInterdomain, EvtchnBindVirq, EvtchnClose,
-    EvtchnSend,
+    EVTCHNOP_ALLOC_UNBOUND, EVTCHNOP_BIND_INTERDOMAIN, EVTCHNOP_BIND_VIRQ, EVTCHNOP_CLOSE, EVTCHNOP_SEND,
+    EvtchnAllocUnbound, EvtchnBindInterdomain, EvtchnBindVirq, EvtchnClose, EvtchnSend,
 };
 use pv_abi::sched::SCHEDOP_YIELD;
-use pv_abi::vcpu::{
-    VCPUOP_SET_SINGLESHOT_TIMER, VCPUOP_STOP_PERIODIC_TIMER, VcpuSetSingleshotTimer,
-};
+use pv_abi::vcpu::{VCPUOP_SET_SINGLESHOT_TIMER, VCPUOP_STOP_PERIODIC_TIMER, VcpuSetSingleshotTimer};
 use pv_abi::xen::{
-    DOMID_SELF, HYPERVISOR_EVENT_CHANNEL_OP, HYPERVISOR_MMU_UPDATE, HYPERVISOR_MMUEXT_OP,
-    HYPERVISOR_MULTICALL, HYPERVISOR_SCHED_OP, HYPERVISOR_UPDATE_VA_MAPPING, HYPERVISOR_VCPU_OP,
-    HYPERVISOR_XEN_VERSION, MMUEXT_PIN_L1_TABLE, MMUEXT_UNPIN_TABLE, MmuUpdate, MmuextOp,
-    MulticallEntry, SharedInfo,
+    DOMID_SELF, HYPERVISOR_EVENT_CHANNEL_OP, HYPERVISOR_MMU_UPDATE, HYPERVISOR_MMUEXT_OP, HYPERVISOR_MULTICALL,
+    HYPERVISOR_SCHED_OP, HYPERVISOR_UPDATE_VA_MAPPING, HYPERVISOR_VCPU_OP, HYPERVISOR_XEN_VERSION, MMUEXT_PIN_L1_TABLE,
+    MMUEXT_UNPIN_TABLE, MmuUpdate, MmuextOp, MulticallEntry, SharedInfo,
 };
 
 guest_test!(bench);
@@ -86,37 +82,20 @@ fn latencies() {
     let mut virq = EvtchnBindVirq::default();
     operation(HYPERVISOR_EVENT_CHANNEL_OP, EVTCHNOP_BIND_VIRQ, &mut virq);
     // SAFETY: The page is mapped; its words are shared with the hypervisor, so they are changed atomically.
-    let masks =
-        unsafe { AtomicU64::from_ptr(&raw mut (*shared).evtchn_mask[virq.port as usize / 64]) };
+    let masks = unsafe { AtomicU64::from_ptr(&raw mut (*shared).evtchn_mask[virq.port as usize / 64]) };
     masks.fetch_and(!(1 << (virq.port % 64)), Ordering::SeqCst);
-    hypercall(
-        HYPERVISOR_VCPU_OP,
-        [u64::from(VCPUOP_STOP_PERIODIC_TIMER), 0, 0, 0, 0],
-    );
+    hypercall(HYPERVISOR_VCPU_OP, [u64::from(VCPUOP_STOP_PERIODIC_TIMER), 0, 0, 0, 0]);
     on_trap(note_upcall);
 
     let entry = entry_address(TARGET.va());
     let value = TARGET.mfn() << 12 | P | RW | A | D;
-    let updates = LONG.mmu_updates(|index| MmuUpdate {
-        ptr: entry,
-        val: value & !(RW * (index as u64 & 1)),
-    });
+    let updates = LONG.mmu_updates(|index| MmuUpdate { ptr: entry, val: value & !(RW * (index as u64 & 1)) });
     latency(shared, "mmu_update of 8192", || {
-        hypercall(
-            HYPERVISOR_MMU_UPDATE,
-            [updates, LONG_UPDATES as u64, 0, u64::from(DOMID_SELF), 0],
-        );
+        hypercall(HYPERVISOR_MMU_UPDATE, [updates, LONG_UPDATES as u64, 0, u64::from(DOMID_SELF), 0]);
     });
     let calls = LONG.calls(|index| MulticallEntry {
         op: HYPERVISOR_UPDATE_VA_MAPPING,
-        args: [
-            TARGET.va(),
-            value & !(RW * (index as u64 & 1)),
-            INVLPG,
-            0,
-            0,
-            0,
-        ],
+        args: [TARGET.va(), value & !(RW * (index as u64 & 1)), INVLPG, 0, 0, 0],
         ..MulticallEntry::default()
     });
     latency(shared, "multicall of 2048 mappings", || {
@@ -128,19 +107,12 @@ fn latencies() {
     }
     update_va_mapping(table, TABLE.mfn() << 12 | P | A, INVLPG);
     let pins = LONG.pins(|index| MmuextOp {
-        cmd: if index & 1 == 0 {
-            MMUEXT_PIN_L1_TABLE
-        } else {
-            MMUEXT_UNPIN_TABLE
-        },
+        cmd: if index & 1 == 0 { MMUEXT_PIN_L1_TABLE } else { MMUEXT_UNPIN_TABLE },
         arg1: TABLE.mfn(),
         ..MmuextOp::default()
     });
     latency(shared, "pin and unpin of a full table, 64 times", || {
-        hypercall(
-            HYPERVISOR_MMUEXT_OP,
-            [pins, LONG_PINS as u64, 0, u64::from(DOMID_SELF), 0],
-        );
+        hypercall(HYPERVISOR_MMUEXT_OP, [pins, LONG_PINS as u64, 0, u64::from(DOMID_SELF), 0]);
     });
 }
 
@@ -198,15 +170,9 @@ fn latency(shared: *mut SharedInfo, name: &str, mut operation: impl FnMut()) {
         mask.store(0, Ordering::SeqCst);
         UPCALL_AT.store(0, Ordering::SeqCst);
         let start = tsc();
-        let mut shot = VcpuSetSingleshotTimer {
-            timeout_abs_ns: system_time(shared) + delay,
-            ..Default::default()
-        };
+        let mut shot = VcpuSetSingleshotTimer { timeout_abs_ns: system_time(shared) + delay, ..Default::default() };
         let place = core::ptr::from_mut(&mut shot) as u64;
-        hypercall(
-            HYPERVISOR_VCPU_OP,
-            [u64::from(VCPUOP_SET_SINGLESHOT_TIMER), 0, place, 0, 0],
-        );
+        hypercall(HYPERVISOR_VCPU_OP, [u64::from(VCPUOP_SET_SINGLESHOT_TIMER), 0, place, 0, 0]);
         operation();
         mask.store(1, Ordering::SeqCst);
         clear_pending(shared);
@@ -221,12 +187,10 @@ fn latency(shared: *mut SharedInfo, name: &str, mut operation: impl FnMut()) {
 fn clear_pending(shared: *mut SharedInfo) {
     for word in 0..2 {
         // SAFETY: As in `latencies`.
-        unsafe { AtomicU64::from_ptr(&raw mut (*shared).evtchn_pending[word]) }
-            .store(0, Ordering::SeqCst);
+        unsafe { AtomicU64::from_ptr(&raw mut (*shared).evtchn_pending[word]) }.store(0, Ordering::SeqCst);
     }
     // SAFETY: As in `latencies`.
-    unsafe { AtomicU64::from_ptr(&raw mut (*shared).vcpu_info[0].evtchn_pending_sel) }
-        .store(0, Ordering::SeqCst);
+    unsafe { AtomicU64::from_ptr(&raw mut (*shared).vcpu_info[0].evtchn_pending_sel) }.store(0, Ordering::SeqCst);
 }
 
 /// System time in ns. The counter runs at 1 GHz here.
@@ -234,54 +198,24 @@ fn system_time(shared: *mut SharedInfo) -> u64 {
     // SAFETY: The page is mapped, and nothing updates the time while the only vCPU runs this.
     let time = unsafe { (&raw const (*shared).vcpu_info[0].time).read_volatile() };
     let ticks = tsc() - time.tsc_timestamp;
-    let ticks = if time.tsc_shift < 0 {
-        ticks >> -time.tsc_shift
-    } else {
-        ticks << time.tsc_shift
-    };
+    let ticks = if time.tsc_shift < 0 { ticks >> -time.tsc_shift } else { ticks << time.tsc_shift };
     time.system_time + ((u128::from(ticks) * u128::from(time.tsc_to_system_mul)) >> 32) as u64
 }
 
 fn events() {
-    let mut unbound = EvtchnAllocUnbound {
-        dom: DOMID_SELF,
-        remote_dom: DOMID_SELF,
-        ..Default::default()
-    };
-    operation(
-        HYPERVISOR_EVENT_CHANNEL_OP,
-        EVTCHNOP_ALLOC_UNBOUND,
-        &mut unbound,
-    );
-    let mut bound = EvtchnBindInterdomain {
-        remote_dom: DOMID_SELF,
-        remote_port: unbound.port,
-        ..Default::default()
-    };
-    operation(
-        HYPERVISOR_EVENT_CHANNEL_OP,
-        EVTCHNOP_BIND_INTERDOMAIN,
-        &mut bound,
-    );
+    let mut unbound = EvtchnAllocUnbound { dom: DOMID_SELF, remote_dom: DOMID_SELF, ..Default::default() };
+    operation(HYPERVISOR_EVENT_CHANNEL_OP, EVTCHNOP_ALLOC_UNBOUND, &mut unbound);
+    let mut bound = EvtchnBindInterdomain { remote_dom: DOMID_SELF, remote_port: unbound.port, ..Default::default() };
+    operation(HYPERVISOR_EVENT_CHANNEL_OP, EVTCHNOP_BIND_INTERDOMAIN, &mut bound);
     mask(unbound.port);
     mask(bound.local_port);
-    let mut send = EvtchnSend {
-        port: bound.local_port,
-    };
+    let mut send = EvtchnSend { port: bound.local_port };
     measure("evtchn_send", || {
         operation(HYPERVISOR_EVENT_CHANNEL_OP, EVTCHNOP_SEND, &mut send);
     });
     measure("evtchn_alloc_close", || {
-        let mut unbound = EvtchnAllocUnbound {
-            dom: DOMID_SELF,
-            remote_dom: DOMID_SELF,
-            ..Default::default()
-        };
-        operation(
-            HYPERVISOR_EVENT_CHANNEL_OP,
-            EVTCHNOP_ALLOC_UNBOUND,
-            &mut unbound,
-        );
+        let mut unbound = EvtchnAllocUnbound { dom: DOMID_SELF, remote_dom: DOMID_SELF, ..Default::default() };
+        operation(HYPERVISOR_EVENT_CHANNEL_OP, EVTCHNOP_ALLOC_UNBOUND, &mut unbound);
         let mut close = EvtchnClose { port: unbound.port };
         operation(HYPERVISOR_EVENT_CHANNEL_OP, EVTCHNOP_CLOSE, &mut close);
     });

@@ -225,7 +225,11 @@ fn timers(shared: &Shared) {
     let deadline = shared.now() + 3_000_000;
     expect("a poll for nothing ends at its time-out", poll(&[port], deadline), 0);
     expect("and not before", shared.now() >= deadline, true);
-    expect("yield gives the CPU and comes back", hypercall(HYPERVISOR_SCHED_OP, [u64::from(SCHEDOP_YIELD), 0, 0, 0, 0]), 0);
+    expect(
+        "yield gives the CPU and comes back",
+        hypercall(HYPERVISOR_SCHED_OP, [u64::from(SCHEDOP_YIELD), 0, 0, 0, 0]),
+        0,
+    );
 }
 
 fn poll(ports: &[u32], timeout: u64) -> i64 {

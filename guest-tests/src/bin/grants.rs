@@ -90,7 +90,10 @@ fn set_up() {
     expect("64 frames at most", (size.status, size.max_nr_frames), (OKAY, 64));
     let mut frames = [0_u64; 1];
     let mut setup = GnttabSetupTable {
-        dom: DOMID_SELF, nr_frames: 1, frame_list: frames.as_mut_ptr() as u64, ..Default::default()
+        dom: DOMID_SELF,
+        nr_frames: 1,
+        frame_list: frames.as_mut_ptr() as u64,
+        ..Default::default()
     };
     expect("the table is set up", op(GNTTABOP_SETUP_TABLE, &mut setup), 0);
     expect("with one frame", (setup.status, frames[0] != 0), (OKAY, true));

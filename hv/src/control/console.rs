@@ -37,13 +37,7 @@ struct Ring {
 
 impl Default for Console {
     fn default() -> Self {
-        Self {
-            ring: Mutex::new(Ring {
-                bytes: vec![0; RING].into_boxed_slice(),
-                produced: 0,
-                cleared: 0,
-            }),
-        }
+        Self { ring: Mutex::new(Ring { bytes: vec![0; RING].into_boxed_slice(), produced: 0, cleared: 0 }) }
     }
 }
 
@@ -102,23 +96,18 @@ pub fn on_input<M: Machine>(hv: &Hypervisor<M>) {
 pub fn console_io<M: Machine>(call: &mut Call<'_, M>, args: [u64; 5]) -> Result<u64, Refusal> {
     let [command, count, buffer, ..] = args;
     let (command, count) = (command as u32, count as u32);
-    let may =
-        call.domain().privileged || command == CONSOLEIO_WRITE && call.hv.options.prints_guests();
+    let may = call.domain().privileged || command == CONSOLEIO_WRITE && call.hv.options.prints_guests();
     if !may {
         return Err(Refusal::errno(Errno::Perm, rule::CONSOLE_NOT_YOURS));
     }
     if count > i32::MAX as u32 {
-        let evidence = Evidence::Limit {
-            asked: count.into(),
-            limit: i32::MAX as u64,
-        };
+        let evidence = Evidence::Limit { asked: count.into(), limit: i32::MAX as u64 };
         return Err(Refusal::errno(Errno::TooBig, rule::CONSOLE_COUNT).with(evidence));
     }
     match command {
         CONSOLEIO_WRITE => write(call, count, buffer),
         CONSOLEIO_READ => read(call, count, buffer),
-        _ => Err(Refusal::errno(Errno::NoSys, core_rule::UNKNOWN_OPERATION)
-            .with(Evidence::Value(command.into()))),
+        _ => Err(Refusal::errno(Errno::NoSys, core_rule::UNKNOWN_OPERATION).with(Evidence::Value(command.into()))),
     }
 }
 
@@ -127,13 +116,7 @@ fn write<M: Machine>(call: &mut Call<'_, M>, count: u32, buffer: u64) -> Result<
     let mut bytes = [0; CHUNK];
     while done < count {
         if done > 0 && call.should_stop() {
-            let left = [
-                CONSOLEIO_WRITE.into(),
-                (count - done).into(),
-                buffer + u64::from(done),
-                0,
-                0,
-            ];
+            let left = [CONSOLEIO_WRITE.into(), (count - done).into(), buffer + u64::from(done), 0, 0];
             return Err(call.again(left));
         }
         let chunk = &mut bytes[..CHUNK.min((count - done) as usize)];

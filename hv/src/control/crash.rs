@@ -6,9 +6,7 @@
 use alloc::string::String;
 use core::fmt::Write;
 
-use pv_abi::sched::{
-    SHUTDOWN_CRASH, SHUTDOWN_POWEROFF, SHUTDOWN_REBOOT, SHUTDOWN_SUSPEND, SHUTDOWN_WATCHDOG,
-};
+use pv_abi::sched::{SHUTDOWN_CRASH, SHUTDOWN_POWEROFF, SHUTDOWN_REBOOT, SHUTDOWN_SUSPEND, SHUTDOWN_WATCHDOG};
 
 use crate::Hypervisor;
 use crate::domain::{Domain, Running, work};
@@ -20,12 +18,7 @@ use crate::sched;
 
 /// Crashes the calling domain alone: prints its registers, the reason and its last hypercalls; its toolstack is told.
 #[cold]
-pub fn crash<M: Machine>(
-    hv: &Hypervisor<M>,
-    running: &mut Running,
-    registers: &mut Registers,
-    refusal: &Refusal,
-) {
+pub fn crash<M: Machine>(hv: &Hypervisor<M>, running: &mut Running, registers: &mut Registers, refusal: &Refusal) {
     if running.vcpu.domain.lifecycle.lock().shutdown.is_none() {
         let mut report = String::new();
         let _ = describe(&mut report, running, registers, refusal);
@@ -37,11 +30,7 @@ pub fn crash<M: Machine>(
 
 /// Prints what the running vCPU was doing, without crashing it: the guest says that it crashed.
 #[cold]
-pub fn report_guest_crash<M: Machine>(
-    hv: &Hypervisor<M>,
-    running: &Running,
-    registers: &Registers,
-) {
+pub fn report_guest_crash<M: Machine>(hv: &Hypervisor<M>, running: &Running, registers: &Registers) {
     let mut report = String::new();
     let refusal = Refusal::crash(crate::rules::control::GUEST_CRASHED);
     let _ = describe(&mut report, running, registers, &refusal);
@@ -53,45 +42,21 @@ fn print<M: Machine>(hv: &Hypervisor<M>, report: &str) {
     hv.console.record(report.as_bytes());
 }
 
-fn describe(
-    out: &mut String,
-    running: &Running,
-    registers: &Registers,
-    refusal: &Refusal,
-) -> core::fmt::Result {
+fn describe(out: &mut String, running: &Running, registers: &Registers, refusal: &Refusal) -> core::fmt::Result {
     let vcpu = &running.vcpu;
     let state = &running.state;
     let mode = if state.kernel_mode { "kernel" } else { "user" };
-    writeln!(
-        out,
-        "(hv) domain {} crashed on vcpu {} in {mode} mode: {}",
-        vcpu.domain.id, vcpu.id, refusal.rule
-    )?;
+    writeln!(out, "(hv) domain {} crashed on vcpu {} in {mode} mode: {}", vcpu.domain.id, vcpu.id, refusal.rule)?;
     if refusal.evidence != crate::refusal::Evidence::None {
         writeln!(out, "(hv)   in the way: {:x?}", refusal.evidence)?;
     }
     let r = registers;
     let rows = [
-        [
-            ("rip", r.rip),
-            ("rsp", r.rsp),
-            ("rflags", r.rflags),
-            ("cs", r.cs),
-        ],
-        [
-            ("rax", r.rax),
-            ("rbx", r.rbx),
-            ("rcx", r.rcx),
-            ("rdx", r.rdx),
-        ],
+        [("rip", r.rip), ("rsp", r.rsp), ("rflags", r.rflags), ("cs", r.cs)],
+        [("rax", r.rax), ("rbx", r.rbx), ("rcx", r.rcx), ("rdx", r.rdx)],
         [("rsi", r.rsi), ("rdi", r.rdi), ("rbp", r.rbp), ("ss", r.ss)],
         [("r8", r.r8), ("r9", r.r9), ("r10", r.r10), ("r11", r.r11)],
-        [
-            ("r12", r.r12),
-            ("r13", r.r13),
-            ("r14", r.r14),
-            ("r15", r.r15),
-        ],
+        [("r12", r.r12), ("r13", r.r13), ("r14", r.r14), ("r15", r.r15)],
     ];
     for row in rows {
         out.push_str("(hv)  ");
@@ -112,18 +77,10 @@ fn describe(
 fn recent_calls(out: &mut String, running: &Running) -> core::fmt::Result {
     let recent = &running.state.recent;
     let shown = recent.count.min(16);
-    writeln!(
-        out,
-        "(hv)   last {shown} of {} hypercalls, the latest last:",
-        recent.count
-    )?;
+    writeln!(out, "(hv)   last {shown} of {} hypercalls, the latest last:", recent.count)?;
     for back in (1..=shown).rev() {
         let (number, first, second) = recent.calls[((recent.count - back) % 16) as usize];
-        writeln!(
-            out,
-            "(hv)     {}({first:#x}, {second:#x}, ..)",
-            hypercall::name(number)
-        )?;
+        writeln!(out, "(hv)     {}({first:#x}, {second:#x}, ..)", hypercall::name(number))?;
     }
     Ok(())
 }
@@ -142,13 +99,8 @@ pub fn on_shutdown<M: Machine>(hv: &Hypervisor<M>, domain: &Domain, reason: u32)
     };
     let stays = hv.options.no_reboot && action == PowerAction::Reboot;
     let mut line = String::new();
-    let cure = if stays {
-        "; switching off instead (noreboot)"
-    } else {
-        ""
-    };
+    let cure = if stays { "; switching off instead (noreboot)" } else { "" };
     let _ = writeln!(line, "(hv) dom0 {what}{cure}");
     print(hv, &line);
-    hv.machine
-        .power(if stays { PowerAction::Off } else { action });
+    hv.machine.power(if stays { PowerAction::Off } else { action });
 }

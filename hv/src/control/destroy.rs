@@ -47,8 +47,7 @@ pub enum Step {
 /// `EINVAL` for dom0; another try where work is left.
 pub(crate) fn destroy<M: Machine>(hv: &Hypervisor<M>, domain: &Arc<Domain>) -> Result<(), Refusal> {
     if domain.privileged {
-        return Err(Refusal::errno(Errno::Inval, rule::DESTROY_SELF)
-            .with(Evidence::Value(domain.id.0.into())));
+        return Err(Refusal::errno(Errno::Inval, rule::DESTROY_SELF).with(Evidence::Value(domain.id.0.into())));
     }
     loop {
         let step = domain.settings.lock().destroy_step;
@@ -57,12 +56,7 @@ pub(crate) fn destroy<M: Machine>(hv: &Hypervisor<M>, domain: &Arc<Domain>) -> R
                 begin(hv, domain);
                 true
             }
-            Step::Vcpus => domain
-                .vcpus
-                .get()
-                .into_iter()
-                .flatten()
-                .all(|vcpu| drop_vcpu(hv, vcpu)),
+            Step::Vcpus => domain.vcpus.get().into_iter().flatten().all(|vcpu| drop_vcpu(hv, vcpu)),
             Step::Events => evtchn::close_some(hv, domain),
             Step::Grants => grant::relinquish(hv, domain),
             Step::Frames => frames::relinquish(hv, domain),
@@ -96,10 +90,7 @@ fn drop_vcpu<M: Machine>(hv: &Hypervisor<M>, vcpu: &Arc<Vcpu>) -> bool {
     sched::remove_vcpu(hv, vcpu);
     let (info, _) = vcpu.info_place();
     if info != vcpu.domain.shared_info {
-        vcpu.info.store(
-            vcpu.domain.shared_info.0 << 12,
-            core::sync::atomic::Ordering::Release,
-        );
+        vcpu.info.store(vcpu.domain.shared_info.0 << 12, core::sync::atomic::Ordering::Release);
         frames::put_typed(hv, info);
     }
     true

@@ -29,10 +29,7 @@ impl fmt::Display for BadOption<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Unknown(option) => {
-                write!(
-                    f,
-                    "unknown option \"{option}\" on the hypervisor's command line: remove it; known are {NAMES}"
-                )
+                write!(f, "unknown option \"{option}\" on the hypervisor's command line: remove it; known are {NAMES}")
             }
             Self::Value(option, may_be) => {
                 write!(f, "option \"{option}\" cannot be read: write {may_be}")
@@ -111,12 +108,7 @@ pub struct Options {
 impl Default for Options {
     fn default() -> Self {
         Self {
-            com1: SerialLine {
-                baud: Some(115_200),
-                data_bits: 8,
-                parity: b'n',
-                stop_bits: 1,
-            },
+            com1: SerialLine { baud: Some(115_200), data_bits: 8, parity: b'n', stop_bits: 1 },
             console_on_serial: true,
             dom0_memory: Dom0Memory::default(),
             log_level: LevelFilter::Info,
@@ -153,28 +145,24 @@ impl Options {
         let bad = |may_be| BadOption::Value(option, may_be);
         match name {
             "console" => {
-                self.console_on_serial = console(value)
-                    .ok_or_else(|| bad("console=com1, console=none, or several with commas"))?;
+                self.console_on_serial =
+                    console(value).ok_or_else(|| bad("console=com1, console=none, or several with commas"))?;
             }
             "com1" => {
-                self.com1 = serial_line(value)
-                    .ok_or_else(|| bad("com1=<baud>,8n1, for example com1=115200,8n1"))?;
+                self.com1 = serial_line(value).ok_or_else(|| bad("com1=<baud>,8n1, for example com1=115200,8n1"))?;
             }
             "dom0_mem" => {
                 self.dom0_memory = dom0_memory(value)
                     .ok_or_else(|| bad("dom0_mem=<size>, for example dom0_mem=256M or dom0_mem=min:64M,max:1G,256M"))?;
             }
             "loglvl" => {
-                self.log_level = level(value)
-                    .ok_or_else(|| bad("loglvl=none, error, warning, info, debug or all"))?;
+                self.log_level = level(value).ok_or_else(|| bad("loglvl=none, error, warning, info, debug or all"))?;
             }
             "guest_loglvl" => {
-                self.guest_log_level = level(value)
-                    .ok_or_else(|| bad("guest_loglvl=none, error, warning, info, debug or all"))?;
+                self.guest_log_level =
+                    level(value).ok_or_else(|| bad("guest_loglvl=none, error, warning, info, debug or all"))?;
             }
-            "noreboot" => {
-                self.no_reboot = switch(value).ok_or_else(|| bad("noreboot, or noreboot=no"))?
-            }
+            "noreboot" => self.no_reboot = switch(value).ok_or_else(|| bad("noreboot, or noreboot=no"))?,
             "no-noreboot" => self.no_reboot = false,
             "smap" => self.smap = Some(switch(value).ok_or_else(|| bad("smap, or smap=no"))?),
             "no-smap" => self.smap = Some(false),
@@ -204,8 +192,7 @@ pub fn without_image_name<'a>(line: &'a str, loader: &str) -> &'a str {
     if loader.starts_with("GRUB 2") {
         return line;
     }
-    line.split_once(|c: char| c.is_ascii_whitespace())
-        .map_or("", |(_, rest)| rest.trim_start())
+    line.split_once(|c: char| c.is_ascii_whitespace()).map_or("", |(_, rest)| rest.trim_start())
 }
 
 fn console(value: &str) -> Option<bool> {
@@ -224,28 +211,13 @@ fn serial_line(value: &str) -> Option<SerialLine> {
     let mut parts = value.split(',');
     let baud = match parts.next()? {
         "auto" => None,
-        number => Some(
-            number
-                .parse()
-                .ok()
-                .filter(|baud| (50..=921_600).contains(baud))?,
-        ),
+        number => Some(number.parse().ok().filter(|baud| (50..=921_600).contains(baud))?),
     };
     let frame = parts.next().unwrap_or("8n1").as_bytes();
-    let &[
-        bits @ b'5'..=b'8',
-        parity @ (b'n' | b'o' | b'e' | b'm' | b's'),
-        stop @ b'1'..=b'2',
-    ] = frame
-    else {
+    let &[bits @ b'5'..=b'8', parity @ (b'n' | b'o' | b'e' | b'm' | b's'), stop @ b'1'..=b'2'] = frame else {
         return None;
     };
-    Some(SerialLine {
-        baud,
-        data_bits: bits - b'0',
-        parity,
-        stop_bits: stop - b'0',
-    })
+    Some(SerialLine { baud, data_bits: bits - b'0', parity, stop_bits: stop - b'0' })
 }
 
 fn dom0_memory(value: &str) -> Option<Dom0Memory> {
@@ -264,9 +236,7 @@ fn dom0_memory(value: &str) -> Option<Dom0Memory> {
 
 /// A size: a number with an optional unit, in KiB without one; a leading `-` makes it all but that.
 fn size(text: &str) -> Option<Amount> {
-    let (negative, text) = text
-        .strip_prefix('-')
-        .map_or((false, text), |rest| (true, rest));
+    let (negative, text) = text.strip_prefix('-').map_or((false, text), |rest| (true, rest));
     let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
     let shift = match &text[digits.len()..] {
         "B" | "b" => 0,
@@ -277,11 +247,7 @@ fn size(text: &str) -> Option<Amount> {
         _ => return None,
     };
     let bytes = digits.parse::<u64>().ok()?.checked_mul(1 << shift)?;
-    (bytes > 0).then_some(if negative {
-        Amount::AllBut(bytes)
-    } else {
-        Amount::Bytes(bytes)
-    })
+    (bytes > 0).then_some(if negative { Amount::AllBut(bytes) } else { Amount::Bytes(bytes) })
 }
 
 /// A level: Xen allows `upper/lower`, of which the second is what is printed at a limited rate.
@@ -317,9 +283,7 @@ mod tests {
 
     #[test]
     fn the_usual_line_is_read() {
-        let options =
-            Options::parse("console=com1 com1=115200,8n1 dom0_mem=512M loglvl=all noreboot")
-                .unwrap();
+        let options = Options::parse("console=com1 com1=115200,8n1 dom0_mem=512M loglvl=all noreboot").unwrap();
         assert_eq!(options.dom0_memory.initial, Some(Amount::Bytes(512 << 20)));
         assert_eq!(options.log_level, LevelFilter::Trace);
         assert!(options.no_reboot && options.console_on_serial);
@@ -336,18 +300,8 @@ mod tests {
 
     #[test]
     fn a_value_that_cannot_be_read_is_named_with_an_example() {
-        for line in [
-            "dom0_mem=lots",
-            "com1=fast",
-            "loglvl=loud",
-            "noreboot=maybe",
-            "console=",
-            "dom0_mem=0M",
-        ] {
-            assert!(
-                matches!(Options::parse(line), Err(BadOption::Value(..))),
-                "{line}"
-            );
+        for line in ["dom0_mem=lots", "com1=fast", "loglvl=loud", "noreboot=maybe", "console=", "dom0_mem=0M"] {
+            assert!(matches!(Options::parse(line), Err(BadOption::Value(..))), "{line}");
         }
     }
 
@@ -357,23 +311,14 @@ mod tests {
         assert_eq!(size("-128M"), Some(Amount::AllBut(128 << 20)));
         let memory = dom0_memory("min:64M,max:1G,-256M").unwrap();
         assert_eq!(memory.max, Some(Amount::Bytes(1 << 30)));
-        assert_eq!(
-            memory.initial.unwrap().frames_of(1 << 18),
-            (1 << 18) - (1 << 16)
-        );
+        assert_eq!(memory.initial.unwrap().frames_of(1 << 18), (1 << 18) - (1 << 16));
         assert_eq!(size("99999999999999T"), None);
     }
 
     #[test]
     fn the_image_name_is_left_out_unless_the_loader_did() {
-        assert_eq!(
-            without_image_name("/boot/hv console=com1", "qemu"),
-            "console=com1"
-        );
-        assert_eq!(
-            without_image_name("console=com1", "GRUB 2.06"),
-            "console=com1"
-        );
+        assert_eq!(without_image_name("/boot/hv console=com1", "qemu"), "console=com1");
+        assert_eq!(without_image_name("console=com1", "GRUB 2.06"), "console=com1");
         assert_eq!(without_image_name("/boot/hv", ""), "");
     }
 

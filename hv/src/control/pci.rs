@@ -70,20 +70,13 @@ pub(crate) fn read<M: Machine>(hv: &Hypervisor<M>, address: u32, offset: u8, byt
 }
 
 /// Writes to the data window at `offset` with this address register.
-pub(crate) fn write<M: Machine>(
-    hv: &Hypervisor<M>,
-    address: u32,
-    offset: u8,
-    bytes: u8,
-    value: u32,
-) {
+pub(crate) fn write<M: Machine>(hv: &Hypervisor<M>, address: u32, offset: u8, bytes: u8, value: u32) {
     if address & ENABLE == 0 {
         return;
     }
     let _guard = hv.interrupts.shared_ports.lock();
     hv.machine.write_port(ADDRESS, 4, address & !3);
-    hv.machine
-        .write_port(DATA + u16::from(offset), bytes, value);
+    hv.machine.write_port(DATA + u16::from(offset), bytes, value);
 }
 
 /// Reads a register of the clock.

@@ -15,9 +15,7 @@ impl Ranges {
     /// Whether all of `first..=last` is in the set.
     #[must_use]
     pub fn contains(&self, first: u64, last: u64) -> bool {
-        self.0
-            .iter()
-            .any(|range| range.0 <= first && last <= range.1)
+        self.0.iter().any(|range| range.0 <= first && last <= range.1)
     }
 
     /// Whether the set is empty.
@@ -85,26 +83,16 @@ impl Permissions {
     pub fn of_dom0(lines: u32, address_bits: u32, serial_console: bool) -> Self {
         let mut permissions = Self::default();
         permissions.ports.add(0, 0xffff);
-        for (first, last) in [
-            (0x20, 0x21),
-            (0xa0, 0xa1),
-            (0x40, 0x43),
-            (0x61, 0x61),
-            (0xcfc, 0xcff),
-        ] {
+        for (first, last) in [(0x20, 0x21), (0xa0, 0xa1), (0x40, 0x43), (0x61, 0x61), (0xcfc, 0xcff)] {
             permissions.ports.remove(first, last);
         }
         if serial_console {
             permissions.ports.remove(0x3f8, 0x3ff);
         }
-        permissions
-            .memory
-            .add(0, (1 << (address_bits.clamp(32, 52) - 12)) - 1);
+        permissions.memory.add(0, (1 << (address_bits.clamp(32, 52) - 12)) - 1);
         permissions.memory.remove(0xfee00, 0xfeeff);
         permissions.memory.remove(0xfec00, 0xfec00);
-        permissions
-            .interrupts
-            .add(0, u64::from(lines.saturating_sub(1)));
+        permissions.interrupts.add(0, u64::from(lines.saturating_sub(1)));
         permissions
     }
 
@@ -158,16 +146,8 @@ mod tests {
     fn dom0_reaches_devices_but_not_what_the_hypervisor_keeps() {
         let dom0 = Permissions::of_dom0(24, 40, false);
         assert!(dom0.allows_ports(0x3f8, 1) && dom0.allows_ports(0xc000, 4));
-        for (port, bytes) in [
-            (0x20, 1),
-            (0xa1, 1),
-            (0x42, 1),
-            (0x61, 1),
-            (0xcf8, 4),
-            (0xcfc, 4),
-            (0x71, 1),
-            (0x6f, 2),
-        ] {
+        for (port, bytes) in [(0x20, 1), (0xa1, 1), (0x42, 1), (0x61, 1), (0xcf8, 4), (0xcfc, 4), (0x71, 1), (0x6f, 2)]
+        {
             assert!(!dom0.allows_ports(port, bytes), "{port:#x}");
         }
         assert!(dom0.allows_ports(0xcf9, 1));

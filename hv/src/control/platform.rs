@@ -34,23 +34,11 @@ pub fn platform_op<M: Machine>(call: &mut Call<'_, M>, args: [u64; 5]) -> Result
     match frame.cmd {
         abi::XENPF_SETTIME64 => {
             let wanted: abi::XenpfSettime64 = frame.payload();
-            set_time(
-                call,
-                wanted.secs,
-                wanted.nsecs,
-                wanted.mbz,
-                wanted.system_time,
-            )?;
+            set_time(call, wanted.secs, wanted.nsecs, wanted.mbz, wanted.system_time)?;
         }
         abi::XENPF_SETTIME32 => {
             let wanted: abi::XenpfSettime32 = frame.payload();
-            set_time(
-                call,
-                wanted.secs.into(),
-                wanted.nsecs,
-                0,
-                wanted.system_time,
-            )?;
+            set_time(call, wanted.secs.into(), wanted.nsecs, 0, wanted.system_time)?;
         }
         abi::XENPF_FIRMWARE_INFO => firmware(&mut frame)?,
         abi::XENPF_ENTER_ACPI_SLEEP => sleep(call, &frame.payload())?,
@@ -66,17 +54,9 @@ pub fn platform_op<M: Machine>(call: &mut Call<'_, M>, args: [u64; 5]) -> Result
     Ok(0)
 }
 
-fn set_time<M: Machine>(
-    call: &Call<'_, M>,
-    secs: u64,
-    nsecs: u32,
-    pad: u32,
-    at: u64,
-) -> Result<(), Refusal> {
+fn set_time<M: Machine>(call: &Call<'_, M>, secs: u64, nsecs: u32, pad: u32, at: u64) -> Result<(), Refusal> {
     if pad != 0 || nsecs >= SECOND_NS {
-        return Err(
-            Refusal::errno(Errno::Inval, rule::WALL_CLOCK).with(Evidence::Value(nsecs.into()))
-        );
+        return Err(Refusal::errno(Errno::Inval, rule::WALL_CLOCK).with(Evidence::Value(nsecs.into())));
     }
     time::set_wallclock(call.hv, secs, nsecs, at);
     Ok(())
@@ -91,9 +71,7 @@ fn firmware(frame: &mut PlatformOp) -> Result<(), Refusal> {
             frame.set_payload(&request);
             return Ok(());
         }
-        abi::XEN_FW_DISK_INFO | abi::XEN_FW_DISK_MBR_SIGNATURE | abi::XEN_FW_VBEDDC_INFO => {
-            Errno::Srch
-        }
+        abi::XEN_FW_DISK_INFO | abi::XEN_FW_DISK_MBR_SIGNATURE | abi::XEN_FW_VBEDDC_INFO => Errno::Srch,
         abi::XEN_FW_EFI_INFO => Errno::NoSys,
         _ => Errno::Inval,
     };
@@ -101,15 +79,9 @@ fn firmware(frame: &mut PlatformOp) -> Result<(), Refusal> {
 }
 
 /// `XENPF_enter_acpi_sleep`: the machine is switched off.
-fn sleep<M: Machine>(
-    call: &Call<'_, M>,
-    request: &abi::XenpfEnterAcpiSleep,
-) -> Result<(), Refusal> {
+fn sleep<M: Machine>(call: &Call<'_, M>, request: &abi::XenpfEnterAcpiSleep) -> Result<(), Refusal> {
     if request.sleep_state != OFF {
-        let evidence = Evidence::Limit {
-            asked: request.sleep_state.into(),
-            limit: OFF.into(),
-        };
+        let evidence = Evidence::Limit { asked: request.sleep_state.into(), limit: OFF.into() };
         return Err(Refusal::errno(Errno::OpNotSupp, rule::SLEEP_STATE).with(evidence));
     }
     let line = String::from("(hv) dom0 switches the machine off\n");
@@ -155,28 +127,16 @@ fn cpu_version<M: Machine>(call: &Call<'_, M>, frame: &mut PlatformOp) {
     request.max_present = call.hv.machine.cpu_count().saturating_sub(1);
     if request.xen_cpuid <= request.max_present {
         let vendor = call.hv.machine.cpuid(0, 0);
-        for (place, word) in request
-            .vendor_id
-            .as_chunks_mut::<4>()
-            .0
-            .iter_mut()
-            .zip([vendor.ebx, vendor.edx, vendor.ecx])
+        for (place, word) in
+            request.vendor_id.as_chunks_mut::<4>().0.iter_mut().zip([vendor.ebx, vendor.edx, vendor.ecx])
         {
             *place = word.to_le_bytes();
         }
         let version = call.hv.machine.cpuid(1, 0).eax;
         let family = version >> 8 & 0xf;
-        request.family = if family == 0xf {
-            family + (version >> 20 & 0xff)
-        } else {
-            family
-        };
+        request.family = if family == 0xf { family + (version >> 20 & 0xff) } else { family };
         let model = version >> 4 & 0xf;
-        request.model = if family == 0xf || family == 6 {
-            model | version >> 12 & 0xf0
-        } else {
-            model
-        };
+        request.model = if family == 0xf || family == 6 { model | version >> 12 & 0xf0 } else { model };
         request.stepping = version & 0xf;
     } else {
         request.vendor_id.fill(0);

@@ -64,10 +64,7 @@ impl Settings {
     /// The CPUs that a vCPU may run on and likes to run on.
     #[must_use]
     pub fn affinity(&self, vcpu: u32) -> (u64, u64) {
-        self.affinities
-            .iter()
-            .find(|set| set.0 == vcpu)
-            .map_or((u64::MAX, u64::MAX), |set| (set.1, set.2))
+        self.affinities.iter().find(|set| set.0 == vcpu).map_or((u64::MAX, u64::MAX), |set| (set.1, set.2))
     }
 
     /// Sets the CPUs that a vCPU may run on and likes to run on.

@@ -39,27 +39,20 @@ pub fn sysctl<M: Machine>(call: &mut Call<'_, M>, args: [u64; 5]) -> Result<u64,
     match frame.cmd {
         abi::XEN_SYSCTL_READCONSOLE => read_console(call, &mut frame)?,
         abi::XEN_SYSCTL_PHYSINFO => frame.set_payload(&physical(call.hv)),
-        abi::XEN_SYSCTL_SCHED_ID => frame.set_payload(&abi::SysctlSchedId {
-            sched_id: XEN_SCHEDULER_CREDIT2,
-        }),
+        abi::XEN_SYSCTL_SCHED_ID => frame.set_payload(&abi::SysctlSchedId { sched_id: XEN_SCHEDULER_CREDIT2 }),
         abi::XEN_SYSCTL_GETDOMAININFOLIST => list_domains(call, &mut frame)?,
         abi::XEN_SYSCTL_DEBUG_KEYS => debug_keys(call, &frame.payload())?,
         abi::XEN_SYSCTL_GETCPUINFO => cpu_times(call, &mut frame)?,
         abi::XEN_SYSCTL_AVAILHEAP => {
             let wanted: abi::SysctlAvailheap = frame.payload();
             let avail_bytes = call.hv.allocator.lock().free_count() << 12;
-            frame.set_payload(&abi::SysctlAvailheap {
-                avail_bytes,
-                ..wanted
-            });
+            frame.set_payload(&abi::SysctlAvailheap { avail_bytes, ..wanted });
         }
         abi::XEN_SYSCTL_CPUTOPOINFO => cpu_topology(call, &mut frame)?,
         abi::XEN_SYSCTL_NUMAINFO => nodes(call, &mut frame)?,
         abi::XEN_SYSCTL_CPUPOOL_OP => cpu_pool(call, &mut frame)?,
         abi::XEN_SYSCTL_SCHEDULER_OP => scheduler(&mut frame)?,
-        abi::XEN_SYSCTL_GET_CPU_LEVELLING_CAPS => {
-            frame.set_payload(&abi::SysctlCpuLevellingCaps { caps: 0 })
-        }
+        abi::XEN_SYSCTL_GET_CPU_LEVELLING_CAPS => frame.set_payload(&abi::SysctlCpuLevellingCaps { caps: 0 }),
         abi::XEN_SYSCTL_GET_CPU_FEATURESET => features(call, &mut frame)?,
         abi::XEN_SYSCTL_GET_CPU_POLICY => policy(call, &mut frame)?,
         command => {
@@ -135,13 +128,7 @@ fn physical<M: Machine>(hv: &Hypervisor<M>) -> abi::SysctlPhysinfo {
 fn list_domains<M: Machine>(call: &Call<'_, M>, frame: &mut Sysctl) -> Result<(), Refusal> {
     let mut request: abi::SysctlGetdomaininfolist = frame.payload();
     request.num_domains = 0;
-    for domain in call
-        .hv
-        .domains
-        .from(DomId(request.first_domain))
-        .iter()
-        .take(request.max_domains as usize)
-    {
+    for domain in call.hv.domains.from(DomId(request.first_domain)).iter().take(request.max_domains as usize) {
         let info = describe_domain(call.hv, domain);
         call.write_element(request.buffer, request.num_domains.into(), &info)?;
         request.num_domains += 1;
@@ -151,10 +138,7 @@ fn list_domains<M: Machine>(call: &Call<'_, M>, frame: &mut Sysctl) -> Result<()
 }
 
 /// `XEN_SYSCTL_debug_keys`: `h` tells which there are, `q` lists the domains.
-fn debug_keys<M: Machine>(
-    call: &Call<'_, M>,
-    request: &abi::SysctlDebugKeys,
-) -> Result<(), Refusal> {
+fn debug_keys<M: Machine>(call: &Call<'_, M>, request: &abi::SysctlDebugKeys) -> Result<(), Refusal> {
     let mut report = String::new();
     for index in 0..u64::from(request.nr_keys.min(64)) {
         let key: u8 = call.read_element(request.keys, index)?;
@@ -188,14 +172,7 @@ pub(super) fn idle_time<M: Machine>(hv: &Hypervisor<M>) -> u64 {
         .domains
         .from(DomId(0))
         .iter()
-        .flat_map(|domain| {
-            domain
-                .vcpus
-                .get()
-                .into_iter()
-                .flatten()
-                .map(|vcpu| sched::cpu_time(hv, vcpu))
-        })
+        .flat_map(|domain| domain.vcpus.get().into_iter().flatten().map(|vcpu| sched::cpu_time(hv, vcpu)))
         .sum();
     hv.machine.now().saturating_sub(used / cpus)
 }
@@ -203,9 +180,7 @@ pub(super) fn idle_time<M: Machine>(hv: &Hypervisor<M>) -> u64 {
 fn cpu_times<M: Machine>(call: &Call<'_, M>, frame: &mut Sysctl) -> Result<(), Refusal> {
     let mut request: abi::SysctlGetcpuinfo = frame.payload();
     request.nr_cpus = call.hv.machine.cpu_count().min(request.max_cpus);
-    let info = abi::SysctlCpuinfo {
-        idletime: idle_time(call.hv),
-    };
+    let info = abi::SysctlCpuinfo { idletime: idle_time(call.hv) };
     for cpu in 0..u64::from(request.nr_cpus) {
         call.write_element(request.info, cpu, &info)?;
     }
@@ -215,10 +190,7 @@ fn cpu_times<M: Machine>(call: &Call<'_, M>, frame: &mut Sysctl) -> Result<(), R
 
 #[cold]
 fn too_small(room: u32, count: u32) -> Refusal {
-    let evidence = Evidence::Limit {
-        asked: room.into(),
-        limit: count.into(),
-    };
+    let evidence = Evidence::Limit { asked: room.into(), limit: count.into() };
     Refusal::errno(Errno::NoBufs, rule::BUFFER_SIZE).with(evidence)
 }
 
@@ -230,15 +202,7 @@ fn cpu_topology<M: Machine>(call: &Call<'_, M>, frame: &mut Sysctl) -> Result<()
             return Err(too_small(request.num_cpus, cpus));
         }
         for cpu in 0..cpus {
-            call.write_element(
-                request.cputopo,
-                cpu.into(),
-                &abi::SysctlCputopo {
-                    core: cpu,
-                    socket: 0,
-                    node: 0,
-                },
-            )?;
+            call.write_element(request.cputopo, cpu.into(), &abi::SysctlCputopo { core: cpu, socket: 0, node: 0 })?;
         }
     }
     request.num_cpus = cpus;
@@ -254,10 +218,7 @@ fn nodes<M: Machine>(call: &Call<'_, M>, frame: &mut Sysctl) -> Result<(), Refus
     }
     if request.meminfo != 0 {
         let info = physical(call.hv);
-        let node = abi::SysctlMeminfo {
-            memsize: info.total_pages << 12,
-            memfree: info.free_pages << 12,
-        };
+        let node = abi::SysctlMeminfo { memsize: info.total_pages << 12, memfree: info.free_pages << 12 };
         call.write(request.meminfo, &node)?;
     }
     if request.distance != 0 {
@@ -293,8 +254,7 @@ fn cpu_pool<M: Machine>(call: &Call<'_, M>, frame: &mut Sysctl) -> Result<(), Re
 
 fn scheduler(frame: &mut Sysctl) -> Result<(), Refusal> {
     let mut request: abi::SysctlSchedulerOp = frame.payload();
-    let shown =
-        request.sched_id == XEN_SCHEDULER_CREDIT2 && request.cmd == abi::XEN_SYSCTL_SCHEDOP_GETINFO;
+    let shown = request.sched_id == XEN_SCHEDULER_CREDIT2 && request.cmd == abi::XEN_SYSCTL_SCHEDOP_GETINFO;
     if !shown || request.cpupool_id != 0 {
         let evidence = Evidence::Value(request.sched_id.into());
         return Err(Refusal::errno(Errno::Inval, rule::SCHEDULER).with(evidence));
@@ -358,11 +318,7 @@ fn features<M: Machine>(call: &Call<'_, M>, frame: &mut Sysctl) -> Result<(), Re
 
 #[cold]
 fn no_policy(index: u32) -> Refusal {
-    let errno = if index <= abi::XEN_SYSCTL_CPU_POLICY_HVM_DEFAULT {
-        Errno::OpNotSupp
-    } else {
-        Errno::Inval
-    };
+    let errno = if index <= abi::XEN_SYSCTL_CPU_POLICY_HVM_DEFAULT { Errno::OpNotSupp } else { Errno::Inval };
     Refusal::errno(errno, rule::POLICY_INDEX).with(Evidence::Value(index.into()))
 }
 
@@ -372,9 +328,7 @@ fn policy<M: Machine>(call: &Call<'_, M>, frame: &mut Sysctl) -> Result<(), Refu
     let machine = &call.hv.machine;
     let leaves = match request.index {
         abi::XEN_SYSCTL_CPU_POLICY_RAW | abi::XEN_SYSCTL_CPU_POLICY_HOST => policy::host(machine),
-        abi::XEN_SYSCTL_CPU_POLICY_PV_MAX | abi::XEN_SYSCTL_CPU_POLICY_PV_DEFAULT => {
-            policy::visible(machine)
-        }
+        abi::XEN_SYSCTL_CPU_POLICY_PV_MAX | abi::XEN_SYSCTL_CPU_POLICY_PV_DEFAULT => policy::visible(machine),
         other => return Err(no_policy(other)),
     };
     request.nr_leaves = write_leaves(call, &leaves, request.leaves, request.nr_leaves)?;

@@ -9,8 +9,8 @@ use pv_abi::arch::HYPERVISOR_VIRT_START;
 use pv_abi::errno::Errno;
 use pv_abi::features;
 use pv_abi::version::{
-    self, BuildId, CompileInfo, FeatureInfo, PlatformParameters, XEN_CAPABILITIES_INFO_LEN,
-    XEN_CHANGESET_INFO_LEN, XEN_COMMANDLINE_LEN, XEN_EXTRAVERSION_LEN,
+    self, BuildId, CompileInfo, FeatureInfo, PlatformParameters, XEN_CAPABILITIES_INFO_LEN, XEN_CHANGESET_INFO_LEN,
+    XEN_COMMANDLINE_LEN, XEN_EXTRAVERSION_LEN,
 };
 use pv_abi::xen::VMASST_TYPE_PAE_EXTENDED_CR3;
 
@@ -44,31 +44,18 @@ pub fn xen_version<M: Machine>(call: &mut Call<'_, M>, args: [u64; 5]) -> Result
 
 fn rest<M: Machine>(call: &mut Call<'_, M>, command: u32, argument: u64) -> Result<u64, Refusal> {
     match command {
-        version::XENVER_EXTRAVERSION => {
-            text::<M, XEN_EXTRAVERSION_LEN>(call, argument, EXTRAVERSION)
-        }
+        version::XENVER_EXTRAVERSION => text::<M, XEN_EXTRAVERSION_LEN>(call, argument, EXTRAVERSION),
         version::XENVER_COMPILE_INFO => compile_info(call, argument),
-        version::XENVER_CAPABILITIES => {
-            text::<M, XEN_CAPABILITIES_INFO_LEN>(call, argument, CAPABILITIES)
-        }
-        version::XENVER_CHANGESET => {
-            text::<M, XEN_CHANGESET_INFO_LEN>(call, argument, env!("CARGO_PKG_VERSION"))
-        }
+        version::XENVER_CAPABILITIES => text::<M, XEN_CAPABILITIES_INFO_LEN>(call, argument, CAPABILITIES),
+        version::XENVER_CHANGESET => text::<M, XEN_CHANGESET_INFO_LEN>(call, argument, env!("CARGO_PKG_VERSION")),
         version::XENVER_PLATFORM_PARAMETERS => {
-            call.write(
-                argument,
-                &PlatformParameters {
-                    virt_start: HYPERVISOR_VIRT_START,
-                },
-            )?;
+            call.write(argument, &PlatformParameters { virt_start: HYPERVISOR_VIRT_START })?;
             Ok(0)
         }
         version::XENVER_GET_FEATURES => get_features(call, argument),
-        version::XENVER_PAGESIZE if argument != 0 => Err(Refusal::errno(
-            Errno::Inval,
-            rule::PAGESIZE_TAKES_NO_ARGUMENT,
-        )
-        .with(Evidence::Value(argument))),
+        version::XENVER_PAGESIZE if argument != 0 => {
+            Err(Refusal::errno(Errno::Inval, rule::PAGESIZE_TAKES_NO_ARGUMENT).with(Evidence::Value(argument)))
+        }
         version::XENVER_PAGESIZE => Ok(4096),
         version::XENVER_GUEST_HANDLE => {
             let handle = *call.domain().handle.lock();
@@ -76,25 +63,16 @@ fn rest<M: Machine>(call: &mut Call<'_, M>, command: u32, argument: u64) -> Resu
             Ok(0)
         }
         version::XENVER_COMMANDLINE => {
-            let shown = if call.domain().privileged {
-                call.hv.options.command_line.as_str()
-            } else {
-                DENIED
-            };
+            let shown = if call.domain().privileged { call.hv.options.command_line.as_str() } else { DENIED };
             text::<M, XEN_COMMANDLINE_LEN>(call, argument, shown)
         }
         version::XENVER_BUILD_ID => build_id(call, argument),
-        _ => Err(Refusal::errno(Errno::NoSys, core_rule::UNKNOWN_OPERATION)
-            .with(Evidence::Value(command.into()))),
+        _ => Err(Refusal::errno(Errno::NoSys, core_rule::UNKNOWN_OPERATION).with(Evidence::Value(command.into()))),
     }
 }
 
 /// Writes a text, padded with zeroes to the whole field that the ABI gives it.
-fn text<M: Machine, const FIELD: usize>(
-    call: &Call<'_, M>,
-    to: u64,
-    text: &str,
-) -> Result<u64, Refusal> {
+fn text<M: Machine, const FIELD: usize>(call: &Call<'_, M>, to: u64, text: &str) -> Result<u64, Refusal> {
     call.write(to, &field::<FIELD>(text))?;
     Ok(0)
 }
@@ -155,10 +133,7 @@ fn build_id<M: Machine>(call: &Call<'_, M>, argument: u64) -> Result<u64, Refusa
     }
     let wanted: BuildId = call.read(argument)?;
     if (wanted.len as usize) < id.len() {
-        let evidence = Evidence::Limit {
-            asked: wanted.len.into(),
-            limit: id.len() as u64,
-        };
+        let evidence = Evidence::Limit { asked: wanted.len.into(), limit: id.len() as u64 };
         return Err(Refusal::errno(Errno::NoBufs, rule::BUILD_ID_BUFFER).with(evidence));
     }
     call.write(argument + size_of::<BuildId>() as u64, id)?;

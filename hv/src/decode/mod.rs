@@ -186,11 +186,7 @@ impl Prefixes {
 
     /// REX.R, REX.X and REX.B, each as 8 or 0.
     const fn extensions(self) -> [u8; 3] {
-        [
-            (self.rex & 4) << 1,
-            (self.rex & 2) << 2,
-            (self.rex & 1) << 3,
-        ]
+        [(self.rex & 4) << 1, (self.rex & 2) << 2, (self.rex & 1) << 3]
     }
 }
 
@@ -200,17 +196,9 @@ impl ModRm {
         let byte = bytes.next()?;
         let (mode, register, rm) = (byte >> 6, byte >> 3 & 7 | r, byte & 7);
         if mode == 3 {
-            return Some(Self {
-                register,
-                operand: Operand::Register(rm | b),
-            });
+            return Some(Self { register, operand: Operand::Register(rm | b) });
         }
-        let mut memory = Memory {
-            base: Some(rm | b),
-            index: None,
-            displacement: 0,
-            rip_relative: false,
-        };
+        let mut memory = Memory { base: Some(rm | b), index: None, displacement: 0, rip_relative: false };
         let mut no_base = mode == 0 && rm == 5;
         if rm == 4 {
             let sib = bytes.next()?;
@@ -230,10 +218,7 @@ impl ModRm {
             _ if no_base => bytes.signed(4)?,
             _ => 0,
         };
-        Some(Self {
-            register,
-            operand: Operand::Memory(memory),
-        })
+        Some(Self { register, operand: Operand::Memory(memory) })
     }
 }
 
@@ -241,26 +226,15 @@ impl Instruction {
     /// Decodes the instruction that `bytes` start with; none where it is cut off or not known here.
     #[must_use]
     pub fn decode(bytes: &[u8]) -> Option<Self> {
-        let mut bytes = Bytes {
-            all: &bytes[..bytes.len().min(LONGEST)],
-            at: 0,
-        };
+        let mut bytes = Bytes { all: &bytes[..bytes.len().min(LONGEST)], at: 0 };
         let (prefixes, first) = Prefixes::parse(&mut bytes)?;
-        let (map, opcode) = if first == 0x0f {
-            (Map::Secondary, bytes.next()?)
-        } else {
-            (Map::Primary, first)
-        };
+        let (map, opcode) = if first == 0x0f { (Map::Secondary, bytes.next()?) } else { (Map::Primary, first) };
         let shape = shape(map, opcode)?;
         let modrm = match shape {
             Shape::Plain => None,
             _ => Some(ModRm::parse(&mut bytes, prefixes)?),
         };
-        let full = if prefixes.operand && prefixes.rex & 8 == 0 {
-            2
-        } else {
-            4
-        };
+        let full = if prefixes.operand && prefixes.rex & 8 == 0 { 2 } else { 4 };
         let is_test = modrm.is_some_and(|modrm| modrm.register & 7 < 2);
         let immediate = match shape {
             Shape::ModRmImm8 => bytes.signed(1)?,
@@ -269,14 +243,7 @@ impl Instruction {
             Shape::ModRmTest if is_test => bytes.signed(full)?,
             _ => 0,
         };
-        Some(Self {
-            length: bytes.at as u8,
-            prefixes,
-            map,
-            opcode,
-            modrm,
-            immediate,
-        })
+        Some(Self { length: bytes.at as u8, prefixes, map, opcode, modrm, immediate })
     }
 
     /// Bytes of an operand that is not fixed to one byte.
@@ -300,15 +267,9 @@ impl Instruction {
             address = address.wrapping_add(get_register(registers, index) << scale);
         }
         if memory.rip_relative {
-            address = address
-                .wrapping_add(registers.rip)
-                .wrapping_add(self.length.into());
+            address = address.wrapping_add(registers.rip).wrapping_add(self.length.into());
         }
-        if self.prefixes.address {
-            address & 0xffff_ffff
-        } else {
-            address
-        }
+        if self.prefixes.address { address & 0xffff_ffff } else { address }
     }
 
     /// The segment that a memory operand is relative to.

@@ -20,10 +20,7 @@ fn mov_to_memory_with_displacement() {
     assert_eq!((found.opcode, found.operand_bytes()), (0x89, 8));
     assert_eq!(found.modrm.unwrap().register, 6);
     let operand = memory(&found);
-    let registers = Registers {
-        rdi: 0x1000,
-        ..Registers::default()
-    };
+    let registers = Registers { rdi: 0x1000, ..Registers::default() };
     assert_eq!(found.effective_address(&operand, &registers), 0x1010);
 }
 
@@ -31,15 +28,8 @@ fn mov_to_memory_with_displacement() {
 fn sib_with_extended_registers() {
     // xchg %rax,-8(%r12,%r13,8)
     let found = decode(&[0x4b, 0x87, 0x44, 0xec, 0xf8]);
-    let registers = Registers {
-        r12: 0x2000,
-        r13: 3,
-        ..Registers::default()
-    };
-    assert_eq!(
-        found.effective_address(&memory(&found), &registers),
-        0x2000 + 24 - 8
-    );
+    let registers = Registers { r12: 0x2000, r13: 3, ..Registers::default() };
+    assert_eq!(found.effective_address(&memory(&found), &registers), 0x2000 + 24 - 8);
 }
 
 #[test]
@@ -48,14 +38,8 @@ fn relative_to_the_next_instruction() {
     let found = decode(&[0xf0, 0x80, 0x25, 0x00, 0x01, 0x00, 0x00, 0xfd]);
     assert!(found.prefixes.lock);
     assert_eq!(found.immediate, -3);
-    let registers = Registers {
-        rip: 0x5000,
-        ..Registers::default()
-    };
-    assert_eq!(
-        found.effective_address(&memory(&found), &registers),
-        0x5000 + 8 + 0x100
-    );
+    let registers = Registers { rip: 0x5000, ..Registers::default() };
+    assert_eq!(found.effective_address(&memory(&found), &registers), 0x5000 + 8 + 0x100);
 }
 
 #[test]
@@ -69,10 +53,7 @@ fn segment_and_two_byte_opcode() {
 #[test]
 fn immediates_have_the_operands_size() {
     assert_eq!(decode(&[0x66, 0xc7, 0x00, 0x34, 0x12]).immediate, 0x1234);
-    assert_eq!(
-        decode(&[0x48, 0xc7, 0x00, 0xff, 0xff, 0xff, 0xff]).immediate,
-        -1
-    );
+    assert_eq!(decode(&[0x48, 0xc7, 0x00, 0xff, 0xff, 0xff, 0xff]).immediate, -1);
     assert_eq!(decode(&[0xf6, 0x00, 0x01]).immediate, 1);
     assert_eq!(decode(&[0xf6, 0x10]).immediate, 0);
 }
@@ -101,11 +82,7 @@ fn rex_counts_only_before_the_opcode() {
 
 #[test]
 fn registers_are_written_in_part() {
-    let mut registers = Registers {
-        rax: 0x1122_3344_5566_7788,
-        rbx: u64::MAX,
-        ..Registers::default()
-    };
+    let mut registers = Registers { rax: 0x1122_3344_5566_7788, rbx: u64::MAX, ..Registers::default() };
     set_register(&mut registers, 4, 1, false, 0xab);
     assert_eq!(registers.rax, 0x1122_3344_5566_ab88);
     set_register(&mut registers, 0, 2, false, 0xffff_0001);

@@ -9,8 +9,8 @@ use alloc::boxed::Box;
 use core::sync::atomic::Ordering;
 
 use pv_abi::arch::{
-    CpuUserRegs, TrapInfo, VGCF_FAILSAFE_DISABLES_EVENTS, VGCF_I387_VALID, VGCF_IN_KERNEL,
-    VGCF_ONLINE, VGCF_SYSCALL_DISABLES_EVENTS, VcpuGuestContext, xen_cr3_to_pfn, xen_pfn_to_cr3,
+    CpuUserRegs, TrapInfo, VGCF_FAILSAFE_DISABLES_EVENTS, VGCF_I387_VALID, VGCF_IN_KERNEL, VGCF_ONLINE,
+    VGCF_SYSCALL_DISABLES_EVENTS, VcpuGuestContext, xen_cr3_to_pfn, xen_pfn_to_cr3,
 };
 use pv_abi::errno::Errno;
 use pv_abi::{DomId, Mfn};
@@ -36,11 +36,7 @@ const LEGACY_COMPONENTS: u64 = 3;
 /// # Errors
 /// `EINVAL` for a context that cannot be, `EOPNOTSUPP` for other tables than it has, `EBUSY` where it runs, `EPERM` for
 /// a forbidden breakpoint; may ask to be called again.
-pub fn apply<M: Machine>(
-    hv: &Hypervisor<M>,
-    vcpu: &Vcpu,
-    context: &VcpuGuestContext,
-) -> Result<(), Refusal> {
+pub fn apply<M: Machine>(hv: &Hypervisor<M>, vcpu: &Vcpu, context: &VcpuGuestContext) -> Result<(), Refusal> {
     check(context)?;
     let debug = checked_debug(context)?;
     let traps = checked_traps(&context.trap_ctxt)?;
@@ -55,10 +51,7 @@ pub fn apply<M: Machine>(
     state.debug = debug;
     take_plain(hv, state, context);
     if vcpu.id.0 == 0 && !vcpu.initialised.load(Ordering::Acquire) {
-        vcpu.domain.assists.store(
-            processor::valid_assists(context.vm_assist),
-            Ordering::Relaxed,
-        );
+        vcpu.domain.assists.store(processor::valid_assists(context.vm_assist), Ordering::Relaxed);
     }
     drop(slot);
     vcpu.initialised.store(true, Ordering::Release);
@@ -90,14 +83,10 @@ fn check(context: &VcpuGuestContext) -> Result<(), Refusal> {
         context.gs_base_user,
         context.ldt_base,
     ];
-    if let Some(address) = addresses
-        .into_iter()
-        .find(|address| !is_canonical(*address))
-    {
+    if let Some(address) = addresses.into_iter().find(|address| !is_canonical(*address)) {
         return Err(bad(address));
     }
-    if context.ldt_ents > MAX_LDT_ENTRIES || context.ldt_ents != 0 && context.ldt_base & 0xfff != 0
-    {
+    if context.ldt_ents > MAX_LDT_ENTRIES || context.ldt_ents != 0 && context.ldt_base & 0xfff != 0 {
         return Err(bad(context.ldt_ents));
     }
     if context.flags & VGCF_IN_KERNEL == 0 && context.ctrlreg[1] == 0 {
@@ -109,8 +98,7 @@ fn check(context: &VcpuGuestContext) -> Result<(), Refusal> {
 fn checked_debug(context: &VcpuGuestContext) -> Result<[u64; 8], Refusal> {
     let mut debug = VcpuState::default().debug;
     for index in [0, 1, 2, 3, 6, 7] {
-        let checked =
-            processor::checked_debug_value(index, context.debugreg[index], context.ctrlreg[4])?;
+        let checked = processor::checked_debug_value(index, context.debugreg[index], context.ctrlreg[4])?;
         debug[index] = checked.loaded;
         if index == 7 {
             debug[5] = checked.io;
@@ -132,18 +120,13 @@ fn same_tables(state: &VcpuState, context: &VcpuGuestContext) -> Result<(), Refu
     let mut now = VcpuGuestContext::new_zeroed();
     give_tables(state, &mut now);
     let same = now.ctrlreg[3] == context.ctrlreg[3]
-        && (now.ctrlreg[1] == context.ctrlreg[1]
-            || context.flags & VGCF_IN_KERNEL != 0 && context.ctrlreg[1] == 0)
+        && (now.ctrlreg[1] == context.ctrlreg[1] || context.flags & VGCF_IN_KERNEL != 0 && context.ctrlreg[1] == 0)
         && now.gdt_ents == context.gdt_ents
         && now.gdt_frames[..usize::from(state.gdt.frame_count)]
             == context.gdt_frames[..usize::from(state.gdt.frame_count)]
         && now.ldt_ents == context.ldt_ents
         && (now.ldt_ents == 0 || now.ldt_base == context.ldt_base);
-    if same {
-        Ok(())
-    } else {
-        Err(Refusal::errno(Errno::OpNotSupp, rule::CONTEXT_TABLES))
-    }
+    if same { Ok(()) } else { Err(Refusal::errno(Errno::OpNotSupp, rule::CONTEXT_TABLES)) }
 }
 
 /// Takes the root tables and the descriptor table; where one fails, none is kept.
@@ -162,11 +145,7 @@ fn take_tables<M: Machine>(
             state.kernel_root = Some(kernel);
             state.user_root = user;
             state.gdt = gdt;
-            state.ldt = Ldt {
-                base: context.ldt_base,
-                entries: context.ldt_ents as u32,
-                ..Ldt::default()
-            };
+            state.ldt = Ldt { base: context.ldt_base, entries: context.ldt_ents as u32, ..Ldt::default() };
             Ok(())
         }
         Err(refusal) => {
@@ -186,11 +165,7 @@ fn take_user_root_and_gdt<M: Machine>(
     context: &VcpuGuestContext,
     frames: &[u64],
 ) -> Result<(Option<Mfn>, Gdt), Refusal> {
-    let user = if context.ctrlreg[1] == 0 {
-        None
-    } else {
-        Some(get_root(hv, owner, context.ctrlreg[1])?)
-    };
+    let user = if context.ctrlreg[1] == 0 { None } else { Some(get_root(hv, owner, context.ctrlreg[1])?) };
     match descriptors::take(hv, owner, frames, context.gdt_ents as u32) {
         Ok(gdt) => Ok((user, gdt)),
         Err(refusal) => {
@@ -218,18 +193,12 @@ fn take_plain<M: Machine>(hv: &Hypervisor<M>, state: &mut VcpuState, context: &V
         gs_base_user: context.gs_base_user,
     };
     state.callbacks = Callbacks {
-        event: Callback {
-            address: context.event_callback_eip,
-            masks_events: true,
-        },
+        event: Callback { address: context.event_callback_eip, masks_events: true },
         failsafe: Callback {
             address: context.failsafe_callback_eip,
             masks_events: masks(VGCF_FAILSAFE_DISABLES_EVENTS),
         },
-        syscall: Callback {
-            address: context.syscall_callback_eip,
-            masks_events: masks(VGCF_SYSCALL_DISABLES_EVENTS),
-        },
+        syscall: Callback { address: context.syscall_callback_eip, masks_events: masks(VGCF_SYSCALL_DISABLES_EVENTS) },
         ..state.callbacks
     };
     state.kernel_ss = context.kernel_ss & 0xffff | 3;
@@ -240,12 +209,7 @@ fn take_plain<M: Machine>(hv: &Hypervisor<M>, state: &mut VcpuState, context: &V
         state.fpu.0[..512].copy_from_slice(&context.fpu_ctxt);
         state.fpu.0[512..520].copy_from_slice(&LEGACY_COMPONENTS.to_le_bytes());
         state.fpu.0[520..576].fill(0);
-        let control = u32::from_le_bytes([
-            context.fpu_ctxt[24],
-            context.fpu_ctxt[25],
-            context.fpu_ctxt[26],
-            0,
-        ]);
+        let control = u32::from_le_bytes([context.fpu_ctxt[24], context.fpu_ctxt[25], context.fpu_ctxt[26], 0]);
         state.fpu.0[24..28].copy_from_slice(&(control & 0xffff).to_le_bytes());
     }
 }
@@ -283,16 +247,8 @@ fn give_tables(state: &VcpuState, context: &mut VcpuGuestContext) {
     context.ctrlreg[1] = cr3(state.user_root);
     context.ctrlreg[3] = cr3(state.kernel_root);
     context.gdt_ents = state.gdt.entries.into();
-    let Gdt {
-        frames,
-        frame_count,
-        ..
-    } = &state.gdt;
-    for (place, mfn) in context
-        .gdt_frames
-        .iter_mut()
-        .zip(&frames[..usize::from(*frame_count)])
-    {
+    let Gdt { frames, frame_count, .. } = &state.gdt;
+    for (place, mfn) in context.gdt_frames.iter_mut().zip(&frames[..usize::from(*frame_count)]) {
         *place = mfn.0;
     }
     context.ldt_base = state.ldt.base;
@@ -310,18 +266,9 @@ pub fn describe(vcpu: &Vcpu) -> Result<Box<VcpuGuestContext>, Refusal> {
     let set = |on, bit| if on { bit } else { 0 };
     context.flags = VGCF_I387_VALID
         | set(state.kernel_mode, VGCF_IN_KERNEL)
-        | set(
-            state.callbacks.failsafe.masks_events,
-            VGCF_FAILSAFE_DISABLES_EVENTS,
-        )
-        | set(
-            state.callbacks.syscall.masks_events,
-            VGCF_SYSCALL_DISABLES_EVENTS,
-        )
-        | set(
-            vcpu.stopped.load(Ordering::Acquire) & stopped::DOWN == 0,
-            VGCF_ONLINE,
-        );
+        | set(state.callbacks.failsafe.masks_events, VGCF_FAILSAFE_DISABLES_EVENTS)
+        | set(state.callbacks.syscall.masks_events, VGCF_SYSCALL_DISABLES_EVENTS)
+        | set(vcpu.stopped.load(Ordering::Acquire) & stopped::DOWN == 0, VGCF_ONLINE);
     context.fpu_ctxt.copy_from_slice(&state.fpu.0[..512]);
     context.user_regs = user_registers(state);
     give_traps(state, &mut context.trap_ctxt);

@@ -62,21 +62,13 @@ impl Domain {
     ///
     /// # Errors
     /// `ENOMEM` without a frame for its `shared_info`, `EEXIST` where the number is taken.
-    pub fn new<M: Machine>(
-        hv: &Hypervisor<M>,
-        id: DomId,
-        config: DomainConfig,
-    ) -> Result<Arc<Self>, Refusal> {
+    pub fn new<M: Machine>(hv: &Hypervisor<M>, id: DomId, config: DomainConfig) -> Result<Arc<Self>, Refusal> {
         let shared_info = frames::allocate_shared_for(hv, id)
             .ok_or_else(|| Refusal::errno(Errno::NoMem, rule::NO_MEMORY_FOR_DOMAIN))?;
         for vcpu in 0..XEN_LEGACY_MAX_VCPUS as usize {
             hv.machine.swap_byte(shared_info, vcpu * INFO_BYTES + 1, 1);
         }
-        let permissions = if config.privileged {
-            permissions_of_dom0(hv)
-        } else {
-            Permissions::default()
-        };
+        let permissions = if config.privileged { permissions_of_dom0(hv) } else { Permissions::default() };
         let domain = Arc::new(Self {
             id,
             handle: Mutex::new(config.handle),
@@ -84,18 +76,12 @@ impl Domain {
             shared_info,
             memory: Mutex::new(DomainMemory::default()),
             events: Mutex::new(EventChannels::new(config.max_event_port)),
-            grants: Mutex::new(GrantTable::new(
-                config.max_grant_frames,
-                config.max_maptrack_frames,
-            )),
+            grants: Mutex::new(GrantTable::new(config.max_grant_frames, config.max_maptrack_frames)),
             permissions: Mutex::new(permissions),
             ports: Mutex::default(),
             vcpus: Once::new(),
             assists: AtomicU64::new(0),
-            lifecycle: Mutex::new(Lifecycle {
-                paused_by_control: true,
-                ..Lifecycle::default()
-            }),
+            lifecycle: Mutex::new(Lifecycle { paused_by_control: true, ..Lifecycle::default() }),
             pause_count: AtomicU32::new(1),
             polling: AtomicU32::new(0),
             weight: AtomicU32::new(USUAL_WEIGHT),
@@ -116,45 +102,27 @@ fn permissions_of_dom0<M: Machine>(hv: &Hypervisor<M>) -> Permissions {
         0 => 36,
         bits => bits,
     };
-    Permissions::of_dom0(
-        hv.machine.line_count(),
-        address_bits,
-        hv.options.console_on_serial,
-    )
+    Permissions::of_dom0(hv.machine.line_count(), address_bits, hv.options.console_on_serial)
 }
 
 /// Gives a domain its vCPUs, once; all are down until one is given a context.
 ///
 /// # Errors
 /// `EINVAL` for none, for more than 32, or where it has another number already.
-pub fn add_vcpus<M: Machine>(
-    hv: &Hypervisor<M>,
-    domain: &Arc<Domain>,
-    count: u32,
-) -> Result<(), Refusal> {
+pub fn add_vcpus<M: Machine>(hv: &Hypervisor<M>, domain: &Arc<Domain>, count: u32) -> Result<(), Refusal> {
     if count == 0 || count > XEN_LEGACY_MAX_VCPUS {
-        let evidence = Evidence::Limit {
-            asked: count.into(),
-            limit: XEN_LEGACY_MAX_VCPUS.into(),
-        };
+        let evidence = Evidence::Limit { asked: count.into(), limit: XEN_LEGACY_MAX_VCPUS.into() };
         return Err(Refusal::errno(Errno::Inval, rule::VCPU_COUNT).with(evidence));
     }
     if let Some(vcpus) = domain.vcpus.get() {
-        let evidence = Evidence::Limit {
-            asked: count.into(),
-            limit: vcpus.len() as u64,
-        };
+        let evidence = Evidence::Limit { asked: count.into(), limit: vcpus.len() as u64 };
         return if vcpus.len() == count as usize {
             Ok(())
         } else {
             Err(Refusal::errno(Errno::Inval, rule::VCPU_COUNT).with(evidence))
         };
     }
-    let vcpus = domain.vcpus.call_once(|| {
-        (0..count)
-            .map(|id| vcpu(domain, VcpuId(id)))
-            .collect::<Vec<_>>()
-    });
+    let vcpus = domain.vcpus.call_once(|| (0..count).map(|id| vcpu(domain, VcpuId(id))).collect::<Vec<_>>());
     for vcpu in vcpus {
         sched::add_vcpu(hv, vcpu);
     }

@@ -19,10 +19,7 @@ use pv_abi::{DomId, Mfn, VcpuId};
 use spin::{Mutex, Once};
 
 pub use create::{DomainConfig, add_vcpus};
-pub use state::{
-    Callback, Callbacks, FPU_AREA_BYTES, FpuArea, Gdt, Ldt, RecentCalls, Segments, TrapGate,
-    VcpuState,
-};
+pub use state::{Callback, Callbacks, FPU_AREA_BYTES, FpuArea, Gdt, Ldt, RecentCalls, Segments, TrapGate, VcpuState};
 pub use table::DomainTable;
 
 use crate::control::permissions::Permissions;
@@ -163,8 +160,7 @@ impl Vcpu {
     #[inline]
     #[must_use]
     pub fn is_runnable(&self) -> bool {
-        self.stopped.load(Ordering::Acquire) == 0
-            && self.domain.pause_count.load(Ordering::Acquire) == 0
+        self.stopped.load(Ordering::Acquire) == 0 && self.domain.pause_count.load(Ordering::Acquire) == 0
     }
 
     /// Makes something due before it goes on.

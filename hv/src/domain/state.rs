@@ -64,11 +64,7 @@ pub struct Gdt {
 
 impl Default for Gdt {
     fn default() -> Self {
-        Self {
-            frames: [Mfn(0); 14],
-            frame_count: 0,
-            entries: 0,
-        }
+        Self { frames: [Mfn(0); 14], frame_count: 0, entries: 0 }
     }
 }
 
@@ -197,10 +193,7 @@ impl Default for VcpuState {
             iopl: 0,
             io_bitmap: (0, 0),
             nmi_masked: false,
-            recent: RecentCalls {
-                calls: [(0, 0, 0); 16],
-                count: 0,
-            },
+            recent: RecentCalls { calls: [(0, 0, 0); 16], count: 0 },
         }
     }
 }

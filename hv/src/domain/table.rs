@@ -47,9 +47,7 @@ impl DomainTable {
         let domains = self.domains.read();
         let first = self.last.load(Ordering::Relaxed);
         let count = DomId::FIRST_RESERVED.0 - 1;
-        let number = (0..count)
-            .map(|n| (first + n) % count + 1)
-            .find(|number| !domains.contains_key(number))?;
+        let number = (0..count).map(|n| (first + n) % count + 1).find(|number| !domains.contains_key(number))?;
         self.last.store(number, Ordering::Relaxed);
         Some(DomId(number))
     }
@@ -57,13 +55,7 @@ impl DomainTable {
     /// All domains from number `first` on, in order of their numbers.
     #[must_use]
     pub fn from(&self, first: DomId) -> Vec<Arc<Domain>> {
-        let mut all: Vec<_> = self
-            .domains
-            .read()
-            .values()
-            .filter(|domain| domain.id >= first)
-            .cloned()
-            .collect();
+        let mut all: Vec<_> = self.domains.read().values().filter(|domain| domain.id >= first).cloned().collect();
         all.sort_by_key(|domain| domain.id);
         all
     }

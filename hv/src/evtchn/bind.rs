@@ -4,8 +4,8 @@ use alloc::sync::Arc;
 
 use pv_abi::errno::Errno;
 use pv_abi::event_channel::{
-    BIND_PIRQ_WILL_SHARE, EVTCHNSTAT_CLOSED, EVTCHNSTAT_INTERDOMAIN, EVTCHNSTAT_IPI,
-    EVTCHNSTAT_PIRQ, EVTCHNSTAT_UNBOUND, EVTCHNSTAT_VIRQ, EvtchnStatus,
+    BIND_PIRQ_WILL_SHARE, EVTCHNSTAT_CLOSED, EVTCHNSTAT_INTERDOMAIN, EVTCHNSTAT_IPI, EVTCHNSTAT_PIRQ,
+    EVTCHNSTAT_UNBOUND, EVTCHNSTAT_VIRQ, EvtchnStatus,
 };
 use pv_abi::xen::{NR_VIRQS, VIRQ_DEBUG, VIRQ_TIMER, VIRQ_XENOPROF, VIRQ_XENPMU};
 use pv_abi::{DomId, VcpuId};
@@ -30,17 +30,9 @@ struct Pair<'a> {
 impl<'a> Pair<'a> {
     fn lock(first: &'a Domain, second: &'a Domain) -> Self {
         let first_is_lower = first.id <= second.id;
-        let (lower, higher) = if first_is_lower {
-            (first, second)
-        } else {
-            (second, first)
-        };
+        let (lower, higher) = if first_is_lower { (first, second) } else { (second, first) };
         let guard = lower.events.lock();
-        Self {
-            lower: guard,
-            higher: (first.id != second.id).then(|| higher.events.lock()),
-            first_is_lower,
-        }
+        Self { lower: guard, higher: (first.id != second.id).then(|| higher.events.lock()), first_is_lower }
     }
 
     fn first(&mut self) -> &mut EventChannels {
@@ -81,24 +73,13 @@ pub fn bind_interdomain<M: Machine>(
     let offered = pair.second().channel(remote_port)?;
     let remote_vcpu = offered.vcpu;
     if !matches!(offered.state, State::Unbound { remote } if remote == local.id) {
-        let evidence = Evidence::Port {
-            port: remote_port,
-            state: offered.state.name(),
-        };
+        let evidence = Evidence::Port { port: remote_port, state: offered.state.name() };
         return Err(Refusal::errno(Errno::Inval, rules::evtchn::NOT_OFFERED).with(evidence));
     }
-    let near_end = State::Interdomain {
-        domain: remote.clone(),
-        port: remote_port,
-        vcpu: remote_vcpu,
-    };
+    let near_end = State::Interdomain { domain: remote.clone(), port: remote_port, vcpu: remote_vcpu };
     let port = pair.first().allocate(near_end, 0)?;
     if let Some(far) = pair.second().get_mut(remote_port) {
-        far.state = State::Interdomain {
-            domain: local.clone(),
-            port,
-            vcpu: 0,
-        };
+        far.state = State::Interdomain { domain: local.clone(), port, vcpu: 0 };
     }
     make_pending(hv, local, 0, port);
     Ok(port)
@@ -116,26 +97,17 @@ const fn is_global(virq: u32) -> bool {
 /// vCPU; `EEXIST` where it is bound; `ENOSPC`, `ENOMEM`.
 pub fn bind_virq(domain: &Domain, virq: u32, vcpu: u32) -> Result<u32, Refusal> {
     if virq >= NR_VIRQS {
-        let evidence = Evidence::Limit {
-            asked: virq.into(),
-            limit: u64::from(NR_VIRQS) - 1,
-        };
+        let evidence = Evidence::Limit { asked: virq.into(), limit: u64::from(NR_VIRQS) - 1 };
         return Err(Refusal::errno(Errno::Inval, rules::evtchn::VIRQ_RANGE).with(evidence));
     }
     if is_global(virq) && vcpu != 0 {
-        return Err(
-            Refusal::errno(Errno::Inval, rules::evtchn::GLOBAL_VIRQ_VCPU)
-                .with(Evidence::Value(vcpu.into())),
-        );
+        return Err(Refusal::errno(Errno::Inval, rules::evtchn::GLOBAL_VIRQ_VCPU).with(Evidence::Value(vcpu.into())));
     }
     existing_vcpu(domain, vcpu)?;
     let mut events = domain.events.lock();
     let bound = events.virq_port(vcpu, virq);
     if bound != 0 {
-        let evidence = Evidence::Port {
-            port: bound,
-            state: "virtual interrupt",
-        };
+        let evidence = Evidence::Port { port: bound, state: "virtual interrupt" };
         return Err(Refusal::errno(Errno::Exist, rules::evtchn::VIRQ_BOUND).with(evidence));
     }
     let port = events.allocate(State::Virq(virq), vcpu)?;
@@ -156,12 +128,7 @@ pub fn bind_ipi(domain: &Domain, vcpu: u32) -> Result<u32, Refusal> {
 ///
 /// # Errors
 /// Those of [`physdev::bind`] (`EINVAL`, `EPERM`, `EEXIST`, `EBUSY`); `ENOSPC`, `ENOMEM`.
-pub fn bind_pirq<M: Machine>(
-    hv: &Hypervisor<M>,
-    domain: &Domain,
-    pirq: u32,
-    flags: u32,
-) -> Result<u32, Refusal> {
+pub fn bind_pirq<M: Machine>(hv: &Hypervisor<M>, domain: &Domain, pirq: u32, flags: u32) -> Result<u32, Refusal> {
     let port = domain.events.lock().allocate(State::Pirq(pirq), 0)?;
     let bound = physdev::bind(hv, domain, pirq, port, flags & BIND_PIRQ_WILL_SHARE != 0);
     bound.map(|()| port).inspect_err(|_| {
@@ -188,10 +155,7 @@ pub fn bind_vcpu(domain: &Domain, port: u32, vcpu: u32) -> Result<(), Refusal> {
             return Ok(());
         }
         other => {
-            let evidence = Evidence::Port {
-                port,
-                state: other.name(),
-            };
+            let evidence = Evidence::Port { port, state: other.name() };
             return Err(Refusal::errno(Errno::Inval, rules::evtchn::VCPU_FIXED).with(evidence));
         }
     };
@@ -203,15 +167,8 @@ pub fn bind_vcpu(domain: &Domain, port: u32, vcpu: u32) -> Result<(), Refusal> {
 /// Lets an interdomain port notify another vCPU, and tells the far end, unless it was closed meanwhile.
 fn move_interdomain(domain: &Domain, far: &Arc<Domain>, port: u32, to: u32) {
     let mut pair = Pair::lock(domain, far);
-    let Some(Channel {
-        state:
-            State::Interdomain {
-                domain: now,
-                port: far_port,
-                ..
-            },
-        vcpu,
-    }) = pair.first().get_mut(port)
+    let Some(Channel { state: State::Interdomain { domain: now, port: far_port, .. }, vcpu }) =
+        pair.first().get_mut(port)
     else {
         return;
     };
@@ -220,11 +177,7 @@ fn move_interdomain(domain: &Domain, far: &Arc<Domain>, port: u32, to: u32) {
     }
     *vcpu = to;
     let far_port = *far_port;
-    if let Some(Channel {
-        state: State::Interdomain { vcpu, .. },
-        ..
-    }) = pair.second().get_mut(far_port)
-    {
+    if let Some(Channel { state: State::Interdomain { vcpu, .. }, .. }) = pair.second().get_mut(far_port) {
         *vcpu = to;
     }
 }
@@ -277,20 +230,13 @@ pub fn close<M: Machine>(hv: &Hypervisor<M>, domain: &Domain, port: u32) -> Resu
 
 /// Closes a port that something else knows too.
 #[inline(never)]
-fn close_connected<M: Machine>(
-    hv: &Hypervisor<M>,
-    domain: &Domain,
-    port: u32,
-) -> Result<(), Refusal> {
+fn close_connected<M: Machine>(hv: &Hypervisor<M>, domain: &Domain, port: u32) -> Result<(), Refusal> {
     loop {
         let mut events = domain.events.lock();
         let channel = events.channel(port)?;
         match &channel.state {
             State::Free | State::Reserved => {
-                let evidence = Evidence::Port {
-                    port,
-                    state: channel.state.name(),
-                };
+                let evidence = Evidence::Port { port, state: channel.state.name() };
                 return Err(Refusal::errno(Errno::Inval, rules::evtchn::NOT_OPEN).with(evidence));
             }
             State::Interdomain { domain: far, .. } => {
@@ -317,26 +263,17 @@ fn close_connected<M: Machine>(
 }
 
 /// Closes one end of a channel whose other end is in `far`; `false` where that has changed meanwhile.
-fn close_interdomain<M: Machine>(
-    hv: &Hypervisor<M>,
-    domain: &Domain,
-    far: &Arc<Domain>,
-    port: u32,
-) -> bool {
+fn close_interdomain<M: Machine>(hv: &Hypervisor<M>, domain: &Domain, far: &Arc<Domain>, port: u32) -> bool {
     let mut pair = Pair::lock(domain, far);
     let far_port = match pair.first().get(port) {
-        Some(Channel {
-            state: State::Interdomain {
-                domain: now, port, ..
-            },
-            ..
-        }) if Arc::ptr_eq(now, far) => *port,
+        Some(Channel { state: State::Interdomain { domain: now, port, .. }, .. }) if Arc::ptr_eq(now, far) => *port,
         _ => return false,
     };
     let near_end = pair.first().free(port);
-    let far_end = pair.second().get_mut(far_port).map(|channel| {
-        core::mem::replace(&mut channel.state, State::Unbound { remote: domain.id })
-    });
+    let far_end = pair
+        .second()
+        .get_mut(far_port)
+        .map(|channel| core::mem::replace(&mut channel.state, State::Unbound { remote: domain.id }));
     clear_pending(hv, domain, port);
     drop(pair);
     // The last of these may be the last to know a domain: it goes away with no lock held.
@@ -370,6 +307,5 @@ fn existing_vcpu(domain: &Domain, vcpu: u32) -> Result<(), Refusal> {
     if domain.vcpu(VcpuId(vcpu)).is_some() {
         return Ok(());
     }
-    Err(Refusal::errno(Errno::NoEnt, rules::evtchn::NO_SUCH_VCPU)
-        .with(Evidence::Value(vcpu.into())))
+    Err(Refusal::errno(Errno::NoEnt, rules::evtchn::NO_SUCH_VCPU).with(Evidence::Value(vcpu.into())))
 }

@@ -43,9 +43,7 @@ pub fn send<M: Machine>(hv: &Hypervisor<M>, domain: &Domain, port: u32) -> Resul
         return Ok(());
     }
     let events = domain.events.lock();
-    events
-        .channel(port)
-        .and_then(|channel| Err(not_sendable(port, &channel.state)))
+    events.channel(port).and_then(|channel| Err(not_sendable(port, &channel.state)))
 }
 
 /// [`send`]; false for a port on which nothing is sent.
@@ -68,22 +66,14 @@ pub(crate) fn try_send<M: Machine>(hv: &Hypervisor<M>, domain: &Domain, port: u3
 
 #[cold]
 fn not_sendable(port: u32, state: &State) -> Refusal {
-    Refusal::errno(Errno::Inval, rules::evtchn::NOT_SENDABLE).with(Evidence::Port {
-        port,
-        state: state.name(),
-    })
+    Refusal::errno(Errno::Inval, rules::evtchn::NOT_SENDABLE).with(Evidence::Port { port, state: state.name() })
 }
 
 /// Sets a port pending and tells `vcpu`, unless it was pending or is masked.
 #[inline]
 pub(super) fn make_pending<M: Machine>(hv: &Hypervisor<M>, domain: &Domain, vcpu: u32, port: u32) {
     let (word, bit) = (port as usize / 64, 1 << (port % 64));
-    if hv
-        .machine
-        .fetch_or_word(domain.shared_info, PENDING + word, bit)
-        & bit
-        != 0
-    {
+    if hv.machine.fetch_or_word(domain.shared_info, PENDING + word, bit) & bit != 0 {
         return;
     }
     if hv.machine.read_word(domain.shared_info, MASK + word) & bit == 0 {
@@ -101,9 +91,7 @@ fn select<M: Machine>(hv: &Hypervisor<M>, domain: &Domain, vcpu: u32, word: usiz
         return;
     };
     let (frame, offset) = vcpu.info_place();
-    let selected = hv
-        .machine
-        .fetch_or_word(frame, offset / 8 + SELECTOR, 1 << word);
+    let selected = hv.machine.fetch_or_word(frame, offset / 8 + SELECTOR, 1 << word);
     if selected & 1 << word == 0 && hv.machine.fetch_or_word(frame, offset / 8, 1) & 1 == 0 {
         sched::notify(hv, vcpu);
     }
@@ -112,39 +100,25 @@ fn select<M: Machine>(hv: &Hypervisor<M>, domain: &Domain, vcpu: u32, word: usiz
 /// Makes a vCPU look at everything: after its `vcpu_info` moved, nothing may be lost.
 pub fn select_everything<M: Machine>(hv: &Hypervisor<M>, vcpu: &Vcpu) {
     let (frame, offset) = vcpu.info_place();
-    hv.machine
-        .fetch_or_word(frame, offset / 8 + SELECTOR, u64::MAX);
+    hv.machine.fetch_or_word(frame, offset / 8 + SELECTOR, u64::MAX);
     hv.machine.fetch_or_word(frame, offset / 8, 1);
     sched::notify(hv, vcpu);
 }
 
 /// Makes a pending port not pending: it is about to be something else.
 pub(super) fn clear_pending<M: Machine>(hv: &Hypervisor<M>, domain: &Domain, port: u32) {
-    hv.machine.fetch_and_word(
-        domain.shared_info,
-        PENDING + port as usize / 64,
-        !(1 << (port % 64)),
-    );
+    hv.machine.fetch_and_word(domain.shared_info, PENDING + port as usize / 64, !(1 << (port % 64)));
 }
 
 /// Whether a port is pending.
 ///
 /// # Errors
 /// `EINVAL` where the domain has no such port.
-pub fn is_pending<M: Machine>(
-    hv: &Hypervisor<M>,
-    domain: &Domain,
-    port: u32,
-) -> Result<bool, Refusal> {
+pub fn is_pending<M: Machine>(hv: &Hypervisor<M>, domain: &Domain, port: u32) -> Result<bool, Refusal> {
     if port >= domain.events.lock().size() {
         return Err(out_of_range(port));
     }
-    Ok(hv
-        .machine
-        .read_word(domain.shared_info, PENDING + port as usize / 64)
-        >> (port % 64)
-        & 1
-        != 0)
+    Ok(hv.machine.read_word(domain.shared_info, PENDING + port as usize / 64) >> (port % 64) & 1 != 0)
 }
 
 /// `EVTCHNOP_unmask`: takes a port's mask away; what was pending meanwhile is delivered.
@@ -155,11 +129,7 @@ pub fn unmask<M: Machine>(hv: &Hypervisor<M>, domain: &Domain, port: u32) -> Res
     let events = domain.events.lock();
     let vcpu = events.channel(port)?.vcpu;
     let (word, bit) = (port as usize / 64, 1 << (port % 64));
-    let was_masked = hv
-        .machine
-        .fetch_and_word(domain.shared_info, MASK + word, !bit)
-        & bit
-        != 0;
+    let was_masked = hv.machine.fetch_and_word(domain.shared_info, MASK + word, !bit) & bit != 0;
     if was_masked && hv.machine.read_word(domain.shared_info, PENDING + word) & bit != 0 {
         select(hv, domain, vcpu, word);
     }

@@ -26,22 +26,18 @@ use alloc::sync::Arc;
 use pv_abi::DomId;
 use pv_abi::errno::Errno;
 use pv_abi::event_channel::{
-    EVTCHNOP_ALLOC_UNBOUND, EVTCHNOP_BIND_INTERDOMAIN, EVTCHNOP_BIND_IPI, EVTCHNOP_BIND_PIRQ,
-    EVTCHNOP_BIND_VCPU, EVTCHNOP_BIND_VIRQ, EVTCHNOP_CLOSE, EVTCHNOP_EXPAND_ARRAY,
-    EVTCHNOP_INIT_CONTROL, EVTCHNOP_RESET, EVTCHNOP_SEND, EVTCHNOP_SET_PRIORITY, EVTCHNOP_STATUS,
-    EVTCHNOP_UNMASK, EvtchnAllocUnbound, EvtchnBindInterdomain, EvtchnBindIpi, EvtchnBindPirq,
-    EvtchnBindVcpu, EvtchnBindVirq, EvtchnClose, EvtchnReset, EvtchnSend, EvtchnStatus,
-    EvtchnUnmask,
+    EVTCHNOP_ALLOC_UNBOUND, EVTCHNOP_BIND_INTERDOMAIN, EVTCHNOP_BIND_IPI, EVTCHNOP_BIND_PIRQ, EVTCHNOP_BIND_VCPU,
+    EVTCHNOP_BIND_VIRQ, EVTCHNOP_CLOSE, EVTCHNOP_EXPAND_ARRAY, EVTCHNOP_INIT_CONTROL, EVTCHNOP_RESET, EVTCHNOP_SEND,
+    EVTCHNOP_SET_PRIORITY, EVTCHNOP_STATUS, EVTCHNOP_UNMASK, EvtchnAllocUnbound, EvtchnBindInterdomain, EvtchnBindIpi,
+    EvtchnBindPirq, EvtchnBindVcpu, EvtchnBindVirq, EvtchnClose, EvtchnReset, EvtchnSend, EvtchnStatus, EvtchnUnmask,
 };
 
 pub use bind::{
-    alloc_unbound, bind_interdomain, bind_ipi, bind_pirq, bind_vcpu, bind_virq, close, close_all,
-    close_some, status,
+    alloc_unbound, bind_interdomain, bind_ipi, bind_pirq, bind_vcpu, bind_virq, close, close_all, close_some, status,
 };
 pub(crate) use deliver::try_send;
 pub use deliver::{
-    is_pending, raise_global_virq, raise_virq, select_everything, send, set_pending, unmask,
-    upcall_due,
+    is_pending, raise_global_virq, raise_virq, select_everything, send, set_pending, unmask, upcall_due,
 };
 pub use table::{Channel, EventChannels, MAX_PORTS, State};
 
@@ -56,20 +52,14 @@ use crate::rules;
 /// Does what a hypercall asks where that is to send on a port that can: the most frequent one of all goes no further.
 /// Where it gives false, nothing has happened.
 #[inline]
-pub(crate) fn send_at_once<M: Machine>(
-    hv: &Hypervisor<M>,
-    running: &mut Running,
-    registers: &mut Registers,
-) -> bool {
+pub(crate) fn send_at_once<M: Machine>(hv: &Hypervisor<M>, running: &mut Running, registers: &mut Registers) -> bool {
     let mut port = [0; 4];
     let sent = registers.rdi as u32 == EVTCHNOP_SEND
         && hv.machine.copy_from_guest(registers.rsi, &mut port).is_ok()
         && try_send(hv, &running.vcpu.domain, u32::from_le_bytes(port));
     if sent {
         let state = &mut running.state;
-        state
-            .recent
-            .push(registers.rax, registers.rdi, registers.rsi);
+        state.recent.push(registers.rax, registers.rdi, registers.rsi);
         registers.rax = 0;
     }
     sent
@@ -80,10 +70,7 @@ pub(crate) fn send_at_once<M: Machine>(
 /// # Errors
 /// Those of the operation; `ENOSYS` for one of the FIFO ABI or one that does not exist.
 #[inline]
-pub fn event_channel_op<M: Machine>(
-    call: &mut Call<'_, M>,
-    args: [u64; 5],
-) -> Result<u64, Refusal> {
+pub fn event_channel_op<M: Machine>(call: &mut Call<'_, M>, args: [u64; 5]) -> Result<u64, Refusal> {
     let [operation, argument, ..] = args;
     match operation as u32 {
         EVTCHNOP_SEND => {
@@ -113,11 +100,7 @@ fn offer<M: Machine>(call: &mut Call<'_, M>, argument: u64) -> Result<u64, Refus
 
 /// All operations that are not done often, apart so that the others stay small.
 #[inline(never)]
-fn other_operation<M: Machine>(
-    call: &mut Call<'_, M>,
-    operation: u32,
-    argument: u64,
-) -> Result<u64, Refusal> {
+fn other_operation<M: Machine>(call: &mut Call<'_, M>, operation: u32, argument: u64) -> Result<u64, Refusal> {
     match operation {
         EVTCHNOP_BIND_INTERDOMAIN => {
             let mut request: EvtchnBindInterdomain = call.read(argument)?;
@@ -165,8 +148,7 @@ fn other_operation<M: Machine>(
 
 #[cold]
 fn unknown(operation: u32) -> Refusal {
-    Refusal::errno(Errno::NoSys, rules::core::UNKNOWN_OPERATION)
-        .with(Evidence::Value(operation.into()))
+    Refusal::errno(Errno::NoSys, rules::core::UNKNOWN_OPERATION).with(Evidence::Value(operation.into()))
 }
 
 /// Closes all ports of a domain, stopping where others wait.
@@ -174,8 +156,9 @@ fn reset<M: Machine>(call: &mut Call<'_, M>, argument: u64) -> Result<u64, Refus
     let request: EvtchnReset = call.read(argument)?;
     let domain = target(call, request.dom)?;
     if domain.id != call.domain().id && !domain.lifecycle.lock().paused_by_control {
-        return Err(Refusal::errno(Errno::Inval, rules::evtchn::RESET_RUNNING)
-            .with(Evidence::Value(domain.id.0.into())));
+        return Err(
+            Refusal::errno(Errno::Inval, rules::evtchn::RESET_RUNNING).with(Evidence::Value(domain.id.0.into()))
+        );
     }
     while !close_some(call.hv, &domain) {
         if call.should_stop() {
@@ -201,16 +184,10 @@ fn remote<M: Machine>(call: &Call<'_, M>, named: u16) -> Result<Arc<Domain>, Ref
         return Ok(call.running.vcpu.domain.clone());
     }
     let found = call.hv.domains.get(id);
-    found.ok_or_else(|| {
-        Refusal::errno(Errno::Srch, rules::core::NO_SUCH_DOMAIN).with(Evidence::Value(named.into()))
-    })
+    found.ok_or_else(|| Refusal::errno(Errno::Srch, rules::core::NO_SUCH_DOMAIN).with(Evidence::Value(named.into())))
 }
 
 /// The number that an argument means: `DOMID_SELF` is the caller.
 fn own_id<M: Machine>(call: &Call<'_, M>, named: u16) -> DomId {
-    if named == pv_abi::xen::DOMID_SELF {
-        call.domain().id
-    } else {
-        DomId(named)
-    }
+    if named == pv_abi::xen::DOMID_SELF { call.domain().id } else { DomId(named) }
 }

@@ -78,10 +78,7 @@ type Virqs = [u16; NR_VIRQS as usize];
 
 /// A domain's event channels.
 pub struct EventChannels {
-    #[expect(
-        clippy::vec_box,
-        reason = "a table that grows moves pointers, not ports"
-    )]
+    #[expect(clippy::vec_box, reason = "a table that grows moves pointers, not ports")]
     chunks: Vec<Box<[Channel; CHUNK]>>,
     /// No port below is free.
     lowest_free: u32,
@@ -105,29 +102,19 @@ impl EventChannels {
         let limit = max_port.saturating_add(1).min(MAX_PORTS);
         let mut first = new_chunk();
         first[0].state = State::Reserved;
-        Self {
-            chunks: alloc::vec![first],
-            lowest_free: 1,
-            limit,
-            virqs: Vec::new(),
-            next_to_close: 0,
-        }
+        Self { chunks: alloc::vec![first], lowest_free: 1, limit, virqs: Vec::new(), next_to_close: 0 }
     }
 
     /// One port, if the table is that large.
     #[inline]
     pub(super) fn get(&self, port: u32) -> Option<&Channel> {
-        self.chunks
-            .get(port as usize / CHUNK)
-            .map(|chunk| &chunk[port as usize % CHUNK])
+        self.chunks.get(port as usize / CHUNK).map(|chunk| &chunk[port as usize % CHUNK])
     }
 
     /// One port, if the table is that large.
     #[inline]
     pub(super) fn get_mut(&mut self, port: u32) -> Option<&mut Channel> {
-        self.chunks
-            .get_mut(port as usize / CHUNK)
-            .map(|chunk| &mut chunk[port as usize % CHUNK])
+        self.chunks.get_mut(port as usize / CHUNK).map(|chunk| &mut chunk[port as usize % CHUNK])
     }
 
     /// One port.
@@ -205,9 +192,7 @@ impl EventChannels {
     /// Makes a port free that nothing else knows of: unbound, or an IPI.
     #[inline]
     pub(super) fn free_if_alone(&mut self, port: u32) -> bool {
-        let alone = self
-            .get_mut(port)
-            .filter(|channel| matches!(channel.state, State::Unbound { .. } | State::Ipi));
+        let alone = self.get_mut(port).filter(|channel| matches!(channel.state, State::Unbound { .. } | State::Ipi));
         let Some(channel) = alone else {
             return false;
         };
@@ -229,9 +214,7 @@ impl EventChannels {
     /// The port of a vCPU's virtual interrupt; 0 for none.
     #[inline]
     pub(super) fn virq_port(&self, vcpu: u32, virq: u32) -> u32 {
-        self.virqs
-            .get(vcpu as usize)
-            .map_or(0, |ports| ports[virq as usize].into())
+        self.virqs.get(vcpu as usize).map_or(0, |ports| ports[virq as usize].into())
     }
 
     /// Notes the port of a vCPU's virtual interrupt.

@@ -35,9 +35,7 @@ impl Bed {
     /// A hypervisor on this machine, all its frames free but frame 0.
     #[must_use]
     pub fn on(machine: FakeMachine) -> Self {
-        let records: Vec<Frame> = (0..machine.frame_count())
-            .map(|_| Frame::default())
-            .collect();
+        let records: Vec<Frame> = (0..machine.frame_count()).map(|_| Frame::default()).collect();
         let cpus = machine.cpu_count();
         let hv = Hypervisor {
             frames: FrameTable::new(Box::leak(records.into_boxed_slice())),
@@ -58,12 +56,8 @@ impl Bed {
     /// there are, and owns none.
     #[must_use]
     pub fn domain(&self, id: u16, vcpus: u32) -> Arc<Domain> {
-        let config = DomainConfig {
-            privileged: id == 0,
-            ..DomainConfig::default()
-        };
-        let domain =
-            Domain::new(&self.hv, DomId(id), config).expect("a free number and a free frame");
+        let config = DomainConfig { privileged: id == 0, ..DomainConfig::default() };
+        let domain = Domain::new(&self.hv, DomId(id), config).expect("a free number and a free frame");
         domain::add_vcpus(&self.hv, &domain, vcpus).expect("a number of vCPUs that may be");
         domain.memory.lock().max = self.hv.machine.frame_count();
         domain.lifecycle.lock().paused_by_control = false;
@@ -104,10 +98,7 @@ impl Bed {
     /// Lets the scheduler run, waiting where nobody can, until a vCPU is about to go on; gives that vCPU.
     pub fn schedule(&self, slot: &mut Option<Running>) -> Arc<Vcpu> {
         sched::switch(&self.hv, slot, &mut Registers::default());
-        slot.as_ref()
-            .expect("the scheduler gives a vCPU")
-            .vcpu
-            .clone()
+        slot.as_ref().expect("the scheduler gives a vCPU").vcpu.clone()
     }
 }
 
@@ -169,20 +160,14 @@ impl Guest {
     /// Writes to its memory.
     pub fn write<T: IntoBytes + Immutable + ?Sized>(&self, bed: &Bed, address: u64, value: &T) {
         self.enter(bed);
-        bed.hv
-            .machine
-            .copy_to_guest(address, value.as_bytes())
-            .expect("memory that it may write");
+        bed.hv.machine.copy_to_guest(address, value.as_bytes()).expect("memory that it may write");
     }
 
     /// Reads its memory.
     pub fn read<T: FromBytes + IntoBytes>(&self, bed: &Bed, address: u64) -> T {
         self.enter(bed);
         let mut value = T::new_zeroed();
-        bed.hv
-            .machine
-            .copy_from_guest(address, value.as_mut_bytes())
-            .expect("memory that it may read");
+        bed.hv.machine.copy_from_guest(address, value.as_mut_bytes()).expect("memory that it may read");
         value
     }
 
@@ -190,14 +175,7 @@ impl Guest {
     pub fn call(&mut self, bed: &Bed, number: u64, arguments: [u64; 5]) -> i64 {
         self.enter(bed);
         let [rdi, rsi, rdx, r10, r8] = arguments;
-        self.registers = Registers {
-            rdi,
-            rsi,
-            rdx,
-            r10,
-            r8,
-            ..self.registers
-        };
+        self.registers = Registers { rdi, rsi, rdx, r10, r8, ..self.registers };
         loop {
             self.registers.rax = number;
             self.registers.rip = Self::RIP + 2;

@@ -10,9 +10,7 @@ use spin::Mutex;
 
 use super::Event;
 use crate::domain::VcpuState;
-use crate::hardware::{
-    BadSelector, CpuId, CpuidResult, Flush, GuestFault, LineMode, Machine, PowerAction, TimeScale,
-};
+use crate::hardware::{BadSelector, CpuId, CpuidResult, Flush, GuestFault, LineMode, Machine, PowerAction, TimeScale};
 
 /// Words in a frame.
 const WORDS: usize = 512;
@@ -142,10 +140,7 @@ impl FakeMachine {
 
     /// Whether the timer interrupt that was asked for is due; it comes once.
     pub fn take_timer_interrupt(&self) -> bool {
-        self.deadline
-            .lock()
-            .take_if(|at| *at <= self.now())
-            .is_some()
+        self.deadline.lock().take_if(|at| *at <= self.now()).is_some()
     }
 
     /// The CPU that the following calls run on.
@@ -161,17 +156,12 @@ impl FakeMachine {
     /// The next `calls` questions whether an interrupt waits are answered with no, all later ones with yes; `None`: it
     /// never waits. A long operation that goes on asks again, so with 0 it makes one step at a time.
     pub fn interrupt_after(&self, calls: Option<u32>) {
-        self.interrupt_in
-            .store(calls.unwrap_or(NEVER), Ordering::Relaxed);
+        self.interrupt_in.store(calls.unwrap_or(NEVER), Ordering::Relaxed);
     }
 
     /// Lets another writer flip `bits` of a word before each of the next `times` exchanges of it.
     pub fn disturb(&self, mfn: Mfn, index: usize, bits: u64, times: u32) {
-        *self.disturbance.lock() = Some(Disturbance {
-            place: (mfn, index),
-            bits,
-            times,
-        });
+        *self.disturbance.lock() = Some(Disturbance { place: (mfn, index), bits, times });
     }
 
     fn be_disturbed(&self, mfn: Mfn, index: usize) {
@@ -180,8 +170,7 @@ impl FakeMachine {
             && other.times > 0
         {
             other.times -= 1;
-            self.word(mfn, index)
-                .fetch_xor(other.bits, Ordering::SeqCst);
+            self.word(mfn, index).fetch_xor(other.bits, Ordering::SeqCst);
         }
     }
 
@@ -266,11 +255,7 @@ impl FakeMachine {
             }
             table = Mfn((value & entry::FRAME) >> 12);
         }
-        if table.0 >= self.frame_count() {
-            Err(fault)
-        } else {
-            Ok((table, (address & 0xfff) as usize))
-        }
+        if table.0 >= self.frame_count() { Err(fault) } else { Ok((table, (address & 0xfff) as usize)) }
     }
 
     /// Calls `each` with frame, offset and the part of `0..len` for each piece of a guest range that lies in one frame.
@@ -303,32 +288,15 @@ impl Machine for FakeMachine {
         self.word(mfn, index).store(value, Ordering::Release);
         self.wrote(mfn, index, value);
     }
-    fn compare_exchange_word(
-        &self,
-        mfn: Mfn,
-        index: usize,
-        current: u64,
-        new: u64,
-    ) -> Result<u64, u64> {
+    fn compare_exchange_word(&self, mfn: Mfn, index: usize, current: u64, new: u64) -> Result<u64, u64> {
         self.be_disturbed(mfn, index);
-        let result = self.word(mfn, index).compare_exchange(
-            current,
-            new,
-            Ordering::SeqCst,
-            Ordering::SeqCst,
-        );
+        let result = self.word(mfn, index).compare_exchange(current, new, Ordering::SeqCst, Ordering::SeqCst);
         if result.is_ok() {
             self.wrote(mfn, index, new);
         }
         result
     }
-    fn compare_exchange_half(
-        &self,
-        mfn: Mfn,
-        index: usize,
-        current: u32,
-        new: u32,
-    ) -> Result<u32, u32> {
+    fn compare_exchange_half(&self, mfn: Mfn, index: usize, current: u32, new: u32) -> Result<u32, u32> {
         let shift = (index & 1) * 32;
         loop {
             let whole = self.read_word(mfn, index / 2);
@@ -337,10 +305,7 @@ impl Machine for FakeMachine {
                 return Err(half);
             }
             let changed = whole & !(0xffff_ffff << shift) | u64::from(new) << shift;
-            if self
-                .compare_exchange_word(mfn, index / 2, whole, changed)
-                .is_ok()
-            {
+            if self.compare_exchange_word(mfn, index / 2, whole, changed).is_ok() {
                 return Ok(half);
             }
         }
@@ -363,10 +328,7 @@ impl Machine for FakeMachine {
         loop {
             let whole = self.read_word(mfn, offset / 8);
             let changed = whole & !(0xff << shift) | u64::from(value) << shift;
-            if self
-                .compare_exchange_word(mfn, offset / 8, whole, changed)
-                .is_ok()
-            {
+            if self.compare_exchange_word(mfn, offset / 8, whole, changed).is_ok() {
                 return (whole >> shift) as u8;
             }
         }
@@ -393,14 +355,10 @@ impl Machine for FakeMachine {
     }
 
     fn copy_from_guest(&self, from: u64, into: &mut [u8]) -> Result<(), GuestFault> {
-        self.pieces(from, into.len(), false, |mfn, offset, part| {
-            self.read_bytes(mfn, offset, &mut into[part])
-        })
+        self.pieces(from, into.len(), false, |mfn, offset, part| self.read_bytes(mfn, offset, &mut into[part]))
     }
     fn copy_to_guest(&self, to: u64, from: &[u8]) -> Result<(), GuestFault> {
-        self.pieces(to, from.len(), true, |mfn, offset, part| {
-            self.write_bytes(mfn, offset, &from[part])
-        })
+        self.pieces(to, from.len(), true, |mfn, offset, part| self.write_bytes(mfn, offset, &from[part]))
     }
 
     fn cpu(&self) -> CpuId {
@@ -433,11 +391,7 @@ impl Machine for FakeMachine {
         state.fpu_loaded = false;
     }
     fn load_context(&self, state: &mut VcpuState) -> Result<(), BadSelector> {
-        let root = if state.kernel_mode {
-            state.kernel_root
-        } else {
-            state.user_root
-        };
+        let root = if state.kernel_mode { state.kernel_root } else { state.user_root };
         if let Some(root) = root {
             self.load_root(root);
         }
@@ -457,11 +411,7 @@ impl Machine for FakeMachine {
         0xffff_8280_0000_0000..0xffff_8280_0001_0000
     }
     fn toggle_mode(&self, state: &mut VcpuState) {
-        let root = if state.kernel_mode {
-            state.kernel_root
-        } else {
-            state.user_root
-        };
+        let root = if state.kernel_mode { state.kernel_root } else { state.user_root };
         if let Some(root) = root {
             self.load_root(root);
         }
@@ -476,11 +426,7 @@ impl Machine for FakeMachine {
         self.remember(Event::SegmentBase(which, value));
     }
     fn segment_bases(&self, state: &VcpuState) -> [u64; 3] {
-        [
-            state.segments.fs_base,
-            state.segments.gs_base_kernel,
-            state.segments.gs_base_user,
-        ]
+        [state.segments.fs_base, state.segments.gs_base_kernel, state.segments.gs_base_user]
     }
     fn set_task_switched(&self, on: bool) {
         self.remember(Event::TaskSwitched(on));
@@ -506,15 +452,7 @@ impl Machine for FakeMachine {
     }
     fn time_scale(&self) -> (TimeScale, u64, u64) {
         let now = self.now();
-        (
-            TimeScale {
-                mul: 0x8000_0000,
-                shift: 1,
-                khz: 1_000_000,
-            },
-            now,
-            now,
-        )
+        (TimeScale { mul: 0x8000_0000, shift: 1, khz: 1_000_000 }, now, now)
     }
     fn wall_clock_base(&self) -> (u64, u32) {
         (1_700_000_000, 500)
@@ -529,11 +467,7 @@ impl Machine for FakeMachine {
     /// With no deadline: the test would wait for ever.
     fn wait_for_interrupt(&self) {
         self.remember(Event::Wait);
-        let deadline = self
-            .deadline
-            .lock()
-            .take()
-            .expect("the CPU waits and nothing will wake it");
+        let deadline = self.deadline.lock().take().expect("the CPU waits and nothing will wake it");
         self.now.fetch_max(deadline, Ordering::Relaxed);
     }
     fn interrupt_waiting(&self) -> bool {
@@ -545,11 +479,7 @@ impl Machine for FakeMachine {
     }
 
     fn cpuid(&self, leaf: u32, subleaf: u32) -> CpuidResult {
-        self.cpuid
-            .lock()
-            .get(&(leaf, subleaf))
-            .copied()
-            .unwrap_or_default()
+        self.cpuid.lock().get(&(leaf, subleaf)).copied().unwrap_or_default()
     }
     fn read_msr(&self, msr: u32) -> Option<u64> {
         self.msrs.lock().get(&msr).copied()
@@ -564,11 +494,7 @@ impl Machine for FakeMachine {
         if let Some(value) = self.read_config(port, bytes) {
             return value;
         }
-        let mask = if bytes == 4 {
-            u32::MAX
-        } else {
-            (1 << (u32::from(bytes) * 8)) - 1
-        };
+        let mask = if bytes == 4 { u32::MAX } else { (1 << (u32::from(bytes) * 8)) - 1 };
         self.ports.lock().get(&port).copied().unwrap_or(u32::MAX) & mask
     }
     fn write_port(&self, port: u16, bytes: u8, value: u32) {
@@ -577,11 +503,7 @@ impl Machine for FakeMachine {
     }
 
     fn read_device(&self, address: MachineAddr) -> u32 {
-        self.device
-            .lock()
-            .get(&address.0)
-            .copied()
-            .unwrap_or(u32::MAX)
+        self.device.lock().get(&address.0).copied().unwrap_or(u32::MAX)
     }
     fn write_device(&self, address: MachineAddr, value: u32) {
         self.device.lock().insert(address.0, value);
@@ -613,9 +535,7 @@ impl Machine for FakeMachine {
     fn console_read(&self, into: &mut [u8]) -> usize {
         let mut input = self.console_input.lock();
         let count = input.len().min(into.len());
-        into.iter_mut()
-            .zip(input.drain(..count))
-            .for_each(|(to, byte)| *to = byte);
+        into.iter_mut().zip(input.drain(..count)).for_each(|(to, byte)| *to = byte);
         count
     }
     fn power(&self, action: PowerAction) -> ! {

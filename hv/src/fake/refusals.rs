@@ -20,14 +20,8 @@ impl Log for Listener {
 
     fn log(&self, record: &Record<'_>) {
         let line = record.args().to_string();
-        let ids = crate::rules::tables()
-            .into_iter()
-            .flatten()
-            .map(|rule| rule.0.id);
-        if let Some(id) = ids
-            .into_iter()
-            .find(|id| line.contains(&alloc::format!(" {id}: ")))
-        {
+        let ids = crate::rules::tables().into_iter().flatten().map(|rule| rule.0.id);
+        if let Some(id) = ids.into_iter().find(|id| line.contains(&alloc::format!(" {id}: "))) {
             BROKEN.with_borrow_mut(|broken| broken.push(id.to_string()));
         }
     }

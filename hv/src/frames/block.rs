@@ -52,11 +52,7 @@ pub fn allocate_domain_frame<M: Machine>(hv: &Hypervisor<M>, domain: &Domain) ->
 ///
 /// # Errors
 /// [`NoBlock`].
-pub fn allocate_domain_block<M: Machine>(
-    hv: &Hypervisor<M>,
-    domain: &Domain,
-    block: Block,
-) -> Result<Mfn, NoBlock> {
+pub fn allocate_domain_block<M: Machine>(hv: &Hypervisor<M>, domain: &Domain, block: Block) -> Result<Mfn, NoBlock> {
     let first = take_block(hv, domain, block)?;
     if adopt(hv, domain, first, block) {
         return Ok(first);
@@ -69,11 +65,7 @@ pub fn allocate_domain_block<M: Machine>(
 ///
 /// # Errors
 /// [`NoBlock`].
-pub(crate) fn take_block<M: Machine>(
-    hv: &Hypervisor<M>,
-    domain: &Domain,
-    block: Block,
-) -> Result<Mfn, NoBlock> {
+pub(crate) fn take_block<M: Machine>(hv: &Hypervisor<M>, domain: &Domain, block: Block) -> Result<Mfn, NoBlock> {
     let frames = 1_u64 << block.order.min(MAX_ORDER);
     let first = {
         let mut memory = domain.memory.lock();
@@ -113,12 +105,7 @@ fn clean<M: Machine>(hv: &Hypervisor<M>, first: Mfn, frames: u64, block: Block) 
 
 /// Makes frames of [`take_block`] the domain's; false where the domain is being taken apart.
 #[must_use]
-pub(crate) fn adopt<M: Machine>(
-    hv: &Hypervisor<M>,
-    domain: &Domain,
-    first: Mfn,
-    block: Block,
-) -> bool {
+pub(crate) fn adopt<M: Machine>(hv: &Hypervisor<M>, domain: &Domain, first: Mfn, block: Block) -> bool {
     let mut memory = domain.memory.lock();
     if memory.closed {
         return false;
@@ -145,12 +132,7 @@ pub(crate) fn free_block<M: Machine>(hv: &Hypervisor<M>, first: Mfn, order: u32)
 }
 
 /// Takes free frames for a domain, out of its claim first.
-fn take_claimed<M: Machine>(
-    hv: &Hypervisor<M>,
-    memory: &mut DomainMemory,
-    block: Block,
-    frames: u64,
-) -> Option<Mfn> {
+fn take_claimed<M: Machine>(hv: &Hypervisor<M>, memory: &mut DomainMemory, block: Block, frames: u64) -> Option<Mfn> {
     let mut allocator = hv.allocator.lock();
     if allocator.unclaimed_count() + memory.claimed < frames {
         return None;

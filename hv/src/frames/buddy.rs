@@ -47,11 +47,7 @@ impl Allocator {
     /// With no frames.
     #[must_use]
     pub const fn new() -> Self {
-        Self {
-            heads: [[END; ORDERS]; ZONES],
-            free: 0,
-            claimed: 0,
-        }
+        Self { heads: [[END; ORDERS]; ZONES], free: 0, claimed: 0 }
     }
 
     /// How many frames are free.
@@ -113,14 +109,7 @@ impl Allocator {
         None
     }
 
-    fn look_below(
-        &self,
-        table: &FrameTable,
-        zone: usize,
-        have: u32,
-        frames: u64,
-        limit: u64,
-    ) -> Option<u32> {
+    fn look_below(&self, table: &FrameTable, zone: usize, have: u32, frames: u64, limit: u64) -> Option<u32> {
         let mut block = self.heads[zone][have as usize];
         for _ in 0..LOOK {
             if block == END {
@@ -140,9 +129,8 @@ impl Allocator {
         let (mut block, mut order) = (mfn.0, order);
         while order < MAX_ORDER {
             let buddy = block ^ (1 << order);
-            let is_free = table
-                .find(ClaimedMfn(buddy))
-                .is_some_and(|record| record.list.load(Ordering::Relaxed) == 1 + order);
+            let is_free =
+                table.find(ClaimedMfn(buddy)).is_some_and(|record| record.list.load(Ordering::Relaxed) == 1 + order);
             if !is_free {
                 break;
             }
@@ -170,10 +158,7 @@ impl Allocator {
         record.previous.store(END, Ordering::Relaxed);
         record.next.store(*head, Ordering::Relaxed);
         if *head != END {
-            table
-                .record(Mfn((*head).into()))
-                .previous
-                .store(block, Ordering::Relaxed);
+            table.record(Mfn((*head).into())).previous.store(block, Ordering::Relaxed);
         }
         *head = block;
     }
@@ -184,18 +169,12 @@ impl Allocator {
         let previous = record.previous.load(Ordering::Relaxed);
         record.list.store(0, Ordering::Relaxed);
         if next != END {
-            table
-                .record(Mfn(next.into()))
-                .previous
-                .store(previous, Ordering::Relaxed);
+            table.record(Mfn(next.into())).previous.store(previous, Ordering::Relaxed);
         }
         if previous == END {
             self.heads[zone(block.into())][order as usize] = next;
         } else {
-            table
-                .record(Mfn(previous.into()))
-                .next
-                .store(next, Ordering::Relaxed);
+            table.record(Mfn(previous.into())).next.store(next, Ordering::Relaxed);
         }
     }
 }
@@ -207,12 +186,7 @@ mod tests {
     use proptest::prelude::*;
 
     fn table(frames: usize) -> FrameTable {
-        FrameTable::new(Box::leak(
-            (0..frames)
-                .map(|_| Frame::new())
-                .collect::<Vec<_>>()
-                .into_boxed_slice(),
-        ))
+        FrameTable::new(Box::leak((0..frames).map(|_| Frame::new()).collect::<Vec<_>>().into_boxed_slice()))
     }
 
     #[test]
@@ -220,13 +194,9 @@ mod tests {
         let table = table(1024);
         let mut allocator = Allocator::new();
         allocator.add_range(&table, 0..1024);
-        let frames: Vec<_> = (0..1024)
-            .map(|_| allocator.allocate(&table, 0).unwrap())
-            .collect();
+        let frames: Vec<_> = (0..1024).map(|_| allocator.allocate(&table, 0).unwrap()).collect();
         assert_eq!(allocator.allocate(&table, 0), None);
-        frames
-            .iter()
-            .for_each(|frame| allocator.free(&table, *frame, 0));
+        frames.iter().for_each(|frame| allocator.free(&table, *frame, 0));
         assert_eq!(allocator.free_count(), 1024);
         assert_eq!(allocator.allocate(&table, 10), Some(Mfn(0)));
     }

@@ -30,13 +30,8 @@ pub const fn check_descriptor(seen: u64) -> Option<u64> {
         return Some(allowed);
     }
     let selector = (seen >> 16) as u16;
-    let target_ok =
-        selector & LOCAL != 0 || selector >> 3 < FIRST_RESERVED_ENTRY || selector == FLAT_CODE;
-    if seen & TYPE == CALL_GATE && target_ok && seen & GATE_RESERVED == 0 {
-        Some(allowed)
-    } else {
-        None
-    }
+    let target_ok = selector & LOCAL != 0 || selector >> 3 < FIRST_RESERVED_ENTRY || selector == FLAT_CODE;
+    if seen & TYPE == CALL_GATE && target_ok && seen & GATE_RESERVED == 0 { Some(allowed) } else { None }
 }
 
 #[cfg(test)]
@@ -45,33 +40,20 @@ mod tests {
 
     #[test]
     fn code_and_data_get_the_privilege_of_guests() {
-        assert_eq!(
-            check_descriptor(0x00af_9a00_0000_ffff),
-            Some(0x00af_fa00_0000_ffff)
-        );
-        assert_eq!(
-            check_descriptor(0x00cf_f200_0000_ffff),
-            Some(0x00cf_f200_0000_ffff)
-        );
+        assert_eq!(check_descriptor(0x00af_9a00_0000_ffff), Some(0x00af_fa00_0000_ffff));
+        assert_eq!(check_descriptor(0x00cf_f200_0000_ffff), Some(0x00cf_f200_0000_ffff));
     }
 
     #[test]
     fn what_is_absent_is_left_alone() {
         assert_eq!(check_descriptor(0), Some(0));
-        assert_eq!(
-            check_descriptor(0x0000_0900_1234_5678),
-            Some(0x0000_0900_1234_5678)
-        );
+        assert_eq!(check_descriptor(0x0000_0900_1234_5678), Some(0x0000_0900_1234_5678));
     }
 
     #[test]
     fn system_segments_and_interrupt_gates_are_refused() {
         for kind in [2, 9, 0xb, 0xe, 0xf] {
-            assert_eq!(
-                check_descriptor(PRESENT | kind << 40),
-                None,
-                "type {kind:x}"
-            );
+            assert_eq!(check_descriptor(PRESENT | kind << 40), None, "type {kind:x}");
         }
     }
 

@@ -31,14 +31,7 @@ pub struct DomainMemory {
 impl Default for DomainMemory {
     /// No frames, and none allowed.
     fn default() -> Self {
-        Self {
-            head: END,
-            total: 0,
-            max: 0,
-            claimed: 0,
-            closed: false,
-            map: Vec::new(),
-        }
+        Self { head: END, total: 0, max: 0, claimed: 0, closed: false, map: Vec::new() }
     }
 }
 
@@ -46,19 +39,12 @@ impl DomainMemory {
     /// No frames yet, and at most this many.
     #[must_use]
     pub fn with_max(max: u64) -> Self {
-        Self {
-            max,
-            ..Self::default()
-        }
+        Self { max, ..Self::default() }
     }
 
     /// One of its frames, if it has any.
     pub(super) const fn first(&self) -> Option<Mfn> {
-        if self.head == END {
-            None
-        } else {
-            Some(Mfn(self.head as u64))
-        }
+        if self.head == END { None } else { Some(Mfn(self.head as u64)) }
     }
 
     /// Adds a frame.
@@ -69,10 +55,7 @@ impl DomainMemory {
         record.previous.store(END, Ordering::Relaxed);
         record.next.store(self.head, Ordering::Relaxed);
         if self.head != END {
-            table
-                .record(Mfn(self.head.into()))
-                .previous
-                .store(mfn.0 as u32, Ordering::Relaxed);
+            table.record(Mfn(self.head.into())).previous.store(mfn.0 as u32, Ordering::Relaxed);
         }
         self.head = mfn.0 as u32;
         self.total += 1;
@@ -88,18 +71,12 @@ impl DomainMemory {
         let previous = record.previous.load(Ordering::Relaxed);
         record.list.store(0, Ordering::Relaxed);
         if next != END {
-            table
-                .record(Mfn(next.into()))
-                .previous
-                .store(previous, Ordering::Relaxed);
+            table.record(Mfn(next.into())).previous.store(previous, Ordering::Relaxed);
         }
         if previous == END {
             self.head = next;
         } else {
-            table
-                .record(Mfn(previous.into()))
-                .next
-                .store(next, Ordering::Relaxed);
+            table.record(Mfn(previous.into())).next.store(next, Ordering::Relaxed);
         }
         self.total -= 1;
     }

@@ -59,25 +59,15 @@ impl From<Mfn> for ClaimedMfn {
 /// # Errors
 /// `EINVAL` where there is no such frame or it is not `owner`'s.
 #[inline]
-pub fn get<M: Machine>(
-    hv: &Hypervisor<M>,
-    claimed: ClaimedMfn,
-    owner: DomId,
-) -> Result<Mfn, Refusal> {
-    if try_get(hv, claimed, owner) {
-        Ok(Mfn(claimed.0))
-    } else {
-        Err(not_owned(hv, claimed))
-    }
+pub fn get<M: Machine>(hv: &Hypervisor<M>, claimed: ClaimedMfn, owner: DomId) -> Result<Mfn, Refusal> {
+    if try_get(hv, claimed, owner) { Ok(Mfn(claimed.0)) } else { Err(not_owned(hv, claimed)) }
 }
 
 /// Takes a reference to a frame of `owner`; false where there is no such frame or it is not `owner`'s.
 #[inline]
 #[must_use]
 pub(crate) fn try_get<M: Machine>(hv: &Hypervisor<M>, claimed: ClaimedMfn, owner: DomId) -> bool {
-    hv.frames
-        .find(claimed)
-        .is_some_and(|record| record.get(owner))
+    hv.frames.find(claimed).is_some_and(|record| record.get(owner))
 }
 
 /// Takes one more reference to a frame of which the caller holds one.
@@ -127,15 +117,8 @@ pub fn get_typed<M: Machine>(
 /// # Errors
 /// `EINVAL` where the frame is in use as something else or, for a descriptor page, holds a forbidden descriptor.
 #[inline]
-pub(crate) fn take_type<M: Machine>(
-    hv: &Hypervisor<M>,
-    mfn: Mfn,
-    kind: PageType,
-) -> Result<(), Refusal> {
-    debug_assert!(
-        kind.level().is_none(),
-        "page tables are checked in `paging`"
-    );
+pub(crate) fn take_type<M: Machine>(hv: &Hypervisor<M>, mfn: Mfn, kind: PageType) -> Result<(), Refusal> {
+    debug_assert!(kind.level().is_none(), "page tables are checked in `paging`");
     match acquire(hv, mfn, kind) {
         Acquired::Ready => Ok(()),
         Acquired::Check { .. } => check_descriptors(hv, mfn),
@@ -179,9 +162,7 @@ fn check_descriptors<M: Machine>(hv: &Hypervisor<M>, mfn: Mfn) -> Result<(), Ref
             Some(allowed) => hv.machine.write_word(mfn, index, allowed),
             None => {
                 hv.frames.record(mfn).forget_type(hv.frames.now());
-                return Err(
-                    Refusal::errno(Errno::Inval, rules::DESCRIPTOR).with(Evidence::Value(seen))
-                );
+                return Err(Refusal::errno(Errno::Inval, rules::DESCRIPTOR).with(Evidence::Value(seen)));
             }
         }
     }
@@ -200,15 +181,9 @@ pub fn owner<M: Machine>(hv: &Hypervisor<M>, claimed: ClaimedMfn) -> Option<DomI
 #[cold]
 #[must_use]
 pub fn evidence<M: Machine>(hv: &Hypervisor<M>, claimed: ClaimedMfn) -> Evidence {
-    let (count, type_info) = hv.frames.find(claimed).map_or((0, 0), |record| {
-        (record.count_word().0, record.type_word().0)
-    });
-    Evidence::Frame {
-        mfn: Mfn(claimed.0),
-        owner: owner(hv, claimed),
-        count,
-        type_info,
-    }
+    let (count, type_info) =
+        hv.frames.find(claimed).map_or((0, 0), |record| (record.count_word().0, record.type_word().0));
+    Evidence::Frame { mfn: Mfn(claimed.0), owner: owner(hv, claimed), count, type_info }
 }
 
 #[cold]
@@ -270,17 +245,10 @@ fn scrub<M: Machine>(hv: &Hypervisor<M>, mfn: Mfn) {
 /// Frees a frame whose last reference was put.
 #[cold]
 fn release<M: Machine>(hv: &Hypervisor<M>, mfn: Mfn, before: CountWord) {
-    debug_assert_eq!(
-        hv.frames.record(mfn).type_word().count(),
-        0,
-        "a type reference outlived its reference"
-    );
+    debug_assert_eq!(hv.frames.record(mfn).type_word().count(), 0, "a type reference outlived its reference");
     if before.has(CountWord::LISTED) && before.owner() != NOBODY {
         let Some(domain) = hv.domains.get(before.owner()) else {
-            log::error!(
-                "frame {mfn} of {} is on the list of a domain that is gone",
-                before.owner()
-            );
+            log::error!("frame {mfn} of {} is on the list of a domain that is gone", before.owner());
             return;
         };
         domain.memory.lock().unlink(&hv.frames, mfn);
@@ -331,18 +299,12 @@ pub fn claim<M: Machine>(hv: &Hypervisor<M>, domain: &Domain, pages: u64) -> Res
         return Ok(());
     }
     if memory.claimed != 0 || pages <= memory.total || pages > memory.max {
-        let evidence = Evidence::Limit {
-            asked: pages,
-            limit: memory.max,
-        };
+        let evidence = Evidence::Limit { asked: pages, limit: memory.max };
         return Err(Refusal::errno(Errno::Inval, crate::rules::memory::CLAIM).with(evidence));
     }
     let claim = pages - memory.total;
     if claim > allocator.unclaimed_count() {
-        let evidence = Evidence::Limit {
-            asked: claim,
-            limit: allocator.unclaimed_count(),
-        };
+        let evidence = Evidence::Limit { asked: claim, limit: allocator.unclaimed_count() };
         return Err(Refusal::errno(Errno::NoMem, crate::rules::memory::NO_MEMORY).with(evidence));
     }
     memory.claimed = claim;

@@ -270,12 +270,7 @@ impl Frame {
             if seen.owner() != owner || seen.count() == 0 || seen.count() >= CountWord::MOST {
                 return false;
             }
-            match self.count.compare_exchange_weak(
-                word,
-                word + 1,
-                Ordering::Acquire,
-                Ordering::Relaxed,
-            ) {
+            match self.count.compare_exchange_weak(word, word + 1, Ordering::Acquire, Ordering::Relaxed) {
                 Ok(_) => return true,
                 Err(now) => word = now,
             }
@@ -308,8 +303,7 @@ impl Frame {
 
     /// Makes a frame that nobody knows of `owner`'s, with this many references.
     pub(crate) fn assign(&self, owner: DomId, count: u32, flags: u64) {
-        self.count
-            .store(CountWord::new(owner, count, flags).0, Ordering::Release);
+        self.count.store(CountWord::new(owner, count, flags).0, Ordering::Release);
     }
 
     /// Clears a flag of the count word; whether it was set.
@@ -320,8 +314,7 @@ impl Frame {
 
     /// Takes the frame from its owner: from now on nobody can take a reference; those there are remain.
     pub(crate) fn disown(&self) {
-        self.count
-            .fetch_or(u64::from(NOBODY.0) << 32, Ordering::AcqRel);
+        self.count.fetch_or(u64::from(NOBODY.0) << 32, Ordering::AcqRel);
     }
 
     /// Takes the frame out of the world, if the only references are the owner's own and one of the caller's.
@@ -329,9 +322,7 @@ impl Frame {
     pub(crate) fn steal(&self, owner: DomId) -> bool {
         let expected = CountWord::new(owner, 2, CountWord::ALLOCATED | CountWord::LISTED).0;
         let nobodys = CountWord::new(NOBODY, 0, 0).0;
-        self.count
-            .compare_exchange(expected, nobodys, Ordering::AcqRel, Ordering::Relaxed)
-            .is_ok()
+        self.count.compare_exchange(expected, nobodys, Ordering::AcqRel, Ordering::Relaxed).is_ok()
     }
 
     /// Takes a type reference for a writable mapping of a frame that was last used so; the caller holds a reference.
@@ -342,10 +333,7 @@ impl Frame {
         const WRITABLE: u64 = TypeWord::new(PageType::Writable, 0, TypeWord::VALIDATED).0;
         let word = self.type_word.load(Ordering::Acquire);
         word & !(TypeWord::MOST as u64) == WRITABLE
-            && self
-                .type_word
-                .compare_exchange(word, word + 1, Ordering::AcqRel, Ordering::Relaxed)
-                .is_ok()
+            && self.type_word.compare_exchange(word, word + 1, Ordering::AcqRel, Ordering::Relaxed).is_ok()
     }
 
     /// Gives a type reference of a writable mapping back. `now` is the flush clock.
@@ -354,21 +342,12 @@ impl Frame {
         let mut word = self.type_word.load(Ordering::Relaxed);
         loop {
             debug_assert_eq!(TypeWord(word).kind(), PageType::Writable);
-            debug_assert_ne!(
-                TypeWord(word).count(),
-                0,
-                "a type reference that was never taken"
-            );
+            debug_assert_ne!(TypeWord(word).count(), 0, "a type reference that was never taken");
             if TypeWord(word).count() == 1 {
                 // Before the count is zero: whoever sees that sees the stamp.
                 self.stamp.store(now, Ordering::Release);
             }
-            match self.type_word.compare_exchange_weak(
-                word,
-                word - 1,
-                Ordering::AcqRel,
-                Ordering::Relaxed,
-            ) {
+            match self.type_word.compare_exchange_weak(word, word - 1, Ordering::AcqRel, Ordering::Relaxed) {
                 Ok(_) => return,
                 Err(current) => word = current,
             }
@@ -379,12 +358,7 @@ impl Frame {
     ///
     /// `fresh` says of a stamp whether translations older than it may still be cached; `flushed` skips the question.
     #[inline]
-    pub(crate) fn acquire_type(
-        &self,
-        kind: PageType,
-        flushed: bool,
-        fresh: impl Fn(u32) -> bool,
-    ) -> Acquired {
+    pub(crate) fn acquire_type(&self, kind: PageType, flushed: bool, fresh: impl Fn(u32) -> bool) -> Acquired {
         let mut word = self.type_word.load(Ordering::Acquire);
         loop {
             let seen = TypeWord(word);
@@ -397,40 +371,20 @@ impl Frame {
                     return Acquired::Stale;
                 }
                 if matches!(kind, PageType::Writable | PageType::Shared | PageType::None) {
-                    (
-                        TypeWord::new(kind, 1, TypeWord::VALIDATED).0,
-                        Acquired::Ready,
-                    )
+                    (TypeWord::new(kind, 1, TypeWord::VALIDATED).0, Acquired::Ready)
                 } else {
-                    (
-                        TypeWord::new(kind, 1, 0).0,
-                        Acquired::Check {
-                            from: 0,
-                            resumed: false,
-                        },
-                    )
+                    (TypeWord::new(kind, 1, 0).0, Acquired::Check { from: 0, resumed: false })
                 }
             } else if seen.kind() != kind || seen.count() >= TypeWord::MOST {
                 return Acquired::Conflict;
             } else if seen.has(TypeWord::VALIDATED) {
                 (word + 1, Acquired::Ready)
             } else if seen.has(TypeWord::PARTIAL) {
-                (
-                    TypeWord::new(kind, 1, 0).0,
-                    Acquired::Check {
-                        from: seen.prefix(),
-                        resumed: true,
-                    },
-                )
+                (TypeWord::new(kind, 1, 0).0, Acquired::Check { from: seen.prefix(), resumed: true })
             } else {
                 return Acquired::Busy;
             };
-            match self.type_word.compare_exchange_weak(
-                word,
-                next,
-                Ordering::AcqRel,
-                Ordering::Acquire,
-            ) {
+            match self.type_word.compare_exchange_weak(word, next, Ordering::AcqRel, Ordering::Acquire) {
                 Ok(_) => return result,
                 Err(now) => word = now,
             }
@@ -447,23 +401,12 @@ impl Frame {
             let (next, result) = if seen.count() > 1 {
                 (word - 1, Released::Done)
             } else if let Some(level) = seen.kind().level() {
-                (
-                    TypeWord::new(seen.kind(), 1, 0).0,
-                    Released::TakeApart(level),
-                )
+                (TypeWord::new(seen.kind(), 1, 0).0, Released::TakeApart(level))
             } else {
                 self.stamp.store(now, Ordering::Release);
-                (
-                    TypeWord::new(seen.kind(), 0, word & TypeWord::VALIDATED).0,
-                    Released::Done,
-                )
+                (TypeWord::new(seen.kind(), 0, word & TypeWord::VALIDATED).0, Released::Done)
             };
-            match self.type_word.compare_exchange_weak(
-                word,
-                next,
-                Ordering::AcqRel,
-                Ordering::Relaxed,
-            ) {
+            match self.type_word.compare_exchange_weak(word, next, Ordering::AcqRel, Ordering::Relaxed) {
                 Ok(_) => return result,
                 Err(current) => word = current,
             }
@@ -484,12 +427,7 @@ impl Frame {
             {
                 return false;
             }
-            match self.type_word.compare_exchange_weak(
-                word,
-                word + 1,
-                Ordering::AcqRel,
-                Ordering::Acquire,
-            ) {
+            match self.type_word.compare_exchange_weak(word, word + 1, Ordering::AcqRel, Ordering::Acquire) {
                 Ok(_) => return true,
                 Err(now) => word = now,
             }
@@ -498,16 +436,14 @@ impl Frame {
 
     /// The check of this table, which only the caller works on, came to its end.
     pub(crate) fn set_validated(&self) {
-        self.type_word
-            .fetch_or(TypeWord::VALIDATED, Ordering::AcqRel);
+        self.type_word.fetch_or(TypeWord::VALIDATED, Ordering::AcqRel);
     }
 
     /// Work on this table stops with the first `prefix` entries holding references.
     pub(crate) fn set_partial(&self, prefix: usize) {
         let kind = self.type_word().kind();
         let flags = TypeWord::PARTIAL | (prefix as u64) << TypeWord::PREFIX_SHIFT;
-        self.type_word
-            .store(TypeWord::new(kind, 1, flags).0, Ordering::Release);
+        self.type_word.store(TypeWord::new(kind, 1, flags).0, Ordering::Release);
     }
 
     /// Takes a partial table over, to take it apart: how many entries hold references.
@@ -519,10 +455,7 @@ impl Frame {
             return None;
         }
         let next = TypeWord::new(kind, 1, 0).0;
-        let taken = self
-            .type_word
-            .compare_exchange(word, next, Ordering::AcqRel, Ordering::Relaxed)
-            .is_ok();
+        let taken = self.type_word.compare_exchange(word, next, Ordering::AcqRel, Ordering::Relaxed).is_ok();
         taken.then(|| seen.prefix())
     }
 
@@ -530,8 +463,7 @@ impl Frame {
     pub(crate) fn forget_type(&self, now: u32) {
         self.stamp.store(now, Ordering::Release);
         let kind = self.type_word().kind();
-        self.type_word
-            .store(TypeWord::new(kind, 0, 0).0, Ordering::Release);
+        self.type_word.store(TypeWord::new(kind, 0, 0).0, Ordering::Release);
     }
 
     /// Sets the pin; whether it was not set.
@@ -543,10 +475,7 @@ impl Frame {
     /// Takes the pin; whether it was set.
     #[must_use]
     pub(crate) fn unpin(&self) -> bool {
-        self.type_word
-            .fetch_and(!TypeWord::PINNED, Ordering::AcqRel)
-            & TypeWord::PINNED
-            != 0
+        self.type_word.fetch_and(!TypeWord::PINNED, Ordering::AcqRel) & TypeWord::PINNED != 0
     }
 
     /// When translations of this frame may last have been cached.

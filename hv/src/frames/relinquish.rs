@@ -61,6 +61,5 @@ fn end_type<M: Machine>(hv: &Hypervisor<M>, mfn: Mfn) -> bool {
     if record.unpin() && paging::put_table(hv, mfn, &mut Work::preemptible()).is_err() {
         return false;
     }
-    !record.type_word().has(TypeWord::PARTIAL)
-        || paging::finish_partial(hv, mfn, &mut Work::preemptible()).is_ok()
+    !record.type_word().has(TypeWord::PARTIAL) || paging::finish_partial(hv, mfn, &mut Work::preemptible()).is_ok()
 }

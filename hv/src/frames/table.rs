@@ -45,10 +45,7 @@ impl FrameTable {
     /// A table with these records; record `n` is that of machine frame `n`.
     #[must_use]
     pub const fn new(frames: &'static [Frame]) -> Self {
-        Self {
-            frames,
-            clock: FlushClock(AtomicU32::new(0)),
-        }
+        Self { frames, clock: FlushClock(AtomicU32::new(0)) }
     }
 
     /// The record of a frame that is known to have one.

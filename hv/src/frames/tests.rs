@@ -3,12 +3,7 @@ use crate::fake::{Bed, Event};
 use crate::hardware::Flush;
 
 fn flushes(bed: &Bed) -> usize {
-    bed.hv
-        .machine
-        .take_events()
-        .iter()
-        .filter(|event| **event == Event::Flush(Flush::All))
-        .count()
+    bed.hv.machine.take_events().iter().filter(|event| **event == Event::Flush(Flush::All)).count()
 }
 
 #[test]
@@ -22,19 +17,10 @@ fn a_frame_is_freed_with_its_last_reference_and_cleared() {
     assert_eq!(get(&bed.hv, mfn.into(), domain.id), Ok(mfn));
     assert!(drop_allocation(&bed.hv, mfn));
     assert!(!drop_allocation(&bed.hv, mfn), "only once");
-    assert_eq!(
-        (domain.memory.lock().total, owner(&bed.hv, mfn.into())),
-        (1, Some(domain.id))
-    );
+    assert_eq!((domain.memory.lock().total, owner(&bed.hv, mfn.into())), (1, Some(domain.id)));
     put(&bed.hv, mfn);
-    assert_eq!(
-        (domain.memory.lock().total, owner(&bed.hv, mfn.into())),
-        (0, None)
-    );
-    assert_eq!(
-        (bed.hv.machine.read_word(mfn, 3), bed.hv.machine.m2p(mfn)),
-        (0, INVALID_M2P)
-    );
+    assert_eq!((domain.memory.lock().total, owner(&bed.hv, mfn.into())), (0, None));
+    assert_eq!((bed.hv.machine.read_word(mfn, 3), bed.hv.machine.m2p(mfn)), (0, INVALID_M2P));
     assert_eq!(bed.hv.allocator.lock().free_count(), before);
 }
 
@@ -42,9 +28,7 @@ fn a_frame_is_freed_with_its_last_reference_and_cleared() {
 fn a_freed_frame_is_given_out_only_after_a_flush_and_one_flush_is_enough() {
     let bed = Bed::new(32);
     let domain = bed.domain(1, 1);
-    let frames: Vec<_> = (0..4)
-        .map(|_| allocate_domain_frame(&bed.hv, &domain).unwrap())
-        .collect();
+    let frames: Vec<_> = (0..4).map(|_| allocate_domain_frame(&bed.hv, &domain).unwrap()).collect();
     flush_all(&bed.hv);
     flushes(&bed);
     assert!(frames.iter().all(|mfn| drop_allocation(&bed.hv, *mfn)));
@@ -61,14 +45,8 @@ fn a_maximum_is_kept() {
     let domain = bed.domain(1, 1);
     domain.memory.lock().max = 2;
     assert!(allocate_domain_frame(&bed.hv, &domain).is_some());
-    let block = Block {
-        order: 1,
-        ..Block::default()
-    };
-    assert_eq!(
-        allocate_domain_block(&bed.hv, &domain, block),
-        Err(NoBlock::Maximum)
-    );
+    let block = Block { order: 1, ..Block::default() };
+    assert_eq!(allocate_domain_block(&bed.hv, &domain, block), Err(NoBlock::Maximum));
     assert!(allocate_domain_frame(&bed.hv, &domain).is_some());
     assert!(allocate_domain_frame(&bed.hv, &domain).is_none());
 }
@@ -78,10 +56,7 @@ fn a_shared_frame_outlives_its_release_while_it_is_mapped() {
     let bed = Bed::new(32);
     let domain = bed.domain(1, 1);
     let mfn = allocate_shared(&bed.hv, &domain).unwrap();
-    assert_eq!(
-        get_typed(&bed.hv, mfn.into(), domain.id, PageType::Writable),
-        Ok(mfn)
-    );
+    assert_eq!(get_typed(&bed.hv, mfn.into(), domain.id, PageType::Writable), Ok(mfn));
     assert!(get_typed(&bed.hv, mfn.into(), domain.id, PageType::Descriptor).is_err());
     free_shared(&bed.hv, mfn);
     assert!(get(&bed.hv, mfn.into(), domain.id).is_err());
@@ -134,11 +109,7 @@ fn a_claim_that_cannot_be_is_refused() {
 fn clearing_a_large_block_can_stop_and_goes_on() {
     let bed = Bed::new(256);
     let domain = bed.domain(1, 1);
-    let block = Block {
-        order: 6,
-        preemptible: true,
-        ..Block::default()
-    };
+    let block = Block { order: 6, preemptible: true, ..Block::default() };
     for mfn in (1..256).map(Mfn) {
         bed.hv.machine.write_word(mfn, 1, 5);
     }
@@ -172,10 +143,7 @@ fn a_domain_that_is_taken_apart_gets_nothing_more() {
         calls += 1;
     }
     assert!(calls > 5, "it stops where asked");
-    assert_eq!(
-        (domain.memory.lock().total, bed.hv.allocator.lock().claimed),
-        (0, 0)
-    );
+    assert_eq!((domain.memory.lock().total, bed.hv.allocator.lock().claimed), (0, 0));
     assert!(allocate_domain_frame(&bed.hv, &domain).is_none());
     assert_eq!(owner(&bed.hv, kept.into()), None);
     assert!(get(&bed.hv, kept.into(), domain.id).is_err());
@@ -189,19 +157,6 @@ fn evidence_says_what_is_known() {
     let bed = Bed::new(32);
     let domain = bed.domain(1, 1);
     let mfn = allocate_domain_frame(&bed.hv, &domain).unwrap();
-    assert!(matches!(
-        evidence(&bed.hv, mfn.into()),
-        Evidence::Frame {
-            owner: Some(DomId(1)),
-            ..
-        }
-    ));
-    assert!(matches!(
-        evidence(&bed.hv, ClaimedMfn(1 << 40)),
-        Evidence::Frame {
-            owner: None,
-            count: 0,
-            ..
-        }
-    ));
+    assert!(matches!(evidence(&bed.hv, mfn.into()), Evidence::Frame { owner: Some(DomId(1)), .. }));
+    assert!(matches!(evidence(&bed.hv, ClaimedMfn(1 << 40)), Evidence::Frame { owner: None, count: 0, .. }));
 }

@@ -5,8 +5,7 @@ use core::mem::offset_of;
 
 use pv_abi::Mfn;
 use pv_abi::grant_table::{
-    GNTCOPY_DEST_GREF, GNTCOPY_SOURCE_GREF, GNTST_BAD_COPY_ARG, GNTST_PERMISSION_DENIED,
-    GnttabCopy, GnttabCopyPtr,
+    GNTCOPY_DEST_GREF, GNTCOPY_SOURCE_GREF, GNTST_BAD_COPY_ARG, GNTST_PERMISSION_DENIED, GnttabCopy, GnttabCopyPtr,
 };
 use pv_abi::xen::DOMID_SELF;
 
@@ -20,21 +19,14 @@ use crate::refusal::{Evidence, Refusal};
 use crate::rules::grant as rule;
 
 /// `GNTTABOP_copy`, on each element of a batch; only the status is written back.
-pub(super) fn copy_batch<M: Machine>(
-    call: &mut Call<'_, M>,
-    batch: &Batch,
-) -> Result<u64, Refusal> {
+pub(super) fn copy_batch<M: Machine>(call: &mut Call<'_, M>, batch: &Batch) -> Result<u64, Refusal> {
     for index in 0..batch.count {
         let request: GnttabCopy = call.read_element(batch.array, index.into())?;
         let outcome = copy(call, &request);
         let source = u64::from(request.source.domid) << 32 | request.source.u & 0xffff_ffff;
         let dest = u64::from(request.dest.domid) << 32 | request.dest.u & 0xffff_ffff;
         let size = u64::from(request.flags) << 32 | u64::from(request.len);
-        let answer = status(
-            call,
-            [batch.operation.into(), source, dest, size, 0],
-            outcome,
-        );
+        let answer = status(call, [batch.operation.into(), source, dest, size, 0], outcome);
         let place = batch.array + u64::from(index) * size_of::<GnttabCopy>() as u64;
         call.write(place + offset_of!(GnttabCopy, status) as u64, &answer)?;
         batch.pause_after::<M, GnttabCopy>(call, index)?;
@@ -61,31 +53,19 @@ impl Side {
             let granter = domain_of(call, pointer.domid)?;
             let reference = pointer.u as u32;
             let mfn = pin::pin(call.hv, &granter, reference, call.domain().id, writable)?;
-            return Ok(Self {
-                mfn,
-                writable,
-                granted: Some((granter, reference)),
-            });
+            return Ok(Self { mfn, writable, granted: Some((granter, reference)) });
         }
         if pointer.domid != DOMID_SELF {
             let evidence = Evidence::Value(pointer.domid.into());
-            return Err(
-                Refusal::status(GNTST_PERMISSION_DENIED, rule::COPY_BY_FRAME).with(evidence),
-            );
+            return Err(Refusal::status(GNTST_PERMISSION_DENIED, rule::COPY_BY_FRAME).with(evidence));
         }
         let mfn = pin::hold_own(call.hv, call.domain(), pointer.u, writable)?;
-        Ok(Self {
-            mfn,
-            writable,
-            granted: None,
-        })
+        Ok(Self { mfn, writable, granted: None })
     }
 
     fn release<M: Machine>(self, hv: &Hypervisor<M>) {
         match self.granted {
-            Some((granter, reference)) => {
-                pin::unpin(hv, Some(&granter), reference, self.mfn, self.writable)
-            }
+            Some((granter, reference)) => pin::unpin(hv, Some(&granter), reference, self.mfn, self.writable),
             None if self.writable => frames::put_typed(hv, self.mfn),
             None => frames::put(hv, self.mfn),
         }
@@ -97,38 +77,20 @@ fn copy<M: Machine>(call: &Call<'_, M>, request: &GnttabCopy) -> Result<(), Refu
     for offset in [request.source.offset, request.dest.offset] {
         let end = usize::from(offset) + len;
         if end > 4096 {
-            let evidence = Evidence::Limit {
-                asked: end as u64,
-                limit: 4096,
-            };
+            let evidence = Evidence::Limit { asked: end as u64, limit: 4096 };
             return Err(Refusal::status(GNTST_BAD_COPY_ARG, rule::COPY_RANGE).with(evidence));
         }
     }
-    let source = Side::hold(
-        call,
-        &request.source,
-        request.flags & GNTCOPY_SOURCE_GREF != 0,
-        false,
-    )?;
-    let dest = match Side::hold(
-        call,
-        &request.dest,
-        request.flags & GNTCOPY_DEST_GREF != 0,
-        true,
-    ) {
+    let source = Side::hold(call, &request.source, request.flags & GNTCOPY_SOURCE_GREF != 0, false)?;
+    let dest = match Side::hold(call, &request.dest, request.flags & GNTCOPY_DEST_GREF != 0, true) {
         Ok(dest) => dest,
         Err(refusal) => {
             source.release(call.hv);
             return Err(refusal);
         }
     };
-    let (to, from) = (
-        usize::from(request.dest.offset),
-        usize::from(request.source.offset),
-    );
-    call.hv
-        .machine
-        .copy_bytes(dest.mfn, to, source.mfn, from, len);
+    let (to, from) = (usize::from(request.dest.offset), usize::from(request.source.offset));
+    call.hv.machine.copy_bytes(dest.mfn, to, source.mfn, from, len);
     dest.release(call.hv);
     source.release(call.hv);
     Ok(())

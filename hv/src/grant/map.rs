@@ -4,10 +4,9 @@ use core::cell::Cell;
 
 use pv_abi::MachineAddr;
 use pv_abi::grant_table::{
-    GNTMAP_CONTAINS_PTE, GNTMAP_DEVICE_MAP, GNTMAP_HOST_MAP, GNTMAP_READONLY, GNTST_BAD_DEV_ADDR,
-    GNTST_BAD_GNTREF, GNTST_BAD_HANDLE, GNTST_GENERAL_ERROR, GNTTABOP_MAP_GRANT_REF,
-    GNTTABOP_UNMAP_AND_REPLACE, GNTTABOP_UNMAP_GRANT_REF, GnttabMapGrantRef, GnttabUnmapAndReplace,
-    GnttabUnmapGrantRef,
+    GNTMAP_CONTAINS_PTE, GNTMAP_DEVICE_MAP, GNTMAP_HOST_MAP, GNTMAP_READONLY, GNTST_BAD_DEV_ADDR, GNTST_BAD_GNTREF,
+    GNTST_BAD_HANDLE, GNTST_GENERAL_ERROR, GNTTABOP_MAP_GRANT_REF, GNTTABOP_UNMAP_AND_REPLACE,
+    GNTTABOP_UNMAP_GRANT_REF, GnttabMapGrantRef, GnttabUnmapAndReplace, GnttabUnmapGrantRef,
 };
 use zerocopy::{FromBytes, Immutable, IntoBytes};
 
@@ -37,9 +36,7 @@ pub(super) fn map<M: Machine>(call: &mut Call<'_, M>, request: &mut GnttabMapGra
 fn map_one<M: Machine>(call: &Call<'_, M>, request: &mut GnttabMapGrantRef) -> Result<(), Refusal> {
     let flags = request.flags;
     if flags & (GNTMAP_HOST_MAP | GNTMAP_DEVICE_MAP) == 0 {
-        return Err(
-            Refusal::status(GNTST_BAD_GNTREF, rule::NO_MODE).with(Evidence::Value(flags.into()))
-        );
+        return Err(Refusal::status(GNTST_BAD_GNTREF, rule::NO_MODE).with(Evidence::Value(flags.into())));
     }
     let granter = domain_of(call, request.dom)?;
     let handle = call.domain().grants.lock().reserve()?;
@@ -74,43 +71,21 @@ fn map_reserved<M: Machine>(
         device: flags & GNTMAP_DEVICE_MAP != 0,
         claims: 0,
     };
-    mapping.mfn = pin::pin(
-        call.hv,
-        granter,
-        request.ref_,
-        call.domain().id,
-        !mapping.readonly,
-    )?;
+    mapping.mfn = pin::pin(call.hv, granter, request.ref_, call.domain().id, !mapping.readonly)?;
     if mapping.host {
         let place = place(&mapping, request.host_addr);
-        paging::create_grant_mapping(
-            call.hv,
-            call.running,
-            place,
-            mapping.mfn,
-            mapping.readonly,
-            flags,
-        )
-        .map_err(|refusal| {
-            pin::unpin(
-                call.hv,
-                Some(granter),
-                mapping.reference,
-                mapping.mfn,
-                !mapping.readonly,
-            );
-            with_status(&refusal, GNTST_GENERAL_ERROR)
-        })?;
+        paging::create_grant_mapping(call.hv, call.running, place, mapping.mfn, mapping.readonly, flags).map_err(
+            |refusal| {
+                pin::unpin(call.hv, Some(granter), mapping.reference, mapping.mfn, !mapping.readonly);
+                with_status(&refusal, GNTST_GENERAL_ERROR)
+            },
+        )?;
     }
     Ok(mapping)
 }
 
 const fn place(mapping: &Mapping, address: u64) -> GrantPlace {
-    if mapping.by_entry {
-        GrantPlace::Pte(MachineAddr(address))
-    } else {
-        GrantPlace::Va(address)
-    }
+    if mapping.by_entry { GrantPlace::Pte(MachineAddr(address)) } else { GrantPlace::Va(address) }
 }
 
 /// Does an unmapping operation on each element of a batch, and forgets translations once where an element needs it.
@@ -124,9 +99,7 @@ where
     T: FromBytes + IntoBytes + Immutable,
 {
     let flush = Cell::new(false);
-    let result = batch.run(call, |call, element| {
-        flush.set(one(call, element) | flush.get())
-    });
+    let result = batch.run(call, |call, element| flush.set(one(call, element) | flush.get()));
     if flush.get() {
         frames::flush_all(call.hv);
     }
@@ -135,44 +108,18 @@ where
 
 /// `GNTTABOP_unmap_grant_ref`, one element; whether translations are to be forgotten.
 pub(super) fn unmap<M: Machine>(call: &Call<'_, M>, request: &mut GnttabUnmapGrantRef) -> bool {
-    let arguments = [
-        GNTTABOP_UNMAP_GRANT_REF.into(),
-        request.handle.into(),
-        request.host_addr,
-        request.dev_bus_addr,
-        0,
-    ];
-    let outcome = unmap_one(
-        call,
-        request.handle,
-        request.host_addr,
-        request.dev_bus_addr,
-        None,
-    );
+    let arguments =
+        [GNTTABOP_UNMAP_GRANT_REF.into(), request.handle.into(), request.host_addr, request.dev_bus_addr, 0];
+    let outcome = unmap_one(call, request.handle, request.host_addr, request.dev_bus_addr, None);
     let flush = outcome == Ok(true);
     request.status = status(call, arguments, outcome.map(drop));
     flush
 }
 
 /// `GNTTABOP_unmap_and_replace`, one element; whether translations are to be forgotten.
-pub(super) fn unmap_and_replace<M: Machine>(
-    call: &Call<'_, M>,
-    request: &mut GnttabUnmapAndReplace,
-) -> bool {
-    let arguments = [
-        GNTTABOP_UNMAP_AND_REPLACE.into(),
-        request.handle.into(),
-        request.host_addr,
-        request.new_addr,
-        0,
-    ];
-    let outcome = unmap_one(
-        call,
-        request.handle,
-        request.host_addr,
-        0,
-        Some(request.new_addr),
-    );
+pub(super) fn unmap_and_replace<M: Machine>(call: &Call<'_, M>, request: &mut GnttabUnmapAndReplace) -> bool {
+    let arguments = [GNTTABOP_UNMAP_AND_REPLACE.into(), request.handle.into(), request.host_addr, request.new_addr, 0];
+    let outcome = unmap_one(call, request.handle, request.host_addr, 0, Some(request.new_addr));
     let flush = outcome == Ok(true);
     request.status = status(call, arguments, outcome.map(drop));
     flush
@@ -190,14 +137,8 @@ fn unmap_one<M: Machine>(
     let mapping = claim(call, handle, host_addr, device_addr)?;
     if mapping.host {
         let place = place(&mapping, host_addr);
-        let replaced = paging::destroy_grant_mapping(
-            call.hv,
-            call.running,
-            place,
-            mapping.mfn,
-            mapping.readonly,
-            replace_with,
-        );
+        let replaced =
+            paging::destroy_grant_mapping(call.hv, call.running, place, mapping.mfn, mapping.readonly, replace_with);
         if let Err(refusal) = replaced {
             give_back(call.domain(), handle, &mapping);
             return Err(with_status(&refusal, GNTST_GENERAL_ERROR));
@@ -209,25 +150,15 @@ fn unmap_one<M: Machine>(
 
 /// Takes those modes of a mapping that are to be removed, so that no other vCPU removes them too; the mapping stays until
 /// [`give_back`] or [`finish`].
-fn claim<M: Machine>(
-    call: &Call<'_, M>,
-    handle: u32,
-    host_addr: u64,
-    device_addr: u64,
-) -> Result<Mapping, Refusal> {
+fn claim<M: Machine>(call: &Call<'_, M>, handle: u32, host_addr: u64, device_addr: u64) -> Result<Mapping, Refusal> {
     let mut table = call.domain().grants.lock();
-    let bad_handle =
-        || Refusal::status(GNTST_BAD_HANDLE, rule::BAD_HANDLE).with(Evidence::Value(handle.into()));
+    let bad_handle = || Refusal::status(GNTST_BAD_HANDLE, rule::BAD_HANDLE).with(Evidence::Value(handle.into()));
     let mapping = table.mapping(handle).ok_or_else(bad_handle)?;
     if device_addr != 0 && mapping.device && device_addr != mapping.mfn.address().0 {
-        return Err(Refusal::status(GNTST_BAD_DEV_ADDR, rule::DEVICE_ADDRESS)
-            .with(Evidence::Value(device_addr)));
+        return Err(Refusal::status(GNTST_BAD_DEV_ADDR, rule::DEVICE_ADDRESS).with(Evidence::Value(device_addr)));
     }
-    let claimed = Mapping {
-        host: mapping.host && host_addr != 0,
-        device: mapping.device && device_addr != 0,
-        ..*mapping
-    };
+    let claimed =
+        Mapping { host: mapping.host && host_addr != 0, device: mapping.device && device_addr != 0, ..*mapping };
     mapping.host &= !claimed.host;
     mapping.device &= !claimed.device;
     mapping.claims += 1;
@@ -257,21 +188,7 @@ fn finish<M: Machine>(call: &Call<'_, M>, handle: u32, claimed: &Mapping) {
         table.release(handle);
     }
     let own = call.domain();
-    let other = if claimed.granter == own.id {
-        None
-    } else {
-        call.hv.domains.get(claimed.granter)
-    };
-    let granter = if claimed.granter == own.id {
-        Some(own)
-    } else {
-        other.as_deref()
-    };
-    pin::unpin(
-        call.hv,
-        granter,
-        claimed.reference,
-        claimed.mfn,
-        !claimed.readonly,
-    );
+    let other = if claimed.granter == own.id { None } else { call.hv.domains.get(claimed.granter) };
+    let granter = if claimed.granter == own.id { Some(own) } else { other.as_deref() };
+    pin::unpin(call.hv, granter, claimed.reference, claimed.mfn, !claimed.readonly);
 }

@@ -26,13 +26,12 @@ use alloc::sync::Arc;
 
 use pv_abi::errno::Errno;
 use pv_abi::grant_table::{
-    GNTST_BAD_DOMAIN, GNTST_BAD_GNTREF, GNTST_BAD_PAGE, GNTST_EAGAIN, GNTST_GENERAL_ERROR,
-    GNTST_OKAY, GNTST_PERMISSION_DENIED, GNTTAB_CACHE_CLEAN, GNTTAB_CACHE_INVAL,
-    GNTTAB_CACHE_SOURCE_GREF, GNTTABOP_CACHE_FLUSH, GNTTABOP_COPY, GNTTABOP_GET_STATUS_FRAMES,
-    GNTTABOP_GET_VERSION, GNTTABOP_MAP_GRANT_REF, GNTTABOP_QUERY_SIZE, GNTTABOP_SET_VERSION,
-    GNTTABOP_SETUP_TABLE, GNTTABOP_SWAP_GRANT_REF, GNTTABOP_TRANSFER, GNTTABOP_UNMAP_AND_REPLACE,
-    GNTTABOP_UNMAP_GRANT_REF, GnttabCacheFlush, GnttabGetStatusFrames, GnttabGetVersion,
-    GnttabQuerySize, GnttabSetVersion, GnttabSetupTable, GnttabSwapGrantRef, GnttabTransfer,
+    GNTST_BAD_DOMAIN, GNTST_BAD_GNTREF, GNTST_BAD_PAGE, GNTST_EAGAIN, GNTST_GENERAL_ERROR, GNTST_OKAY,
+    GNTST_PERMISSION_DENIED, GNTTAB_CACHE_CLEAN, GNTTAB_CACHE_INVAL, GNTTAB_CACHE_SOURCE_GREF, GNTTABOP_CACHE_FLUSH,
+    GNTTABOP_COPY, GNTTABOP_GET_STATUS_FRAMES, GNTTABOP_GET_VERSION, GNTTABOP_MAP_GRANT_REF, GNTTABOP_QUERY_SIZE,
+    GNTTABOP_SET_VERSION, GNTTABOP_SETUP_TABLE, GNTTABOP_SWAP_GRANT_REF, GNTTABOP_TRANSFER, GNTTABOP_UNMAP_AND_REPLACE,
+    GNTTABOP_UNMAP_GRANT_REF, GnttabCacheFlush, GnttabGetStatusFrames, GnttabGetVersion, GnttabQuerySize,
+    GnttabSetVersion, GnttabSetupTable, GnttabSwapGrantRef, GnttabTransfer,
 };
 use pv_abi::xen::{DOMID_SELF, HYPERVISOR_GRANT_TABLE_OP};
 use pv_abi::{DomId, Mfn};
@@ -55,11 +54,7 @@ use crate::{hypercall, rules};
 /// operation of a batch is in its own status.
 pub fn grant_table_op<M: Machine>(call: &mut Call<'_, M>, args: [u64; 5]) -> Result<u64, Refusal> {
     let [operation, array, count, ..] = args;
-    let batch = Batch {
-        operation: operation as u32,
-        array,
-        count: count as u32,
-    };
+    let batch = Batch { operation: operation as u32, array, count: count as u32 };
     if batch.count > i32::MAX as u32 {
         return Err(Refusal::errno(Errno::Inval, rule::COUNT_RANGE).with(Evidence::Value(count)));
     }
@@ -76,8 +71,7 @@ pub fn grant_table_op<M: Machine>(call: &mut Call<'_, M>, args: [u64; 5]) -> Res
         GNTTABOP_SET_VERSION => set_version(call, &batch),
         GNTTABOP_GET_VERSION => get_version(call, &batch),
         GNTTABOP_GET_STATUS_FRAMES => status_frames(call, &batch),
-        _ => Err(Refusal::errno(Errno::NoSys, rules::core::UNKNOWN_OPERATION)
-            .with(Evidence::Value(operation))),
+        _ => Err(Refusal::errno(Errno::NoSys, rules::core::UNKNOWN_OPERATION).with(Evidence::Value(operation))),
     }
 }
 
@@ -90,11 +84,7 @@ struct Batch {
 
 impl Batch {
     /// Does the operation on each element, telling each how it went.
-    fn run<M, T>(
-        &self,
-        call: &mut Call<'_, M>,
-        one: impl Fn(&mut Call<'_, M>, &mut T),
-    ) -> Result<u64, Refusal>
+    fn run<M, T>(&self, call: &mut Call<'_, M>, one: impl Fn(&mut Call<'_, M>, &mut T)) -> Result<u64, Refusal>
     where
         M: Machine,
         T: FromBytes + IntoBytes + Immutable,
@@ -127,37 +117,19 @@ impl Batch {
     }
 
     /// Stops after element `index` where others wait and there is more to do.
-    fn pause_after<M: Machine, T>(
-        &self,
-        call: &mut Call<'_, M>,
-        index: u32,
-    ) -> Result<(), Refusal> {
+    fn pause_after<M: Machine, T>(&self, call: &mut Call<'_, M>, index: u32) -> Result<(), Refusal> {
         let done = index + 1;
         if done == self.count || !call.should_stop() {
             return Ok(());
         }
-        let rest = self
-            .array
-            .wrapping_add(u64::from(done) * size_of::<T>() as u64);
-        Err(call.again([
-            self.operation.into(),
-            rest,
-            (self.count - done).into(),
-            0,
-            0,
-        ]))
+        let rest = self.array.wrapping_add(u64::from(done) * size_of::<T>() as u64);
+        Err(call.again([self.operation.into(), rest, (self.count - done).into(), 0, 0]))
     }
 
     /// The one element of an operation that takes no more.
-    fn single<M: Machine, T: FromBytes + IntoBytes>(
-        &self,
-        call: &Call<'_, M>,
-    ) -> Result<T, Refusal> {
+    fn single<M: Machine, T: FromBytes + IntoBytes>(&self, call: &Call<'_, M>) -> Result<T, Refusal> {
         if self.count != 1 {
-            let evidence = Evidence::Limit {
-                asked: self.count.into(),
-                limit: 1,
-            };
+            let evidence = Evidence::Limit { asked: self.count.into(), limit: 1 };
             return Err(Refusal::errno(Errno::Inval, rule::COUNT_RANGE).with(evidence));
         }
         call.read(self.array)
@@ -165,11 +137,7 @@ impl Batch {
 }
 
 /// The status that a refusal means for an operation of a batch; says why.
-fn status<M: Machine>(
-    call: &Call<'_, M>,
-    arguments: [u64; 5],
-    outcome: Result<(), Refusal>,
-) -> i16 {
+fn status<M: Machine>(call: &Call<'_, M>, arguments: [u64; 5], outcome: Result<(), Refusal>) -> i16 {
     match outcome {
         Ok(()) => GNTST_OKAY,
         Err(refusal) => refused_status(call, arguments, &refusal),
@@ -178,13 +146,7 @@ fn status<M: Machine>(
 
 #[cold]
 fn refused_status<M: Machine>(call: &Call<'_, M>, arguments: [u64; 5], refusal: &Refusal) -> i16 {
-    hypercall::explain(
-        call.hv,
-        call.running,
-        HYPERVISOR_GRANT_TABLE_OP,
-        arguments,
-        refusal,
-    );
+    hypercall::explain(call.hv, call.running, HYPERVISOR_GRANT_TABLE_OP, arguments, refusal);
     match refusal.consequence {
         Consequence::Status(status) => status,
         _ => GNTST_GENERAL_ERROR,
@@ -202,10 +164,7 @@ fn domain_of<M: Machine>(call: &Call<'_, M>, named: u16) -> Result<Arc<Domain>, 
     if named == DOMID_SELF || named == call.domain().id.0 {
         return Ok(call.running.vcpu.domain.clone());
     }
-    call.hv
-        .domains
-        .get(DomId(named))
-        .ok_or_else(|| no_such_domain(named))
+    call.hv.domains.get(DomId(named)).ok_or_else(|| no_such_domain(named))
 }
 
 #[cold]
@@ -217,10 +176,7 @@ fn no_such_domain(named: u16) -> Refusal {
 fn table_of<M: Machine>(call: &Call<'_, M>, named: u16) -> Result<Arc<Domain>, Refusal> {
     let domain = domain_of(call, named)?;
     if domain.id != call.domain().id && !call.domain().privileged {
-        return Err(
-            Refusal::status(GNTST_PERMISSION_DENIED, rule::NOT_PRIVILEGED)
-                .with(Evidence::Value(named.into())),
-        );
+        return Err(Refusal::status(GNTST_PERMISSION_DENIED, rule::NOT_PRIVILEGED).with(Evidence::Value(named.into())));
     }
     Ok(domain)
 }
@@ -238,13 +194,7 @@ fn setup_table<M: Machine>(call: &mut Call<'_, M>, batch: &Batch) -> Result<u64,
             call.write_element(request.frame_list, index.into(), &mfn.0)?;
         }
     }
-    let arguments = [
-        batch.operation.into(),
-        request.dom.into(),
-        request.nr_frames.into(),
-        0,
-        0,
-    ];
+    let arguments = [batch.operation.into(), request.dom.into(), request.nr_frames.into(), 0, 0];
     request.status = status(call, arguments, outcome.map(drop));
     call.write(batch.array, &request).map(|()| 0)
 }
@@ -280,11 +230,7 @@ fn query_size<M: Machine>(call: &mut Call<'_, M>, batch: &Batch) -> Result<u64, 
         request.nr_frames = table.size();
         request.max_nr_frames = table.max_size();
     });
-    request.status = status(
-        call,
-        [batch.operation.into(), request.dom.into(), 0, 0, 0],
-        outcome,
-    );
+    request.status = status(call, [batch.operation.into(), request.dom.into(), 0, 0, 0], outcome);
     call.write(batch.array, &request).map(|()| 0)
 }
 
@@ -310,69 +256,40 @@ fn get_version<M: Machine>(call: &mut Call<'_, M>, batch: &Batch) -> Result<u64,
 
 fn status_frames<M: Machine>(call: &mut Call<'_, M>, batch: &Batch) -> Result<u64, Refusal> {
     let mut request: GnttabGetStatusFrames = batch.single(call)?;
-    let outcome = table_of(call, request.dom)
-        .and_then(|_| Err(Refusal::status(GNTST_GENERAL_ERROR, rule::NO_STATUS_FRAMES)));
-    request.status = status(
-        call,
-        [batch.operation.into(), request.dom.into(), 0, 0, 0],
-        outcome,
-    );
+    let outcome =
+        table_of(call, request.dom).and_then(|_| Err(Refusal::status(GNTST_GENERAL_ERROR, rule::NO_STATUS_FRAMES)));
+    request.status = status(call, [batch.operation.into(), request.dom.into(), 0, 0, 0], outcome);
     call.write(batch.array, &request).map(|()| 0)
 }
 
 /// Refuses to give a frame away. This is the one status that says that the frame stays the caller's.
 fn transfer<M: Machine>(call: &mut Call<'_, M>, request: &mut GnttabTransfer) {
-    let refusal = Refusal::status(GNTST_BAD_PAGE, rule::NO_TRANSFER)
-        .with(frames::evidence(call.hv, ClaimedMfn(request.mfn)));
-    let arguments = [
-        GNTTABOP_TRANSFER.into(),
-        request.mfn,
-        request.domid.into(),
-        request.ref_.into(),
-        0,
-    ];
+    let refusal =
+        Refusal::status(GNTST_BAD_PAGE, rule::NO_TRANSFER).with(frames::evidence(call.hv, ClaimedMfn(request.mfn)));
+    let arguments = [GNTTABOP_TRANSFER.into(), request.mfn, request.domid.into(), request.ref_.into(), 0];
     request.status = refused_status(call, arguments, &refusal);
 }
 
 /// Swaps two entries of the caller's table that nobody uses.
 fn swap<M: Machine>(call: &mut Call<'_, M>, request: &mut GnttabSwapGrantRef) {
     let outcome = swap_entries(call, request.ref_a, request.ref_b);
-    let arguments = [
-        GNTTABOP_SWAP_GRANT_REF.into(),
-        request.ref_a.into(),
-        request.ref_b.into(),
-        0,
-        0,
-    ];
+    let arguments = [GNTTABOP_SWAP_GRANT_REF.into(), request.ref_a.into(), request.ref_b.into(), 0, 0];
     request.status = status(call, arguments, outcome);
 }
 
 fn swap_entries<M: Machine>(call: &Call<'_, M>, a: u32, b: u32) -> Result<(), Refusal> {
     let table = call.domain().grants.lock();
-    let place = |reference| {
-        table
-            .entry(reference)
-            .ok_or_else(|| reference_range(reference))
-    };
+    let place = |reference| table.entry(reference).ok_or_else(|| reference_range(reference));
     let (place_a, place_b) = (place(a)?, place(b)?);
     if a == b {
         return Ok(());
     }
-    if let Some(used) = [a, b]
-        .into_iter()
-        .find(|reference| table.is_pinned(*reference))
-    {
-        return Err(
-            Refusal::status(GNTST_EAGAIN, rule::SWAP_IN_USE).with(Evidence::Value(used.into()))
-        );
+    if let Some(used) = [a, b].into_iter().find(|reference| table.is_pinned(*reference)) {
+        return Err(Refusal::status(GNTST_EAGAIN, rule::SWAP_IN_USE).with(Evidence::Value(used.into())));
     }
     let machine = &call.hv.machine;
     let first = machine.read_word(place_a.0, place_a.1);
-    machine.write_word(
-        place_a.0,
-        place_a.1,
-        machine.read_word(place_b.0, place_b.1),
-    );
+    machine.write_word(place_a.0, place_a.1, machine.read_word(place_b.0, place_b.1));
     machine.write_word(place_b.0, place_b.1, first);
     Ok(())
 }
@@ -383,17 +300,10 @@ fn reference_range(reference: u32) -> Refusal {
 }
 
 /// Cache maintenance: this architecture's caches are coherent with devices, so what is allowed is done already.
-fn cache_flush<M: Machine>(
-    call: &mut Call<'_, M>,
-    request: &GnttabCacheFlush,
-) -> Result<(), Refusal> {
+fn cache_flush<M: Machine>(call: &mut Call<'_, M>, request: &GnttabCacheFlush) -> Result<(), Refusal> {
     let end = u32::from(request.offset) + u32::from(request.length);
-    let range = || {
-        Refusal::errno(Errno::Inval, rule::FLUSH_RANGE).with(Evidence::Limit {
-            asked: end.into(),
-            limit: 4096,
-        })
-    };
+    let range =
+        || Refusal::errno(Errno::Inval, rule::FLUSH_RANGE).with(Evidence::Limit { asked: end.into(), limit: 4096 });
     if end > 4096 || request.offset == 4096 {
         return Err(range());
     }
@@ -408,8 +318,7 @@ fn cache_flush<M: Machine>(
         return Err(range());
     }
     let claimed = ClaimedMfn(request.a >> 12);
-    let refuse =
-        |errno| Refusal::errno(errno, rule::FLUSH_FRAME).with(frames::evidence(call.hv, claimed));
+    let refuse = |errno| Refusal::errno(errno, rule::FLUSH_FRAME).with(frames::evidence(call.hv, claimed));
     match frames::owner(call.hv, claimed) {
         Some(owner) if owner == call.domain().id => Ok(()),
         Some(_) if call.domain().grants.lock().has_mapped(Mfn(claimed.0)) => Ok(()),

@@ -1,8 +1,8 @@
 //! Taking an entry for use, and giving it back.
 
 use pv_abi::grant_table::{
-    GNTST_BAD_PAGE, GNTST_GENERAL_ERROR, GTF_PERMIT_ACCESS, GTF_READING, GTF_READONLY,
-    GTF_SUB_PAGE, GTF_TYPE_MASK, GTF_WRITING,
+    GNTST_BAD_PAGE, GNTST_GENERAL_ERROR, GTF_PERMIT_ACCESS, GTF_READING, GTF_READONLY, GTF_SUB_PAGE, GTF_TYPE_MASK,
+    GTF_WRITING,
 };
 use pv_abi::{DomId, Mfn};
 
@@ -39,11 +39,7 @@ impl Entry {
     }
 
     const fn evidence(self, reference: u32) -> Evidence {
-        Evidence::Grant {
-            reference,
-            flags: self.flags(),
-            granted_to: self.granted_to().0,
-        }
+        Evidence::Grant { reference, flags: self.flags(), granted_to: self.granted_to().0 }
     }
 }
 
@@ -60,8 +56,7 @@ pub(super) fn pin<M: Machine>(
     writable: bool,
 ) -> Result<Mfn, Refusal> {
     if granter.is_dying() {
-        return Err(Refusal::status(GNTST_GENERAL_ERROR, rule::DYING)
-            .with(Evidence::Value(granter.id.0.into())));
+        return Err(Refusal::status(GNTST_GENERAL_ERROR, rule::DYING).with(Evidence::Value(granter.id.0.into())));
     }
     let mfn = mark(hv, &mut granter.grants.lock(), reference, by, writable)?;
     let held = hold(hv, granter, mfn, writable);
@@ -72,15 +67,9 @@ pub(super) fn pin<M: Machine>(
 }
 
 /// Takes the references of a pin.
-fn hold<M: Machine>(
-    hv: &Hypervisor<M>,
-    granter: &Domain,
-    mfn: Mfn,
-    writable: bool,
-) -> Result<(), Refusal> {
-    frames::get(hv, ClaimedMfn(mfn.0), granter.id).map_err(|refusal| {
-        Refusal::status(GNTST_BAD_PAGE, rule::BAD_FRAME).with(refusal.evidence)
-    })?;
+fn hold<M: Machine>(hv: &Hypervisor<M>, granter: &Domain, mfn: Mfn, writable: bool) -> Result<(), Refusal> {
+    frames::get(hv, ClaimedMfn(mfn.0), granter.id)
+        .map_err(|refusal| Refusal::status(GNTST_BAD_PAGE, rule::BAD_FRAME).with(refusal.evidence))?;
     if !writable {
         return Ok(());
     }
@@ -116,33 +105,18 @@ fn mark<M: Machine>(
     by: DomId,
     writable: bool,
 ) -> Result<Mfn, Refusal> {
-    let place = table
-        .entry(reference)
-        .ok_or_else(|| reference_range(reference))?;
+    let place = table.entry(reference).ok_or_else(|| reference_range(reference))?;
     let before = table.pinned().get(&reference).copied();
     if let Some(pinned) = before
         && (pinned.by != by || pinned.readers + pinned.writers >= MAX_PINS)
     {
         let uses = (pinned.readers + pinned.writers) as u16;
-        let evidence = Evidence::Grant {
-            reference,
-            flags: uses,
-            granted_to: pinned.by.0,
-        };
+        let evidence = Evidence::Grant { reference, flags: uses, granted_to: pinned.by.0 };
         return Err(Refusal::status(GNTST_GENERAL_ERROR, rule::OTHERS_PIN).with(evidence));
     }
     let is_marked = before.is_some_and(|pinned| !writable || pinned.writers != 0);
-    let marked = if is_marked {
-        None
-    } else {
-        Some(set_bits(hv, place, reference, by, writable)?)
-    };
-    let first = || Pinned {
-        by,
-        mfn: Mfn(marked.unwrap_or_default()),
-        readers: 0,
-        writers: 0,
-    };
+    let marked = if is_marked { None } else { Some(set_bits(hv, place, reference, by, writable)?) };
+    let first = || Pinned { by, mfn: Mfn(marked.unwrap_or_default()), readers: 0, writers: 0 };
     let pinned = table.pinned().entry(reference).or_insert_with(first);
     if writable {
         pinned.writers += 1;
@@ -160,28 +134,18 @@ fn set_bits<M: Machine>(
     by: DomId,
     writable: bool,
 ) -> Result<u64, Refusal> {
-    let bits = if writable {
-        GTF_READING | GTF_WRITING
-    } else {
-        GTF_READING
-    };
+    let bits = if writable { GTF_READING | GTF_WRITING } else { GTF_READING };
     let mut seen = hv.machine.read_word(place.0, place.1);
     for _ in 0..TRIES {
         let entry = Entry(seen);
-        let refuse =
-            |rule| Err(Refusal::status(GNTST_GENERAL_ERROR, rule).with(entry.evidence(reference)));
-        if entry.flags() & (GTF_TYPE_MASK | GTF_SUB_PAGE) != GTF_PERMIT_ACCESS
-            || entry.granted_to() != by
-        {
+        let refuse = |rule| Err(Refusal::status(GNTST_GENERAL_ERROR, rule).with(entry.evidence(reference)));
+        if entry.flags() & (GTF_TYPE_MASK | GTF_SUB_PAGE) != GTF_PERMIT_ACCESS || entry.granted_to() != by {
             return refuse(rule::NOT_GRANTED);
         }
         if writable && entry.flags() & GTF_READONLY != 0 {
             return refuse(rule::READ_ONLY);
         }
-        match hv
-            .machine
-            .compare_exchange_word(place.0, place.1, seen, seen | u64::from(bits))
-        {
+        match hv.machine.compare_exchange_word(place.0, place.1, seen, seen | u64::from(bits)) {
             Ok(_) => return Ok(entry.frame()),
             Err(now) => seen = now,
         }
@@ -194,18 +158,10 @@ fn unmark<M: Machine>(hv: &Hypervisor<M>, table: &mut GrantTable, reference: u32
     let Some(pinned) = table.pinned().get_mut(&reference) else {
         return;
     };
-    let count = if writable {
-        &mut pinned.writers
-    } else {
-        &mut pinned.readers
-    };
+    let count = if writable { &mut pinned.writers } else { &mut pinned.readers };
     *count = count.saturating_sub(1);
     let (readers, writers) = (pinned.readers, pinned.writers);
-    let mut cleared = if writable && writers == 0 {
-        GTF_WRITING
-    } else {
-        0
-    };
+    let mut cleared = if writable && writers == 0 { GTF_WRITING } else { 0 };
     if readers + writers == 0 {
         cleared |= GTF_READING;
         table.pinned().remove(&reference);
@@ -225,9 +181,8 @@ pub(super) fn hold_own<M: Machine>(
     writable: bool,
 ) -> Result<Mfn, Refusal> {
     let claimed = ClaimedMfn(frame);
-    let mfn = frames::get(hv, claimed, domain.id).map_err(|refusal| {
-        Refusal::status(GNTST_BAD_PAGE, rule::COPY_FRAME).with(refusal.evidence)
-    })?;
+    let mfn = frames::get(hv, claimed, domain.id)
+        .map_err(|refusal| Refusal::status(GNTST_BAD_PAGE, rule::COPY_FRAME).with(refusal.evidence))?;
     if writable {
         frames::take_type(hv, mfn, PageType::Writable).map_err(|refusal| {
             frames::put(hv, mfn);

@@ -79,10 +79,7 @@ pub struct GrantTable {
     frames: Vec<Mfn>,
     max_frames: u32,
     pinned: HashMap<u32, Pinned>,
-    #[expect(
-        clippy::vec_box,
-        reason = "a table that grows moves pointers, not mappings"
-    )]
+    #[expect(clippy::vec_box, reason = "a table that grows moves pointers, not mappings")]
     mappings: Vec<Box<[Slot; CHUNK]>>,
     first_free: u32,
     max_mappings: u32,
@@ -134,18 +131,14 @@ impl GrantTable {
         if frames <= self.max_frames {
             return Ok(());
         }
-        let evidence = Evidence::Limit {
-            asked: frames.into(),
-            limit: self.max_frames.into(),
-        };
+        let evidence = Evidence::Limit { asked: frames.into(), limit: self.max_frames.into() };
         Err(Refusal::status(GNTST_GENERAL_ERROR, rule::TABLE_SIZE).with(evidence))
     }
 
     /// Where an entry lies: a frame and a word of it.
     #[inline]
     pub(super) fn entry(&self, reference: u32) -> Option<(Mfn, usize)> {
-        self.frame(reference / ENTRIES)
-            .map(|mfn| (mfn, (reference % ENTRIES) as usize))
+        self.frame(reference / ENTRIES).map(|mfn| (mfn, (reference % ENTRIES) as usize))
     }
 
     pub(super) fn is_pinned(&self, reference: u32) -> bool {
@@ -167,14 +160,11 @@ impl GrantTable {
     pub(super) fn has_mapped(&self, mfn: Mfn) -> bool {
         let is_it = |slot: &Slot| matches!(slot, Slot::Used(mapping) if mapping.mfn == mfn);
         let looked_at = &self.mappings[..self.mappings.len().min(LOOKED_AT)];
-        looked_at.len() < self.mappings.len()
-            || looked_at.iter().any(|chunk| chunk.iter().any(is_it))
+        looked_at.len() < self.mappings.len() || looked_at.iter().any(|chunk| chunk.iter().any(is_it))
     }
 
     fn slot(&mut self, handle: u32) -> Option<&mut Slot> {
-        self.mappings
-            .get_mut(handle as usize / CHUNK)
-            .map(|chunk| &mut chunk[handle as usize % CHUNK])
+        self.mappings.get_mut(handle as usize / CHUNK).map(|chunk| &mut chunk[handle as usize % CHUNK])
     }
 
     /// Takes a handle for a mapping to come.
@@ -254,14 +244,8 @@ fn no_handle(limit: u32) -> Refusal {
 }
 
 /// Adds a frame to a table that has `size`.
-pub(super) fn grow_by_one<M: Machine>(
-    hv: &Hypervisor<M>,
-    domain: &Domain,
-    size: u32,
-) -> Result<(), Refusal> {
-    let no_memory = || {
-        Refusal::status(GNTST_GENERAL_ERROR, rule::TABLE_SIZE).with(Evidence::Value(size.into()))
-    };
+pub(super) fn grow_by_one<M: Machine>(hv: &Hypervisor<M>, domain: &Domain, size: u32) -> Result<(), Refusal> {
+    let no_memory = || Refusal::status(GNTST_GENERAL_ERROR, rule::TABLE_SIZE).with(Evidence::Value(size.into()));
     let mfn = frames::allocate_shared(hv, domain).ok_or_else(no_memory)?;
     let mut table = domain.grants.lock();
     if table.size() == size && table.frames.try_reserve(1).is_ok() {
@@ -299,13 +283,7 @@ pub fn relinquish<M: Machine>(hv: &Hypervisor<M>, domain: &Domain) -> bool {
     if let Some(mappings) = taken {
         for mapping in mappings {
             let granter: Option<Arc<Domain>> = hv.domains.get(mapping.granter);
-            pin::unpin(
-                hv,
-                granter.as_deref(),
-                mapping.reference,
-                mapping.mfn,
-                !mapping.readonly,
-            );
+            pin::unpin(hv, granter.as_deref(), mapping.reference, mapping.mfn, !mapping.readonly);
         }
         return false;
     }

@@ -2,8 +2,8 @@
 
 use pv_abi::errno::Errno;
 use pv_abi::xen::{
-    HYPERVISOR_EVENT_CHANNEL_OP, HYPERVISOR_MULTICALL, HYPERVISOR_SCHED_OP, HYPERVISOR_SYSCTL,
-    HYPERVISOR_XEN_VERSION, MulticallEntry,
+    HYPERVISOR_EVENT_CHANNEL_OP, HYPERVISOR_MULTICALL, HYPERVISOR_SCHED_OP, HYPERVISOR_SYSCTL, HYPERVISOR_XEN_VERSION,
+    MulticallEntry,
 };
 
 use crate::fake::{Bed, Guest, broken_rules};
@@ -13,11 +13,7 @@ const NULL: MulticallEntry = entry(HYPERVISOR_XEN_VERSION, [0; 6]);
 const VERSION: u64 = 0x4_0011;
 
 const fn entry(op: u64, args: [u64; 6]) -> MulticallEntry {
-    MulticallEntry {
-        op,
-        result: 0xdead,
-        args,
-    }
+    MulticallEntry { op, result: 0xdead, args }
 }
 
 fn bed() -> (Bed, Guest) {
@@ -29,21 +25,13 @@ fn bed() -> (Bed, Guest) {
 }
 
 /// Makes a multicall of these entries; gives its result and the entries' results.
-fn multicall<const N: usize>(
-    bed: &Bed,
-    guest: &mut Guest,
-    entries: [MulticallEntry; N],
-) -> (i64, [u64; N]) {
+fn multicall<const N: usize>(bed: &Bed, guest: &mut Guest, entries: [MulticallEntry; N]) -> (i64, [u64; N]) {
     let place = guest.address(0);
     for (index, entry) in entries.iter().enumerate() {
         guest.write(bed, place + index as u64 * 64, entry);
     }
     let result = guest.call(bed, HYPERVISOR_MULTICALL, [place, N as u64, 0, 0, 0]);
-    let results = core::array::from_fn(|index| {
-        guest
-            .read::<MulticallEntry>(bed, place + index as u64 * 64)
-            .result
-    });
+    let results = core::array::from_fn(|index| guest.read::<MulticallEntry>(bed, place + index as u64 * 64).result);
     (result, results)
 }
 
@@ -63,10 +51,7 @@ fn an_unknown_number_is_refused_by_rule_hyp_02() {
 #[test]
 fn an_unknown_operation_is_refused_by_rule_hyp_03() {
     let (bed, mut guest) = bed();
-    assert_eq!(
-        guest.call(&bed, HYPERVISOR_SCHED_OP, [99, 0, 0, 0, 0]),
-        Errno::NoSys.as_return()
-    );
+    assert_eq!(guest.call(&bed, HYPERVISOR_SCHED_OP, [99, 0, 0, 0, 0]), Errno::NoSys.as_return());
     assert!(fired("HYP-03"));
 }
 
@@ -74,15 +59,9 @@ fn an_unknown_operation_is_refused_by_rule_hyp_03() {
 fn memory_that_is_not_the_guests_is_refused_by_rule_hyp_04() {
     let (bed, mut guest) = bed();
     for address in [0, 0xffff_8300_0000_0000, u64::MAX - 3, 1 << 63] {
-        assert_eq!(
-            guest.call(&bed, HYPERVISOR_XEN_VERSION, [1, address, 0, 0, 0]),
-            Errno::Fault.as_return()
-        );
+        assert_eq!(guest.call(&bed, HYPERVISOR_XEN_VERSION, [1, address, 0, 0, 0]), Errno::Fault.as_return());
         assert!(fired("HYP-04"));
-        assert_eq!(
-            guest.call(&bed, HYPERVISOR_MULTICALL, [address, 1, 0, 0, 0]),
-            Errno::Fault.as_return()
-        );
+        assert_eq!(guest.call(&bed, HYPERVISOR_MULTICALL, [address, 1, 0, 0, 0]), Errno::Fault.as_return());
         assert!(fired("HYP-04"));
     }
 }
@@ -90,10 +69,7 @@ fn memory_that_is_not_the_guests_is_refused_by_rule_hyp_04() {
 #[test]
 fn what_only_dom0_may_do_is_refused_by_rule_hyp_05() {
     let (bed, mut guest) = bed();
-    assert_eq!(
-        guest.call(&bed, HYPERVISOR_SYSCTL, [guest.address(0), 0, 0, 0, 0]),
-        Errno::Perm.as_return()
-    );
+    assert_eq!(guest.call(&bed, HYPERVISOR_SYSCTL, [guest.address(0), 0, 0, 0, 0]), Errno::Perm.as_return());
     assert!(fired("HYP-05"));
 }
 
@@ -103,10 +79,7 @@ fn each_entry_has_a_result_of_its_own() {
     let unknown = entry(63, [0; 6]);
     let (result, results) = multicall(&bed, &mut guest, [NULL, unknown, NULL]);
     assert_eq!(result, 0);
-    assert_eq!(
-        results,
-        [VERSION, Errno::NoSys.as_return().cast_unsigned(), VERSION]
-    );
+    assert_eq!(results, [VERSION, Errno::NoSys.as_return().cast_unsigned(), VERSION]);
 }
 
 #[test]
@@ -115,10 +88,7 @@ fn a_multicall_in_a_multicall_is_refused_by_rule_hyp_06() {
     let place = guest.address(0);
     let nested = entry(HYPERVISOR_MULTICALL, [place, 1, 0, 0, 0, 0]);
     let (result, results) = multicall(&bed, &mut guest, [nested, NULL]);
-    assert_eq!(
-        (result, results),
-        (0, [Errno::Inval.as_return().cast_unsigned(), VERSION])
-    );
+    assert_eq!((result, results), (0, [Errno::Inval.as_return().cast_unsigned(), VERSION]));
     assert!(fired("HYP-06"));
 }
 
@@ -142,24 +112,14 @@ fn a_multicall_of_nothing_is_nothing() {
 #[test]
 fn a_multicall_at_the_end_of_the_address_space_is_refused() {
     let (bed, mut guest) = bed();
-    let result = guest.call(
-        &bed,
-        HYPERVISOR_MULTICALL,
-        [u64::MAX - 63, u64::from(u32::MAX), 0, 0, 0],
-    );
+    let result = guest.call(&bed, HYPERVISOR_MULTICALL, [u64::MAX - 63, u64::from(u32::MAX), 0, 0, 0]);
     assert_eq!(result, Errno::Fault.as_return());
 }
 
 #[test]
 fn an_entry_that_faults_leaves_the_others_alone() {
     let (bed, mut guest) = bed();
-    let faulting = entry(
-        HYPERVISOR_EVENT_CHANNEL_OP,
-        [4, 0xffff_8300_0000_0000, 0, 0, 0, 0],
-    );
+    let faulting = entry(HYPERVISOR_EVENT_CHANNEL_OP, [4, 0xffff_8300_0000_0000, 0, 0, 0, 0]);
     let (result, results) = multicall(&bed, &mut guest, [faulting, NULL]);
-    assert_eq!(
-        (result, results),
-        (0, [Errno::Fault.as_return().cast_unsigned(), VERSION])
-    );
+    assert_eq!((result, results), (0, [Errno::Fault.as_return().cast_unsigned(), VERSION]));
 }

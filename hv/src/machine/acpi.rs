@@ -87,20 +87,12 @@ pub(crate) fn read(root: Option<&[u8]>, memory: Memory<'_>) -> Acpi {
     };
     acpi.root = Some(address).filter(|&address| address != 0);
     let extended = root.get(15).is_some_and(|&revision| revision >= 2) && long(root, 24) != 0;
-    let (list, width) = if extended {
-        (long(root, 24), 8)
-    } else {
-        (word(root, 16).into(), 4)
-    };
+    let (list, width) = if extended { (long(root, 24), 8) } else { (word(root, 16).into(), 4) };
     let Some(list) = table(memory, list) else {
         return acpi;
     };
     for entry in list[HEADER..].chunks_exact(width) {
-        let address = if width == 8 {
-            long(entry, 0)
-        } else {
-            word(entry, 0).into()
-        };
+        let address = if width == 8 { long(entry, 0) } else { word(entry, 0).into() };
         let Some(table) = table(memory, address) else {
             continue;
         };
@@ -118,19 +110,13 @@ pub(crate) fn read(root: Option<&[u8]>, memory: Memory<'_>) -> Acpi {
 fn search(memory: Memory<'_>) -> Option<(u64, &'static [u8])> {
     let extended = u64::from(word(memory(0x40e, 4), 0) & 0xffff) << 4;
     let places = [(0xe_0000, 0x2_0000), (extended, 0x400)];
-    places
-        .into_iter()
-        .filter(|&(start, _)| start >= 0x8_0000)
-        .find_map(|(start, length)| {
-            let area = memory(start, length);
-            (0..area.len().saturating_sub(36))
-                .step_by(16)
-                .find_map(|at| {
-                    let root = &area[at..at + 36];
-                    (root.starts_with(b"RSD PTR ") && adds_up(&root[..20]))
-                        .then_some((start + at as u64, root))
-                })
+    places.into_iter().filter(|&(start, _)| start >= 0x8_0000).find_map(|(start, length)| {
+        let area = memory(start, length);
+        (0..area.len().saturating_sub(36)).step_by(16).find_map(|at| {
+            let root = &area[at..at + 36];
+            (root.starts_with(b"RSD PTR ") && adds_up(&root[..20])).then_some((start + at as u64, root))
         })
+    })
 }
 
 fn table(memory: Memory<'_>, address: u64) -> Option<&'static [u8]> {
@@ -150,25 +136,16 @@ fn read_madt(acpi: &mut Acpi, table: &[u8]) {
     acpi.local_apic = Some(word(table, HEADER).into());
     let mut entries = table.get(HEADER + 8..).unwrap_or(&[]);
     while let [kind, length, ..] = *entries {
-        let Some(entry) = entries
-            .get(..usize::from(length))
-            .filter(|entry| entry.len() >= 8)
-        else {
+        let Some(entry) = entries.get(..usize::from(length)).filter(|entry| entry.len() >= 8) else {
             break;
         };
         match kind {
             0 if word(entry, 4) & 3 != 0 => acpi.processors.push(entry[3]),
-            1 => acpi.io_apics.push(IoApicEntry {
-                address: word(entry, 4).into(),
-                first_gsi: word(entry, 8),
-            }),
+            1 => acpi.io_apics.push(IoApicEntry { address: word(entry, 4).into(), first_gsi: word(entry, 8) }),
             2 if entry.len() >= 10 => acpi.overrides.push(Override {
                 isa: entry[3],
                 gsi: word(entry, 4),
-                mode: LineMode {
-                    low: entry[8] & 3 == 3,
-                    level: entry[8] >> 2 & 3 == 3,
-                },
+                mode: LineMode { low: entry[8] & 3 == 3, level: entry[8] >> 2 & 3 == 3 },
             }),
             5 => acpi.local_apic = Some(long(entry, 4)),
             _ => {}
@@ -179,45 +156,27 @@ fn read_madt(acpi: &mut Acpi, table: &[u8]) {
 
 fn read_mcfg(acpi: &mut Acpi, table: &[u8]) {
     for entry in table.get(HEADER + 8..).unwrap_or(&[]).chunks_exact(16) {
-        acpi.pci.push((
-            long(entry, 0),
-            u16::from_le_bytes([entry[8], entry[9]]),
-            entry[10],
-            entry[11],
-        ));
+        acpi.pci.push((long(entry, 0), u16::from_le_bytes([entry[8], entry[9]]), entry[10], entry[11]));
     }
 }
 
 fn read_fadt(acpi: &mut Acpi, table: &[u8], memory: Memory<'_>) {
     let extended = long(table, 140);
-    let description = if extended != 0 {
-        extended
-    } else {
-        word(table, 40).into()
-    };
+    let description = if extended != 0 { extended } else { word(table, 40).into() };
     let types = self::table(memory, description).and_then(sleep_types);
     let (port_a, port_b) = (word(table, 64) as u16, word(table, 68) as u16);
     if let (Some(types), true) = (types, port_a != 0) {
-        acpi.power_off = Some(PowerOff {
-            port_a,
-            port_b,
-            types,
-        });
+        acpi.power_off = Some(PowerOff { port_a, port_b, types });
     }
     // The reset register, where the flag says there is one and it is an I/O port.
     if word(table, 112) & 1 << 10 != 0 && table.get(116) == Some(&1) {
-        acpi.reset = Some(Reset {
-            port: word(table, 120) as u16,
-            value: table.get(128).copied().unwrap_or(0),
-        });
+        acpi.reset = Some(Reset { port: word(table, 120) as u16, value: table.get(128).copied().unwrap_or(0) });
     }
 }
 
 /// The package `\_S5`: `08 _S5_ 12 length count`, then numbers as a byte with or without prefix 0x0a.
 fn sleep_types(code: &[u8]) -> Option<(u8, u8)> {
-    let at = code
-        .windows(5)
-        .position(|five| five[..4] == *b"_S5_" && five[4] == 0x12)?;
+    let at = code.windows(5).position(|five| five[..4] == *b"_S5_" && five[4] == 0x12)?;
     let length_bytes = usize::from(*code.get(at + 5)? >> 6) + 1;
     let mut numbers = code.get(at + 5 + length_bytes + 1..)?;
     let mut next = || {

@@ -53,24 +53,15 @@ impl LocalApic {
     /// The local APIC whose registers, if they are in memory, are mapped at `registers`.
     pub(crate) fn new(registers: u64) -> Self {
         let extended = read_msr(msr::APIC_BASE).unwrap_or(0) & 1 << 10 != 0;
-        let access = if extended {
-            LocalAccess::Registers
-        } else {
-            LocalAccess::Memory(registers)
-        };
-        Self {
-            access,
-            timer_khz: AtomicU32::new(0),
-        }
+        let access = if extended { LocalAccess::Registers } else { LocalAccess::Memory(registers) };
+        Self { access, timer_khz: AtomicU32::new(0) }
     }
 
     #[inline]
     fn read(&self, register: u32) -> u32 {
         match self.access {
             // SAFETY: `registers` is a device page, and the offset one of its registers.
-            LocalAccess::Memory(base) => unsafe {
-                ((base + u64::from(register)) as *const u32).read_volatile()
-            },
+            LocalAccess::Memory(base) => unsafe { ((base + u64::from(register)) as *const u32).read_volatile() },
             LocalAccess::Registers => read_msr(msr::X2APIC + (register >> 4)).unwrap_or(0) as u32,
         }
     }
@@ -79,9 +70,7 @@ impl LocalApic {
     fn write(&self, register: u32, value: u32) {
         match self.access {
             // SAFETY: as in `read`.
-            LocalAccess::Memory(base) => unsafe {
-                ((base + u64::from(register)) as *mut u32).write_volatile(value)
-            },
+            LocalAccess::Memory(base) => unsafe { ((base + u64::from(register)) as *mut u32).write_volatile(value) },
             LocalAccess::Registers => {
                 let _ = write_msr(msr::X2APIC + (register >> 4), value.into());
             }
@@ -104,11 +93,7 @@ impl LocalApic {
     /// Its id.
     pub(crate) fn id(&self) -> u8 {
         let id = self.read(local::ID);
-        if matches!(self.access, LocalAccess::Memory(_)) {
-            (id >> 24) as u8
-        } else {
-            id as u8
-        }
+        if matches!(self.access, LocalAccess::Memory(_)) { (id >> 24) as u8 } else { id as u8 }
     }
 
     /// Says that the interrupt was handled.
@@ -120,8 +105,7 @@ impl LocalApic {
     /// Whether one of the hypervisor's vectors waits.
     #[inline]
     pub(crate) fn is_waiting(&self) -> bool {
-        (u32::from(FIRST_LINE) / 32..=u32::from(TIMER) / 32)
-            .any(|word| self.read(local::REQUESTS + word * 16) != 0)
+        (u32::from(FIRST_LINE) / 32..=u32::from(TIMER) / 32).any(|word| self.read(local::REQUESTS + word * 16) != 0)
     }
 
     /// Lets the timer run from its highest count, to be measured.
@@ -141,10 +125,7 @@ impl LocalApic {
         self.timer_khz.store(khz.unwrap_or(0), Ordering::Relaxed);
         self.write(local::INITIAL, 0);
         self.write(local::DIVIDE, BY_16);
-        self.write(
-            local::TIMER,
-            u32::from(TIMER) | if khz.is_none() { DEADLINE } else { 0 },
-        );
+        self.write(local::TIMER, u32::from(TIMER) | if khz.is_none() { DEADLINE } else { 0 });
     }
 
     /// Raises the timer's vector once, `ns` from now, or when the time-stamp counter is at `tsc`.
@@ -155,10 +136,7 @@ impl LocalApic {
         } else {
             // A wait longer than the counter ends early, and the one who waits asks again.
             let ticks = u128::from(ns) * u128::from(khz) / 1_000_000;
-            self.write(
-                local::INITIAL,
-                u32::try_from(ticks).unwrap_or(u32::MAX).max(1),
-            );
+            self.write(local::INITIAL, u32::try_from(ticks).unwrap_or(u32::MAX).max(1));
         }
     }
 
@@ -205,11 +183,7 @@ impl IoApics {
     /// The I/O APICs, each by where its registers are mapped and its first interrupt, with all inputs masked.
     pub(crate) fn new(entries: impl Iterator<Item = (u64, u32)>) -> Self {
         let chips = entries.map(|(registers, first_gsi)| {
-            let mut chip = IoApic {
-                registers,
-                first_gsi,
-                inputs: 0,
-            };
+            let mut chip = IoApic { registers, first_gsi, inputs: 0 };
             chip.inputs = (chip.read(1) >> 16 & 0xff) + 1;
             for input in 0..chip.inputs {
                 chip.write(0x10 + input * 2, MASKED);
@@ -221,28 +195,19 @@ impl IoApics {
 
     /// One more than the highest global system interrupt that can be routed.
     pub(crate) fn line_count(&self) -> u32 {
-        self.0
-            .lock()
-            .iter()
-            .map(|chip| chip.first_gsi + chip.inputs)
-            .max()
-            .unwrap_or(0)
-            .min(LINES)
+        self.0.lock().iter().map(|chip| chip.first_gsi + chip.inputs).max().unwrap_or(0).min(LINES)
     }
 
     fn with<T>(&self, gsi: u32, work: impl FnOnce(&IoApic, u32) -> T) -> Option<T> {
         let chips = self.0.lock();
-        let chip = chips
-            .iter()
-            .find(|chip| gsi >= chip.first_gsi && gsi - chip.first_gsi < chip.inputs)?;
+        let chip = chips.iter().find(|chip| gsi >= chip.first_gsi && gsi - chip.first_gsi < chip.inputs)?;
         Some(work(chip, 0x10 + (gsi - chip.first_gsi) * 2))
     }
 
     /// Routes a line, masked, to the CPU with this APIC id.
     pub(crate) fn route(&self, gsi: u32, mode: LineMode, apic_id: u8) -> bool {
         let vector = u32::from(FIRST_LINE) + gsi;
-        let low =
-            MASKED | vector | if mode.level { LEVEL } else { 0 } | if mode.low { LOW } else { 0 };
+        let low = MASKED | vector | if mode.level { LEVEL } else { 0 } | if mode.low { LOW } else { 0 };
         gsi < LINES
             && self
                 .with(gsi, |chip, register| {
@@ -263,16 +228,10 @@ impl IoApics {
 
 /// Where an ISA interrupt arrives, and how.
 pub(crate) fn isa_line(overrides: &[Override], isa: u8) -> (u32, LineMode) {
-    overrides.iter().find(|entry| entry.isa == isa).map_or(
-        (
-            isa.into(),
-            LineMode {
-                level: false,
-                low: false,
-            },
-        ),
-        |entry| (entry.gsi, entry.mode),
-    )
+    overrides
+        .iter()
+        .find(|entry| entry.isa == isa)
+        .map_or((isa.into(), LineMode { level: false, low: false }), |entry| (entry.gsi, entry.mode))
 }
 
 /// Masks the two old interrupt controllers, after moving what they may still raise away from the exceptions.

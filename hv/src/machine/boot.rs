@@ -90,8 +90,7 @@ pub(crate) fn fail(why: impl Display) -> ! {
     power::give_up()
 }
 
-const FULL: &str =
-    "too little memory below 4 GiB for the hypervisor's own tables: give the machine more";
+const FULL: &str = "too little memory below 4 GiB for the hypervisor's own tables: give the machine more";
 
 fn enough<T>(value: Option<T>) -> T {
     value.unwrap_or_else(|| fail(FULL))
@@ -115,15 +114,11 @@ extern "C" fn boot_start(magic: u32, address: u32) -> ! {
     unsafe { ALLOCATOR.lock().claim(early, EARLY_HEAP) };
     messages::start();
     let Some(information) = multiboot::read(magic, address, &physical) else {
-        fail(
-            "started by a loader that does not speak Multiboot: use GRUB's multiboot2 or QEMU's -kernel",
-        );
+        fail("started by a loader that does not speak Multiboot: use GRUB's multiboot2 or QEMU's -kernel");
     };
     let options = options(&information.command_line);
     if information.modules.is_empty() {
-        fail(
-            "no kernel for dom0: give one as first module (QEMU: -initrd \"KERNEL arguments,RAMDISK\")",
-        );
+        fail("no kernel for dom0: give one as first module (QEMU: -initrd \"KERNEL arguments,RAMDISK\")");
     }
     smap::prepare(options.smap);
     let acpi = acpi::read(information.acpi_root.as_deref(), &physical);
@@ -165,52 +160,28 @@ fn image() -> Image {
         static image_data: u8;
         static image_end: u8;
     }
-    let [code, constants, data, end] = [
-        &raw const image_text,
-        &raw const image_rodata,
-        &raw const image_data,
-        &raw const image_end,
-    ]
-    .map(|symbol| symbol as u64 - IMAGE_BASE);
+    let [code, constants, data, end] =
+        [&raw const image_text, &raw const image_rodata, &raw const image_data, &raw const image_end]
+            .map(|symbol| symbol as u64 - IMAGE_BASE);
     // The file ends with its section headers.
     let header = physical(IMAGE_START, 64);
     let (sections, count) = (long(header, 40), u64::from(word(header, 60) & 0xffff));
     let file = IMAGE_START..IMAGE_START + (sections + count * 64).max(end - IMAGE_START);
-    Image {
-        code: code..constants,
-        constants: constants..data,
-        data: data..end,
-        file,
-    }
+    Image { code: code..constants, constants: constants..data, data: data..end, file }
 }
 
 /// Makes the hypervisor's page tables and all that lives in them; with the physical address of the boot CPU's windows.
 fn prepare(options: Options, information: BootInformation, acpi: Acpi) -> (Prepared, u64) {
     let image = image();
-    let mut taken: Vec<_> = information
-        .modules
-        .iter()
-        .map(|module| module.start..module.end)
-        .collect();
+    let mut taken: Vec<_> = information.modules.iter().map(|module| module.start..module.end).collect();
     taken.push(image.file.clone());
     let mut memory = BootMemory::new(&information.memory, &taken);
-    let frame_count = ram(&information)
-        .map(|range| range.end() / PAGE)
-        .max()
-        .unwrap_or(0);
-    panic::set_image(
-        DIRECT_MAP + image.file.start,
-        image.file.end - image.file.start,
-    );
+    let frame_count = ram(&information).map(|range| range.end() / PAGE).max().unwrap_or(0);
+    panic::set_image(DIRECT_MAP + image.file.start, image.file.end - image.file.start);
 
     let m2p_bytes = (frame_count * 8).next_multiple_of(LARGE_PAGE);
     let m2p = take_filled(&mut memory, m2p_bytes, LARGE_PAGE, M2P_INVALID);
-    let frame_table = take_filled(
-        &mut memory,
-        frame_count * size_of::<Frame>() as u64,
-        PAGE,
-        0,
-    );
+    let frame_table = take_filled(&mut memory, frame_count * size_of::<Frame>() as u64, PAGE, 0);
     let heap = enough(memory.take(HEAP, PAGE));
 
     let huge = core::arch::x86_64::__cpuid(0x8000_0001).edx & 1 << 26 != 0;
@@ -219,38 +190,16 @@ fn prepare(options: Options, information: BootInformation, acpi: Acpi) -> (Prepa
     enough(tables.map(&mut memory, M2P, m2p.clone(), Access::GuestRead));
     enough(map_image(&mut tables, &mut memory, &image));
     for range in ram(&information) {
-        enough(map_ram(
-            &mut tables,
-            &mut memory,
-            range,
-            &(image.code.start..image.constants.end),
-        ));
+        enough(map_ram(&mut tables, &mut memory, range, &(image.code.start..image.constants.end)));
     }
     let windows = enough(cpu::prepare(&mut tables, &mut memory, 0));
     let devices = enough(map_devices(&mut tables, &mut memory, &acpi));
     let root = tables.root();
-    (
-        Prepared {
-            options,
-            information,
-            acpi,
-            memory,
-            frame_count,
-            root,
-            m2p,
-            frame_table,
-            heap,
-            devices,
-        },
-        windows,
-    )
+    (Prepared { options, information, acpi, memory, frame_count, root, m2p, frame_table, heap, devices }, windows)
 }
 
 fn ram(information: &BootInformation) -> impl Iterator<Item = &MemoryRange> {
-    information
-        .memory
-        .iter()
-        .filter(|range| range.kind == MemoryRange::RAM)
+    information.memory.iter().filter(|range| range.kind == MemoryRange::RAM)
 }
 
 /// Takes whole pages and fills them with a word.
@@ -266,36 +215,15 @@ fn take_filled(memory: &mut BootMemory, bytes: u64, align: u64, value: u64) -> u
 }
 
 fn map_image(tables: &mut Tables, memory: &mut BootMemory, image: &Image) -> Option<()> {
-    let parts = [
-        (&image.code, Access::Execute),
-        (&image.constants, Access::Read),
-        (&image.data, Access::Write),
-    ];
-    parts.into_iter().try_for_each(|(part, access)| {
-        tables.map(memory, IMAGE_BASE + part.start, part.clone(), access)
-    })
+    let parts = [(&image.code, Access::Execute), (&image.constants, Access::Read), (&image.data, Access::Write)];
+    parts.into_iter().try_for_each(|(part, access)| tables.map(memory, IMAGE_BASE + part.start, part.clone(), access))
 }
 
 /// Maps a range of RAM for writing, but what of it is `constant`.
-fn map_ram(
-    tables: &mut Tables,
-    memory: &mut BootMemory,
-    range: &MemoryRange,
-    constant: &Range<u64>,
-) -> Option<()> {
-    let (start, end) = (
-        range.start.next_multiple_of(PAGE),
-        range.end() / PAGE * PAGE,
-    );
-    let (from, to) = (
-        constant.start.clamp(start, end.max(start)),
-        constant.end.clamp(start, end.max(start)),
-    );
-    for (part, access) in [
-        (start..from, Access::Write),
-        (from..to, Access::Read),
-        (to..end, Access::Write),
-    ] {
+fn map_ram(tables: &mut Tables, memory: &mut BootMemory, range: &MemoryRange, constant: &Range<u64>) -> Option<()> {
+    let (start, end) = (range.start.next_multiple_of(PAGE), range.end() / PAGE * PAGE);
+    let (from, to) = (constant.start.clamp(start, end.max(start)), constant.end.clamp(start, end.max(start)));
+    for (part, access) in [(start..from, Access::Write), (from..to, Access::Read), (to..end, Access::Write)] {
         tables.map(memory, DIRECT_MAP + part.start, part, access)?;
     }
     Some(())
@@ -303,17 +231,10 @@ fn map_ram(
 
 fn map_devices(tables: &mut Tables, memory: &mut BootMemory, acpi: &Acpi) -> Option<Devices> {
     const LOCAL_APIC: u64 = 0xfee0_0000;
-    const IO_APIC: acpi::IoApicEntry = acpi::IoApicEntry {
-        address: 0xfec0_0000,
-        first_gsi: 0,
-    };
-    let chips = if acpi.io_apics.is_empty() {
-        &[IO_APIC][..]
-    } else {
-        &acpi.io_apics[..]
-    };
-    let registers = core::iter::once(acpi.local_apic.unwrap_or(LOCAL_APIC))
-        .chain(chips.iter().map(|chip| chip.address));
+    const IO_APIC: acpi::IoApicEntry = acpi::IoApicEntry { address: 0xfec0_0000, first_gsi: 0 };
+    let chips = if acpi.io_apics.is_empty() { &[IO_APIC][..] } else { &acpi.io_apics[..] };
+    let registers =
+        core::iter::once(acpi.local_apic.unwrap_or(LOCAL_APIC)).chain(chips.iter().map(|chip| chip.address));
     let mut mapped = Vec::new();
     let mut own_registers = Vec::new();
     for (index, address) in registers.enumerate() {
@@ -324,15 +245,6 @@ fn map_devices(tables: &mut Tables, memory: &mut BootMemory, acpi: &Acpi) -> Opt
     }
     let address = DEVICES + LARGE_PAGE;
     let entry = DIRECT_MAP + tables.table_of(memory, address)? + (address >> 12 & 511) * 8;
-    let io_apics = mapped[1..]
-        .iter()
-        .zip(chips)
-        .map(|(&place, chip)| (place, chip.first_gsi))
-        .collect();
-    Some(Devices {
-        local_apic: mapped[0],
-        io_apics,
-        own_registers,
-        window: DeviceWindow { address, entry },
-    })
+    let io_apics = mapped[1..].iter().zip(chips).map(|(&place, chip)| (place, chip.first_gsi)).collect();
+    Some(Devices { local_apic: mapped[0], io_apics, own_registers, window: DeviceWindow { address, entry } })
 }

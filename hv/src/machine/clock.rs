@@ -58,11 +58,7 @@ impl Clock {
     #[inline]
     fn to_ns(&self, ticks: u64) -> u64 {
         let shift = self.scale.shift;
-        let ticks = if shift < 0 {
-            ticks >> -shift
-        } else {
-            ticks << shift
-        };
+        let ticks = if shift < 0 { ticks >> -shift } else { ticks << shift };
         ((u128::from(ticks) * u128::from(self.scale.mul)) >> 32) as u64
     }
 
@@ -93,8 +89,7 @@ fn measure(apic: &LocalApic) -> (u64, u64) {
         .map(|_| measure_once(apic))
         .reduce(|best, next| (best.0.min(next.0), best.1.min(next.1)))
         .unwrap_or_default();
-    let rate =
-        |ticks: u64| (u128::from(ticks) * u128::from(PIT_HZ) / u128::from(MEASURED_TICKS)) as u64;
+    let rate = |ticks: u64| (u128::from(ticks) * u128::from(PIT_HZ) / u128::from(MEASURED_TICKS)) as u64;
     (rate(tsc).max(1_000_000), rate(timer).max(1000))
 }
 
@@ -127,11 +122,7 @@ fn scale(hz: u64) -> TimeScale {
         shift += 1;
     }
     let mul = ((u128::from(NS_PER_SECOND) << 32) / u128::from(rate)) as u64;
-    TimeScale {
-        mul: u32::try_from(mul).unwrap_or(u32::MAX),
-        shift,
-        khz: (hz / 1000) as u32,
-    }
+    TimeScale { mul: u32::try_from(mul).unwrap_or(u32::MAX), shift, khz: (hz / 1000) as u32 }
 }
 
 /// Seconds since 1970, from the battery-backed clock.
@@ -161,13 +152,7 @@ fn read_clock() -> [u8; 7] {
 
 fn seconds(raw: [u8; 7]) -> u64 {
     let status = raw[6];
-    let number = |value: u8| {
-        u64::from(if status & 4 != 0 {
-            value
-        } else {
-            (value >> 4) * 10 + (value & 15)
-        })
-    };
+    let number = |value: u8| u64::from(if status & 4 != 0 { value } else { (value >> 4) * 10 + (value & 15) });
     let mut hour = number(raw[2] & 0x7f);
     if status & 2 == 0 {
         hour = hour % 12 + if raw[2] & 0x80 != 0 { 12 } else { 0 };
@@ -180,11 +165,7 @@ fn seconds(raw: [u8; 7]) -> u64 {
 /// Days from 1970-01-01 to a date of the Gregorian calendar.
 const fn days_since_1970(year: u64, month: u64, day: u64) -> u64 {
     // Years that begin in March, so that the leap day is the last.
-    let (year, month) = if month > 2 {
-        (year, month - 3)
-    } else {
-        (year - 1, month + 9)
-    };
+    let (year, month) = if month > 2 { (year, month - 3) } else { (year - 1, month + 9) };
     year * 365 + year / 4 - year / 100 + year / 400 + (month * 153 + 2) / 5 + day - 1 - 719_468
 }
 

@@ -24,9 +24,7 @@ use super::vectors::msr;
 use super::{debug, fpu};
 
 /// Bits of CR4 that a guest controls.
-const GUEST_CR4: Cr4Flags = Cr4Flags::TIMESTAMP_DISABLE
-    .union(Cr4Flags::DEBUGGING_EXTENSIONS)
-    .union(Cr4Flags::FSGSBASE);
+const GUEST_CR4: Cr4Flags = Cr4Flags::TIMESTAMP_DISABLE.union(Cr4Flags::DEBUGGING_EXTENSIONS).union(Cr4Flags::FSGSBASE);
 
 /// Saves what of `state` is in the CPU.
 pub(crate) fn save(state: &mut VcpuState) {
@@ -47,11 +45,7 @@ pub(crate) fn save(state: &mut VcpuState) {
 pub(crate) fn load(state: &mut VcpuState) -> Result<(), BadSelector> {
     let cpu = Cpu::current();
     cpu.kernel_mode.set(state.kernel_mode);
-    if let Some(root) = if state.kernel_mode {
-        state.kernel_root
-    } else {
-        state.user_root
-    } {
+    if let Some(root) = if state.kernel_mode { state.kernel_root } else { state.user_root } {
         load_root(root);
     }
     load_gdt(state);
@@ -80,15 +74,7 @@ fn read_segments(kernel_mode: bool) -> Segments {
             options(nomem, nostack, preserves_flags));
     }
     let [fs_base, gs_base_kernel, gs_base_user] = bases(kernel_mode);
-    Segments {
-        ds: ds as u16,
-        es: es as u16,
-        fs: fs as u16,
-        gs: gs as u16,
-        fs_base,
-        gs_base_kernel,
-        gs_base_user,
-    }
+    Segments { ds: ds as u16, es: es as u16, fs: fs as u16, gs: gs as u16, fs_base, gs_base_kernel, gs_base_user }
 }
 
 fn load_segments(kernel_mode: bool, segments: &Segments) -> Result<(), BadSelector> {
@@ -107,13 +93,9 @@ fn load_segments(kernel_mode: bool, segments: &Segments) -> Result<(), BadSelect
 
 /// The base of FS, of GS in guest-kernel mode, of GS in guest-user mode.
 pub(crate) fn bases(kernel_mode: bool) -> [u64; 3] {
-    let [fs, active, other] = [msr::FS_BASE, msr::GS_BASE, msr::KERNEL_GS_BASE]
-        .map(|register| read_msr(register).unwrap_or(0));
-    if kernel_mode {
-        [fs, active, other]
-    } else {
-        [fs, other, active]
-    }
+    let [fs, active, other] =
+        [msr::FS_BASE, msr::GS_BASE, msr::KERNEL_GS_BASE].map(|register| read_msr(register).unwrap_or(0));
+    if kernel_mode { [fs, active, other] } else { [fs, other, active] }
 }
 
 /// Sets a base, or loads GS's selector for user mode.
@@ -147,11 +129,7 @@ pub(crate) fn toggle_mode(state: &VcpuState) {
     Cpu::current().kernel_mode.set(state.kernel_mode);
     // SAFETY: both bases are the guest's, and it changes to its other mode.
     unsafe { asm!("swapgs", options(nostack, nomem, preserves_flags)) };
-    if let Some(root) = if state.kernel_mode {
-        state.kernel_root
-    } else {
-        state.user_root
-    } {
+    if let Some(root) = if state.kernel_mode { state.kernel_root } else { state.user_root } {
         write_root(root);
     }
 }
@@ -192,11 +170,7 @@ pub(crate) fn reset_ldt(entries: u32) {
 }
 
 /// The CPU looked for a descriptor in the window of the local table: whether it is there now.
-pub(crate) fn on_window_fault(
-    hv: &Hypervisor<Hardware>,
-    running: &mut Running,
-    address: u64,
-) -> bool {
+pub(crate) fn on_window_fault(hv: &Hypervisor<Hardware>, running: &mut Running, address: u64) -> bool {
     let start = Cpu::windows(Cpu::current().id) + LDT_WINDOW;
     let page = address.wrapping_sub(start) / PAGE;
     page < 16 && hv::paging::map_ldt_page(hv, running, page as usize)

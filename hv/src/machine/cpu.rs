@@ -54,6 +54,12 @@ pub(crate) const SYSCALL_FRAME: usize = size_of::<Registers>() + 8;
 const _: () = assert!(SYSCALL_FRAME.is_multiple_of(16));
 /// What `then` of [`enter_block`] leaves free at the top of its stack, for the first guest's frame.
 const ABOVE_START: u64 = 512;
+/// A page-table entry of the windows: present, writable (the CPU marks descriptors accessed), accessed, dirty, not
+/// executable; not global, as it changes with the vCPU.
+const WINDOW_ENTRY: u64 = 1 << 63 | 0x61 | WRITABLE;
+const WRITABLE: u64 = 2;
+/// The last page of the global table: the hypervisor's, and without descriptors.
+const EMPTY_PAGE: usize = 15;
 /// Page of the block with the `syscall` stubs.
 const STUB_PAGE: u64 = 14;
 /// Bytes of one stub.
@@ -83,10 +89,7 @@ impl Cpu {
     }
 
     /// The place of the vCPU that runs here.
-    #[expect(
-        clippy::mut_from_ref,
-        reason = "each way in borrows it once, and ways in do not nest"
-    )]
+    #[expect(clippy::mut_from_ref, reason = "each way in borrows it once, and ways in do not nest")]
     #[inline(always)]
     pub(crate) fn running(&self) -> &mut Option<Running> {
         // SAFETY: only the outermost way in (an entry from a guest, or the idle loop) calls this.
@@ -98,14 +101,17 @@ impl Cpu {
         layout::WINDOWS + u64::from(id) * layout::WINDOW
     }
 
-    /// Maps `frame`, or nothing, as page `page` (below 32) of the descriptor windows.
+    /// Maps `frame` as page `page` (below 32) of the descriptor windows. Without a frame a page of the local table is not
+    /// there, so that its first use is noticed, and one of the global table has no descriptors.
     pub(crate) fn set_window(&self, page: usize, frame: Option<Mfn>) {
-        // Present, writable (the CPU marks descriptors accessed), accessed, dirty, not executable; not global.
-        let entry = frame.map_or(0, |frame| frame.0 << 12 | 0x63 | 1 << 63);
-        // SAFETY: `window` is the first of 32 entries that are this CPU's (`prepare`).
-        let place = unsafe { self.window.get().add(page) };
-        // SAFETY: as above, and a page-table entry is one aligned word.
-        if unsafe { place.read_volatile() } != entry {
+        let entry = match frame {
+            Some(frame) => frame.0 << 12 | WINDOW_ENTRY,
+            None if page < 16 => self.window_entry(EMPTY_PAGE) & !WRITABLE,
+            None => 0,
+        };
+        if self.window_entry(page) != entry {
+            // SAFETY: `window` is the first of 32 entries that are this CPU's (`prepare`).
+            let place = unsafe { self.window.get().add(page) };
             // SAFETY: as above.
             unsafe { place.write_volatile(entry) };
             let address = Self::windows(self.id) + page as u64 * PAGE;
@@ -113,15 +119,18 @@ impl Cpu {
         }
     }
 
+    fn window_entry(&self, page: usize) -> u64 {
+        // SAFETY: `window` is the first of 32 entries that are this CPU's (`prepare`).
+        let place = unsafe { self.window.get().add(page) };
+        // SAFETY: as above, and a page-table entry is one aligned word.
+        unsafe { place.read_volatile() }
+    }
+
     /// Sets the length of the local table.
     pub(crate) fn set_local_table(&self, entries: u32) {
         let base = Self::windows(self.id) + layout::LDT_WINDOW;
         let table = Self::windows(self.id) as *mut u64;
-        let descriptor = if entries == 0 {
-            [0, 0]
-        } else {
-            system_descriptor(base, entries * 8 - 1, 0x82)
-        };
+        let descriptor = if entries == 0 { [0, 0] } else { system_descriptor(base, entries * 8 - 1, 0x82) };
         let selector = if entries == 0 { 0 } else { selector::LOCAL };
         for (index, word) in (usize::from(selector::LOCAL) / 8..).zip(descriptor) {
             // SAFETY: page 14 of the window is this CPU's own table (`prepare`).
@@ -145,29 +154,20 @@ pub(crate) fn prepare(tables: &mut Tables, memory: &mut BootMemory, id: u32) -> 
     let block = block(id);
     for (first, pages) in layout::STACKS.into_iter().chain([(CPU_DATA / PAGE, 2)]) {
         let frames = zeroed(memory, pages)?;
-        tables.map(
-            memory,
-            block + first * PAGE,
-            frames..frames + pages * PAGE,
-            Access::Write,
-        )?;
+        tables.map(memory, block + first * PAGE, frames..frames + pages * PAGE, Access::Write)?;
     }
     let stubs = zeroed(memory, 1)?;
     write_stubs(stubs, block + CPU_DATA - 8);
-    tables.map(
-        memory,
-        block + STUB_PAGE * PAGE,
-        stubs..stubs + PAGE,
-        Access::Execute,
-    )?;
+    tables.map(memory, block + STUB_PAGE * PAGE, stubs..stubs + PAGE, Access::Execute)?;
 
     let window = Cpu::windows(id);
     let entries = tables.table_of(memory, window)? + (window >> 12 & 511) * 8;
     let own = zeroed(memory, 2)?;
-    for (page, frame) in [(14, own), (15, own + PAGE)] {
+    let pages = (0..EMPTY_PAGE as u64 - 1).map(|page| (page, own + PAGE));
+    for (page, frame) in pages.chain([(14, own), (15, own + PAGE)]) {
         let place = (entries + page * 8) as *mut u64;
         // SAFETY: the table was just made for these windows and is reached one to one while booting.
-        unsafe { place.write(frame | 0x63 | 1 << 63) };
+        unsafe { place.write(frame | WINDOW_ENTRY) };
     }
     write_descriptors(own, block);
     Some(entries)
@@ -187,12 +187,8 @@ fn write_stubs(page: u64, top: u64) {
         fn entry_syscall32();
     }
     let rax = top - (SYSCALL_FRAME - 8 - offset_of!(Registers, rax)) as u64;
-    for (index, entry) in [
-        entry_syscall as *const () as u64,
-        entry_syscall32 as *const () as u64,
-    ]
-    .into_iter()
-    .enumerate()
+    for (index, entry) in
+        [entry_syscall as *const () as u64, entry_syscall32 as *const () as u64].into_iter().enumerate()
     {
         let mut stub = [0; STUB];
         let parts: [&[u8]; 7] = [
@@ -254,8 +250,7 @@ pub(crate) unsafe fn enter_block(id: u32, windows: *mut u64, then: extern "C" fn
     let mut tss = TaskStateSegment::new();
     tss.privilege_stack_table[0] = VirtAddr::new(block + CPU_DATA);
     for index in 1..layout::STACKS.len() {
-        tss.interrupt_stack_table[index - 1] =
-            VirtAddr::new(block + layout::interrupt_stack_top(index));
+        tss.interrupt_stack_table[index - 1] = VirtAddr::new(block + layout::interrupt_stack_top(index));
     }
     let data = Cpu {
         kernel_mode: Cell::new(false),
@@ -284,10 +279,7 @@ pub(crate) unsafe fn enter_block(id: u32, windows: *mut u64, then: extern "C" fn
 /// # Safety
 /// `base` is the linear address of a global table of 16 pages with the hypervisor's selectors.
 unsafe fn load_tables(base: u64) {
-    let pointer = x86_64::structures::DescriptorTablePointer {
-        limit: 0xffff,
-        base: VirtAddr::new(base),
-    };
+    let pointer = x86_64::structures::DescriptorTablePointer { limit: 0xffff, base: VirtAddr::new(base) };
     // SAFETY: the caller's promise.
     unsafe { x86_64::instructions::tables::lgdt(&pointer) };
     // SAFETY: both selectors are in the table; the far return goes to the next instruction.

@@ -69,10 +69,7 @@ pub(crate) fn enter_first_guest(hv: &'static Hypervisor<Hardware>) -> ! {
 }
 
 /// What runs on a CPU from which a guest entered the hypervisor.
-#[expect(
-    clippy::mut_from_ref,
-    reason = "each way in borrows it once, and ways in do not nest"
-)]
+#[expect(clippy::mut_from_ref, reason = "each way in borrows it once, and ways in do not nest")]
 #[inline(always)]
 fn current(cpu: &Cpu) -> (&'static Hypervisor<Hardware>, &mut Running) {
     // SAFETY: a guest runs only after `set_hv`.
@@ -149,17 +146,9 @@ const ANY: u8 = 0xff;
 #[inline(never)]
 fn exception<const VECTOR: u8>(registers: &mut Registers, cpu: &Cpu) {
     let (hv, running) = current(cpu);
-    let vector = if VECTOR == ANY {
-        registers.entry_vector as u8
-    } else {
-        VECTOR
-    };
+    let vector = if VECTOR == ANY { registers.entry_vector as u8 } else { VECTOR };
     let address = if vector == 14 { Cr2::read_raw() } else { 0 };
-    let exception = Exception {
-        vector,
-        error_code: registers.error_code,
-        address,
-    };
+    let exception = Exception { vector, error_code: registers.error_code, address };
     if entry::on_exception(hv, running, registers, exception) != Next::Guest {
         switch(hv, cpu, registers);
     }

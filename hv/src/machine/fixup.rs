@@ -16,13 +16,7 @@ use super::smap::smap_site;
 /// Declares that a fault at local label `$from` goes on at local label `$to`.
 macro_rules! fixup {
     ($from:literal, $to:literal) => {
-        concat!(
-            ".pushsection .fixups, \"a\"\n.long ",
-            $from,
-            " - .\n.long ",
-            $to,
-            " - .\n.popsection"
-        )
+        concat!(".pushsection .fixups, \"a\"\n.long ", $from, " - .\n.long ", $to, " - .\n.popsection")
     };
 }
 
@@ -125,10 +119,7 @@ unsafe fn copy<const READ: bool>(mut to: u64, mut from: u64, len: usize) -> Resu
     if (4..=16).contains(&len) {
         let word = if len < 8 { 4 } else { 8 };
         for offset in [0, len - word] {
-            let (to, from) = (
-                to.wrapping_add(offset as u64),
-                from.wrapping_add(offset as u64),
-            );
+            let (to, from) = (to.wrapping_add(offset as u64), from.wrapping_add(offset as u64));
             let copied = if word == 4 {
                 // SAFETY: the caller's promise; the word lies within the range.
                 unsafe { copy_one!(READ, to, from, u32, ":e") }

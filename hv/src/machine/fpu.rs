@@ -79,9 +79,7 @@ pub(crate) fn save(area: &mut FpuArea) {
     }
     set_xcr0(features());
     // SAFETY: the area is aligned and holds all allowed features' state (`FpuArea`).
-    unsafe {
-        asm!("xsave64 [{}]", in(reg) place, in("eax") u32::MAX, in("edx") u32::MAX, options(nostack))
-    };
+    unsafe { asm!("xsave64 [{}]", in(reg) place, in("eax") u32::MAX, in("edx") u32::MAX, options(nostack)) };
 }
 
 /// Loads the state of the vCPU that is to run; state that the CPU refuses is replaced by that after reset.

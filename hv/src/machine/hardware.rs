@@ -11,9 +11,7 @@ use core::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering};
 
 use hv::Machine;
 use hv::domain::VcpuState;
-use hv::hardware::{
-    BadSelector, CpuId, CpuidResult, Flush, GuestFault, LineMode, PowerAction, TimeScale,
-};
+use hv::hardware::{BadSelector, CpuId, CpuidResult, Flush, GuestFault, LineMode, PowerAction, TimeScale};
 use pv_abi::{MachineAddr, Mfn};
 use spin::Mutex;
 use x86_64::instructions::interrupts;
@@ -106,8 +104,7 @@ impl Hardware {
     fn m2p_entry(&self, mfn: Mfn) -> Option<&'static AtomicU64> {
         let (first, frames) = self.m2p;
         // SAFETY: within the table, whose frames are RAM and used for nothing else.
-        (mfn.0 < frames * 512)
-            .then(|| unsafe { &*((direct(first) + mfn.0 * 8) as *const AtomicU64) })
+        (mfn.0 < frames * 512).then(|| unsafe { &*((direct(first) + mfn.0 * 8) as *const AtomicU64) })
     }
 }
 
@@ -141,24 +138,12 @@ impl Machine for Hardware {
     }
 
     #[inline(always)]
-    fn compare_exchange_word(
-        &self,
-        mfn: Mfn,
-        index: usize,
-        current: u64,
-        new: u64,
-    ) -> Result<u64, u64> {
+    fn compare_exchange_word(&self, mfn: Mfn, index: usize, current: u64, new: u64) -> Result<u64, u64> {
         Self::word(mfn, index).compare_exchange(current, new, Ordering::SeqCst, Ordering::SeqCst)
     }
 
     #[inline(always)]
-    fn compare_exchange_half(
-        &self,
-        mfn: Mfn,
-        index: usize,
-        current: u32,
-        new: u32,
-    ) -> Result<u32, u32> {
+    fn compare_exchange_half(&self, mfn: Mfn, index: usize, current: u32, new: u32) -> Result<u32, u32> {
         Self::half(mfn, index).compare_exchange(current, new, Ordering::SeqCst, Ordering::SeqCst)
     }
 
@@ -186,26 +171,14 @@ impl Machine for Hardware {
     fn read_bytes(&self, mfn: Mfn, offset: usize, into: &mut [u8]) {
         assert!(offset + into.len() <= 4096, "a frame has 4096 bytes");
         // SAFETY: the range is within a frame of RAM; `into` may be written.
-        unsafe {
-            copy(
-                into.as_mut_ptr() as u64,
-                direct(mfn) + offset as u64,
-                into.len(),
-            )
-        };
+        unsafe { copy(into.as_mut_ptr() as u64, direct(mfn) + offset as u64, into.len()) };
     }
 
     #[inline]
     fn write_bytes(&self, mfn: Mfn, offset: usize, from: &[u8]) {
         assert!(offset + from.len() <= 4096, "a frame has 4096 bytes");
         // SAFETY: the range is within a frame of RAM.
-        unsafe {
-            copy(
-                direct(mfn) + offset as u64,
-                from.as_ptr() as u64,
-                from.len(),
-            )
-        };
+        unsafe { copy(direct(mfn) + offset as u64, from.as_ptr() as u64, from.len()) };
     }
 
     fn clear_frame(&self, mfn: Mfn) {
@@ -217,18 +190,9 @@ impl Machine for Hardware {
     }
 
     fn copy_bytes(&self, to: Mfn, to_offset: usize, from: Mfn, from_offset: usize, len: usize) {
-        assert!(
-            to_offset + len <= 4096 && from_offset + len <= 4096,
-            "a frame has 4096 bytes"
-        );
+        assert!(to_offset + len <= 4096 && from_offset + len <= 4096, "a frame has 4096 bytes");
         // SAFETY: both ranges are within frames of RAM.
-        unsafe {
-            copy(
-                direct(to) + to_offset as u64,
-                direct(from) + from_offset as u64,
-                len,
-            )
-        };
+        unsafe { copy(direct(to) + to_offset as u64, direct(from) + from_offset as u64, len) };
     }
 
     #[inline(always)]
@@ -290,8 +254,7 @@ impl Machine for Hardware {
 
     #[inline]
     fn m2p(&self, mfn: Mfn) -> u64 {
-        self.m2p_entry(mfn)
-            .map_or(M2P_INVALID, |entry| entry.load(Ordering::Relaxed))
+        self.m2p_entry(mfn).map_or(M2P_INVALID, |entry| entry.load(Ordering::Relaxed))
     }
 
     fn m2p_extent(&self, n: usize) -> Option<Mfn> {
@@ -385,9 +348,7 @@ impl Machine for Hardware {
 
     fn set_deadline(&self, ns: Option<u64>) {
         match ns {
-            Some(ns) => self
-                .local_apic
-                .set_timer(ns.saturating_sub(self.clock.now()), self.clock.tsc_at(ns)),
+            Some(ns) => self.local_apic.set_timer(ns.saturating_sub(self.clock.now()), self.clock.tsc_at(ns)),
             None => self.local_apic.stop_timer(),
         }
     }
@@ -404,12 +365,7 @@ impl Machine for Hardware {
 
     fn cpuid(&self, leaf: u32, subleaf: u32) -> CpuidResult {
         let result = __cpuid_count(leaf, subleaf);
-        CpuidResult {
-            eax: result.eax,
-            ebx: result.ebx,
-            ecx: result.ecx,
-            edx: result.edx,
-        }
+        CpuidResult { eax: result.eax, ebx: result.ebx, ecx: result.ecx, edx: result.edx }
     }
 
     #[inline]
@@ -448,9 +404,8 @@ impl Machine for Hardware {
         if page >> (self.cpuid(0x8000_0008, 0).eax & 0xff) != 0 {
             return false;
         }
-        let is_ram = |range: &MemoryRange| {
-            range.kind == MemoryRange::RAM && page < range.end() && page + PAGE > range.start
-        };
+        let is_ram =
+            |range: &MemoryRange| range.kind == MemoryRange::RAM && page < range.end() && page + PAGE > range.start;
         address.0 >> self.address_bits == 0
             && !self.own_registers.contains(&page)
             && (page < LOW_MEMORY || !self.memory.iter().any(is_ram))
@@ -471,14 +426,11 @@ impl Machine for Hardware {
     }
 
     fn memory_map(&self, n: usize) -> Option<(u64, u64, u32)> {
-        self.memory
-            .get(n)
-            .map(|range| (range.start, range.length, range.kind))
+        self.memory.get(n).map(|range| (range.start, range.length, range.kind))
     }
 
     fn route_line(&self, gsi: u32, mode: LineMode) -> bool {
-        self.console_gsi != Some(gsi)
-            && self.io_apics.route(gsi, mode, Cpu::current().apic_id.get())
+        self.console_gsi != Some(gsi) && self.io_apics.route(gsi, mode, Cpu::current().apic_id.get())
     }
 
     fn mask_line(&self, gsi: u32, masked: bool) {

@@ -8,8 +8,8 @@ use core::ops::Range;
 
 use x86_64::structures::paging::mapper::MapToError;
 use x86_64::structures::paging::{
-    FrameAllocator, Mapper, OffsetPageTable, Page, PageSize, PageTable, PageTableFlags, PhysFrame,
-    Size1GiB, Size2MiB, Size4KiB,
+    FrameAllocator, Mapper, OffsetPageTable, Page, PageSize, PageTable, PageTableFlags, PhysFrame, Size1GiB, Size2MiB,
+    Size4KiB,
 };
 use x86_64::{PhysAddr, VirtAddr};
 
@@ -36,10 +36,7 @@ impl BootMemory {
             .collect();
         for hole in taken {
             let hole = hole.start / PAGE * PAGE..hole.end.next_multiple_of(PAGE);
-            free = free
-                .into_iter()
-                .flat_map(|range| without(&range, &hole))
-                .collect();
+            free = free.into_iter().flat_map(|range| without(&range, &hole)).collect();
         }
         free.retain(|range| range.start < range.end);
         Self { free, offset: 0 }
@@ -75,10 +72,7 @@ impl BootMemory {
 }
 
 fn without(range: &Range<u64>, hole: &Range<u64>) -> [Range<u64>; 2] {
-    [
-        range.start..range.end.min(hole.start.max(range.start)),
-        range.start.max(hole.end.min(range.end))..range.end,
-    ]
+    [range.start..range.end.min(hole.start.max(range.start)), range.start.max(hole.end.min(range.end))..range.end]
 }
 
 // SAFETY: `take` never gives a frame twice.
@@ -106,28 +100,19 @@ pub(crate) enum Access {
 
 impl Access {
     fn flags(self) -> PageTableFlags {
-        let base = PageTableFlags::PRESENT
-            | PageTableFlags::ACCESSED
-            | PageTableFlags::DIRTY
-            | PageTableFlags::GLOBAL;
+        let base = PageTableFlags::PRESENT | PageTableFlags::ACCESSED | PageTableFlags::DIRTY | PageTableFlags::GLOBAL;
         match self {
             Self::Execute => base,
             Self::Read => base | PageTableFlags::NO_EXECUTE,
             Self::Write => base | PageTableFlags::NO_EXECUTE | PageTableFlags::WRITABLE,
-            Self::Device => {
-                Self::Write.flags() | PageTableFlags::NO_CACHE | PageTableFlags::WRITE_THROUGH
-            }
+            Self::Device => Self::Write.flags() | PageTableFlags::NO_CACHE | PageTableFlags::WRITE_THROUGH,
             Self::GuestRead => base | PageTableFlags::NO_EXECUTE | PageTableFlags::USER_ACCESSIBLE,
         }
     }
 
     fn parent_flags(self) -> PageTableFlags {
         let base = PageTableFlags::PRESENT | PageTableFlags::WRITABLE;
-        if self == Self::GuestRead {
-            PageTableFlags::PRESENT | PageTableFlags::USER_ACCESSIBLE
-        } else {
-            base
-        }
+        if self == Self::GuestRead { PageTableFlags::PRESENT | PageTableFlags::USER_ACCESSIBLE } else { base }
     }
 }
 
@@ -152,19 +137,11 @@ impl Tables {
     }
 
     /// Maps whole pages; `None` when memory is used up or something is mapped there.
-    pub(crate) fn map(
-        &mut self,
-        memory: &mut BootMemory,
-        to: u64,
-        from: Range<u64>,
-        access: Access,
-    ) -> Option<()> {
+    pub(crate) fn map(&mut self, memory: &mut BootMemory, to: u64, from: Range<u64>, access: Access) -> Option<()> {
         let mut physical = from.start;
         while physical < from.end {
             let virtual_ = to + (physical - from.start);
-            let fits = |size: u64| {
-                (physical | virtual_).is_multiple_of(size) && from.end - physical >= size
-            };
+            let fits = |size: u64| (physical | virtual_).is_multiple_of(size) && from.end - physical >= size;
             physical += if self.huge_pages && fits(Size1GiB::SIZE) {
                 self.map_one::<Size1GiB>(memory, virtual_, physical, access)?
             } else if fits(LARGE_PAGE) {
@@ -194,15 +171,8 @@ impl Tables {
         let page = Page::<S>::containing_address(VirtAddr::new(to));
         let frame = PhysFrame::<S>::containing_address(PhysAddr::new(from));
         // SAFETY: the addresses are of the hypervisor's slots, which hold what layout.rs says.
-        let mapped = unsafe {
-            mapper.map_to_with_table_flags(
-                page,
-                frame,
-                access.flags(),
-                access.parent_flags(),
-                memory,
-            )
-        };
+        let mapped =
+            unsafe { mapper.map_to_with_table_flags(page, frame, access.flags(), access.parent_flags(), memory) };
         match mapped {
             Ok(flush) => {
                 flush.ignore();
@@ -224,9 +194,7 @@ impl Tables {
             table = if entry & 1 == 0 {
                 let new = memory.take(PAGE, PAGE)?;
                 // SAFETY: the frame was just taken and is mapped at `offset`.
-                unsafe {
-                    core::ptr::write_bytes((new + memory.offset) as *mut u8, 0, PAGE as usize)
-                };
+                unsafe { core::ptr::write_bytes((new + memory.offset) as *mut u8, 0, PAGE as usize) };
                 // SAFETY: as for the read above.
                 unsafe { place.write(new | 3) };
                 new

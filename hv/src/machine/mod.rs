@@ -15,10 +15,7 @@
 //! | [`apic`], [`interrupts`], [`clock`], [`serial`], [`port`], [`power`] | devices |
 //! | [`hardware`] | the library's `Machine` |
 //! | [`messages`], [`panic`] | what is said, and the end |
-#![expect(
-    unsafe_code,
-    reason = "the CPU is reached only through instructions the compiler cannot check"
-)]
+#![expect(unsafe_code, reason = "the CPU is reached only through instructions the compiler cannot check")]
 
 mod acpi;
 mod apic;

@@ -76,27 +76,12 @@ pub(crate) fn read(magic: u32, address: u32, physical: Physical<'_>) -> Option<B
 fn read_first(address: u64, physical: Physical<'_>) -> BootInformation {
     let header = physical(address, 116);
     let flags = word(header, 0);
-    let loader = if flags & 1 << 9 != 0 {
-        text(physical, word(header, 64))
-    } else {
-        String::new()
-    };
+    let loader = if flags & 1 << 9 != 0 { text(physical, word(header, 64)) } else { String::new() };
     let line = |address| {
-        if address == 0 {
-            String::new()
-        } else {
-            arguments(&text(physical, address), &loader)
-        }
+        if address == 0 { String::new() } else { arguments(&text(physical, address), &loader) }
     };
-    let command_line = if flags & 1 << 2 != 0 {
-        line(word(header, 16))
-    } else {
-        String::new()
-    };
-    let mut information = BootInformation {
-        command_line,
-        ..BootInformation::default()
-    };
+    let command_line = if flags & 1 << 2 != 0 { line(word(header, 16)) } else { String::new() };
+    let mut information = BootInformation { command_line, ..BootInformation::default() };
     if flags & 1 << 3 != 0 {
         let (count, list) = (word(header, 20).min(64), u64::from(word(header, 24)));
         for index in 0..u64::from(count) {
@@ -118,11 +103,7 @@ fn read_first(address: u64, physical: Physical<'_>) -> BootInformation {
 fn memory_map_first(mut map: &[u8]) -> Vec<MemoryRange> {
     let mut ranges = Vec::new();
     while map.len() >= 24 {
-        ranges.push(MemoryRange {
-            start: long(map, 4),
-            length: long(map, 12),
-            kind: word(map, 20),
-        });
+        ranges.push(MemoryRange { start: long(map, 4), length: long(map, 12), kind: word(map, 20) });
         let size = word(map, 0) as usize + 4;
         map = map.get(size..).unwrap_or(&[]);
     }
@@ -160,11 +141,7 @@ fn memory_map_second(tag: &[u8]) -> Vec<MemoryRange> {
     tag.get(8..)
         .unwrap_or(&[])
         .chunks_exact(size)
-        .map(|entry| MemoryRange {
-            start: long(entry, 0),
-            length: long(entry, 8),
-            kind: word(entry, 16),
-        })
+        .map(|entry| MemoryRange { start: long(entry, 0), length: long(entry, 8), kind: word(entry, 16) })
         .collect()
 }
 
@@ -177,25 +154,16 @@ fn text(physical: Physical<'_>, address: u32) -> String {
 }
 
 fn string(bytes: &[u8]) -> String {
-    let end = bytes
-        .iter()
-        .position(|&byte| byte == 0)
-        .unwrap_or(bytes.len());
+    let end = bytes.iter().position(|&byte| byte == 0).unwrap_or(bytes.len());
     String::from_utf8_lossy(&bytes[..end]).into_owned()
 }
 
 /// The 32-bit number at `offset`, or zero past the end.
 pub(crate) fn word(bytes: &[u8], offset: usize) -> u32 {
-    bytes
-        .get(offset..offset + 4)
-        .and_then(|four| four.try_into().ok())
-        .map_or(0, u32::from_le_bytes)
+    bytes.get(offset..offset + 4).and_then(|four| four.try_into().ok()).map_or(0, u32::from_le_bytes)
 }
 
 /// The 64-bit number at `offset`, or zero past the end.
 pub(crate) fn long(bytes: &[u8], offset: usize) -> u64 {
-    bytes
-        .get(offset..offset + 8)
-        .and_then(|eight| eight.try_into().ok())
-        .map_or(0, u64::from_le_bytes)
+    bytes.get(offset..offset + 8).and_then(|eight| eight.try_into().ok()).map_or(0, u64::from_le_bytes)
 }

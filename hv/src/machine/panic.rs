@@ -52,10 +52,7 @@ impl fmt::Display for Place {
 }
 
 fn symbol(address: u64) -> Option<(&'static str, u64)> {
-    let (start, len) = (
-        IMAGE[0].load(Ordering::Relaxed),
-        IMAGE[1].load(Ordering::Relaxed),
-    );
+    let (start, len) = (IMAGE[0].load(Ordering::Relaxed), IMAGE[1].load(Ordering::Relaxed));
     if start == 0 {
         return None;
     }
@@ -65,9 +62,7 @@ fn symbol(address: u64) -> Option<(&'static str, u64)> {
     let (symbols, names) = file.symbol_table().ok()??;
     let (name, value) = symbols
         .iter()
-        .filter(|symbol| {
-            symbol.st_symtype() == elf::abi::STT_FUNC || symbol.st_symtype() == elf::abi::STT_NOTYPE
-        })
+        .filter(|symbol| symbol.st_symtype() == elf::abi::STT_FUNC || symbol.st_symtype() == elf::abi::STT_NOTYPE)
         .filter(|symbol| symbol.st_value <= address && symbol.st_value >= IMAGE_BASE)
         .max_by_key(|symbol| symbol.st_value)
         .map(|symbol| (symbol.st_name, symbol.st_value))?;
@@ -92,9 +87,7 @@ fn stack(rsp: u64) -> Range<u64> {
     STACKS
         .into_iter()
         .find(|&(first, pages)| (first..first + pages).contains(&page))
-        .map_or(offset..offset, |(first, pages)| {
-            rsp..block + (first + pages) * PAGE
-        })
+        .map_or(offset..offset, |(first, pages)| rsp..block + (first + pages) * PAGE)
 }
 
 /// Whether a call instruction ends at `address`: `e8` and four bytes, or `ff` with an operand.
@@ -129,38 +122,13 @@ pub(crate) fn exception(registers: &Registers) -> ! {
         registers.error_code,
         Place(registers.rip)
     );
-    let _ = writeln!(
-        out,
-        "(hv) cr2 {:#018x}  cr3 {:#018x}",
-        Cr2::read_raw(),
-        Cr3::read_raw().0.start_address()
-    );
+    let _ = writeln!(out, "(hv) cr2 {:#018x}  cr3 {:#018x}", Cr2::read_raw(), Cr3::read_raw().0.start_address());
     let r = registers;
-    let _ = writeln!(
-        out,
-        "(hv) rax {:#018x}  rbx {:#018x}  rcx {:#018x}  rdx {:#018x}",
-        r.rax, r.rbx, r.rcx, r.rdx
-    );
-    let _ = writeln!(
-        out,
-        "(hv) rsi {:#018x}  rdi {:#018x}  rbp {:#018x}  rsp {:#018x}",
-        r.rsi, r.rdi, r.rbp, r.rsp
-    );
-    let _ = writeln!(
-        out,
-        "(hv) r8  {:#018x}  r9  {:#018x}  r10 {:#018x}  r11 {:#018x}",
-        r.r8, r.r9, r.r10, r.r11
-    );
-    let _ = writeln!(
-        out,
-        "(hv) r12 {:#018x}  r13 {:#018x}  r14 {:#018x}  r15 {:#018x}",
-        r.r12, r.r13, r.r14, r.r15
-    );
-    let _ = writeln!(
-        out,
-        "(hv) cs {:#x}  ss {:#x}  rflags {:#x}",
-        r.cs, r.ss, r.rflags
-    );
+    let _ = writeln!(out, "(hv) rax {:#018x}  rbx {:#018x}  rcx {:#018x}  rdx {:#018x}", r.rax, r.rbx, r.rcx, r.rdx);
+    let _ = writeln!(out, "(hv) rsi {:#018x}  rdi {:#018x}  rbp {:#018x}  rsp {:#018x}", r.rsi, r.rdi, r.rbp, r.rsp);
+    let _ = writeln!(out, "(hv) r8  {:#018x}  r9  {:#018x}  r10 {:#018x}  r11 {:#018x}", r.r8, r.r9, r.r10, r.r11);
+    let _ = writeln!(out, "(hv) r12 {:#018x}  r13 {:#018x}  r14 {:#018x}  r15 {:#018x}", r.r12, r.r13, r.r14, r.r15);
+    let _ = writeln!(out, "(hv) cs {:#x}  ss {:#x}  rflags {:#x}", r.cs, r.ss, r.rflags);
     end(&mut out, registers.rsp)
 }
 
@@ -181,8 +149,6 @@ fn on_panic(info: &core::panic::PanicInfo<'_>) -> ! {
     let _ = writeln!(out, "\n(hv) Panic: {info}");
     let rsp: u64;
     // SAFETY: reads the stack pointer.
-    unsafe {
-        core::arch::asm!("mov {}, rsp", out(reg) rsp, options(nomem, nostack, preserves_flags))
-    };
+    unsafe { core::arch::asm!("mov {}, rsp", out(reg) rsp, options(nomem, nostack, preserves_flags)) };
     end(&mut out, rsp)
 }

@@ -55,10 +55,7 @@ pub(crate) fn reboot() -> ! {
     wait();
     port::write8(0x64, 0xfe);
     wait();
-    let nothing = x86_64::structures::DescriptorTablePointer {
-        limit: 0,
-        base: x86_64::VirtAddr::zero(),
-    };
+    let nothing = x86_64::structures::DescriptorTablePointer { limit: 0, base: x86_64::VirtAddr::zero() };
     // SAFETY: the next exception is meant to end this machine's work.
     unsafe { x86_64::instructions::tables::lidt(&nothing) };
     interrupts::int3();

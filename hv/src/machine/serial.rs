@@ -41,11 +41,7 @@ pub(crate) struct Serial {
 impl Serial {
     /// A line that is not there yet.
     pub(crate) const fn new() -> Self {
-        Self {
-            base: AtomicU16::new(0),
-            input: Mutex::new(ArrayVec::new_const()),
-            output: Mutex::new(()),
-        }
+        Self { base: AtomicU16::new(0), input: Mutex::new(ArrayVec::new_const()), output: Mutex::new(()) }
     }
 
     /// Sets a line to `baud`, 8 bits, no parity, if there is a chip at `base`.

@@ -63,9 +63,5 @@ pub(crate) fn is_on() -> bool {
 fn is_emulated() -> bool {
     let leaf = __cpuid(0x4000_0000);
     [leaf.ebx, leaf.ecx, leaf.edx]
-        == [
-            u32::from_le_bytes(*b"TCGT"),
-            u32::from_le_bytes(*b"CGTC"),
-            u32::from_le_bytes(*b"GTCG"),
-        ]
+        == [u32::from_le_bytes(*b"TCGT"), u32::from_le_bytes(*b"CGTC"), u32::from_le_bytes(*b"GTCG")]
 }

@@ -38,9 +38,7 @@ const PAGE_ATTRIBUTES: u64 = 0x0000_0501_0007_0406;
 
 /// Goes on where [`super::boot`] ended.
 pub(crate) extern "C" fn on_own_stack() -> ! {
-    let Some(mut prepared) = PREPARED.lock().take() else {
-        fail("the start went wrong")
-    };
+    let Some(mut prepared) = PREPARED.lock().take() else { fail("the start went wrong") };
     prepared.memory.moved_to(DIRECT_MAP);
     let heap = (DIRECT_MAP + prepared.heap) as *mut u8;
     // SAFETY: the range was taken for this and is mapped with all RAM.
@@ -53,9 +51,7 @@ pub(crate) extern "C" fn on_own_stack() -> ! {
 }
 
 fn turn_on_features() {
-    let mut flags = Cr4Flags::PHYSICAL_ADDRESS_EXTENSION
-        | Cr4Flags::PAGE_GLOBAL
-        | Cr4Flags::MACHINE_CHECK_EXCEPTION;
+    let mut flags = Cr4Flags::PHYSICAL_ADDRESS_EXTENSION | Cr4Flags::PAGE_GLOBAL | Cr4Flags::MACHINE_CHECK_EXCEPTION;
     flags |= Cr4Flags::OSFXSR | Cr4Flags::OSXMMEXCPT_ENABLE;
     if __cpuid(0).eax >= 7 && __cpuid_count(7, 0).ebx & 1 << 7 != 0 {
         flags |= Cr4Flags::SUPERVISOR_MODE_EXECUTION_PROTECTION;
@@ -75,18 +71,7 @@ fn turn_on_features() {
 
 /// Starts the devices and makes the library's hypervisor of what there is.
 fn put_together(prepared: Prepared) -> &'static Hypervisor<Hardware> {
-    let Prepared {
-        options,
-        information,
-        acpi,
-        memory,
-        frame_count,
-        root,
-        m2p,
-        frame_table,
-        devices,
-        ..
-    } = prepared;
+    let Prepared { options, information, acpi, memory, frame_count, root, m2p, frame_table, devices, .. } = prepared;
     let table = (DIRECT_MAP + frame_table) as *const Frame;
     // SAFETY: zeroed memory is a table of frames that are nobody's, and this one is used for nothing else.
     let records = unsafe { core::slice::from_raw_parts(table, frame_count as usize) };
@@ -120,29 +105,17 @@ fn put_together(prepared: Prepared) -> &'static Hypervisor<Hardware> {
 
 /// Builds dom0 from the modules: its kernel, then its ramdisk.
 fn start_dom0(hv: &Hypervisor<Hardware>, modules: &[Module]) {
-    let [kernel, rest @ ..] = modules else {
-        fail("no kernel for dom0")
-    };
+    let [kernel, rest @ ..] = modules else { fail("no kernel for dom0") };
     // SAFETY: the module is RAM that was taken for it, and is given up only below.
     let file = unsafe { bytes(kernel.start, kernel.end - kernel.start) };
-    let ramdisk = rest.first().map(|module| Ramdisk {
-        frames: frames_of(module),
-        len: module.end - module.start,
-    });
-    let dom0 = Dom0 {
-        kernel: file,
-        command_line: &kernel.arguments,
-        ramdisk,
-    };
+    let ramdisk = rest.first().map(|module| Ramdisk { frames: frames_of(module), len: module.end - module.start });
+    let dom0 = Dom0 { kernel: file, command_line: &kernel.arguments, ramdisk };
     match control::build_dom0(hv, &dom0) {
         Ok(domain) => control::start(hv, &domain),
         Err(error) => fail(error),
     }
     frames::add_free(hv, frames_of(kernel));
-    info!(
-        "dom0 starts with {} free frames left for others",
-        hv.allocator.lock().free_count()
-    );
+    info!("dom0 starts with {} free frames left for others", hv.allocator.lock().free_count());
 }
 
 fn frames_of(module: &Module) -> Range<u64> {
@@ -181,10 +154,7 @@ fn start_devices(devices: Devices, acpi: &Acpi) -> Hardware {
 }
 
 fn say_hello(machine: &Hardware, options: &Options) {
-    info!(
-        "Xenolith hv {}, a Xen 4.17 compatible hypervisor",
-        env!("CARGO_PKG_VERSION")
-    );
+    info!("Xenolith hv {}, a Xen 4.17 compatible hypervisor", env!("CARGO_PKG_VERSION"));
     info!("command line: {}", options.command_line);
     for range in &machine.memory {
         let kind = match range.kind {
@@ -198,11 +168,6 @@ fn say_hello(machine: &Hardware, options: &Options) {
     }
     let khz = machine.clock.scale().khz;
     let timer = machine.clock.apic_khz.map_or("deadline", |_| "count-down");
-    info!(
-        "processor {}: {}.{:03} MHz, timer by {timer}",
-        machine.local_apic.id(),
-        khz / 1000,
-        khz % 1000
-    );
+    info!("processor {}: {}.{:03} MHz, timer by {timer}", machine.local_apic.id(), khz / 1000, khz % 1000);
     info!("{} interrupt lines", machine.line_count());
 }

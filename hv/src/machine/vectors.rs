@@ -49,10 +49,7 @@ const fn privilege_of(vector: usize) -> u64 {
 
 fn gate(vector: usize, entry: u64) -> [u64; 2] {
     let attributes = 0x8e00 | privilege_of(vector) << 13 | stack_of(vector);
-    let low = entry & 0xffff
-        | u64::from(selector::CODE) << 16
-        | attributes << 32
-        | (entry >> 16 & 0xffff) << 48;
+    let low = entry & 0xffff | u64::from(selector::CODE) << 16 | attributes << 32 | (entry >> 16 & 0xffff) << 48;
     [low, entry >> 32]
 }
 
@@ -76,10 +73,7 @@ pub(crate) fn load(stubs: u64, stub: u64) {
     unsafe extern "C" {
         fn entry_sysenter();
     }
-    let pointer = DescriptorTablePointer {
-        limit: 256 * 16 - 1,
-        base: VirtAddr::new(GATES.0.get() as u64),
-    };
+    let pointer = DescriptorTablePointer { limit: 256 * 16 - 1, base: VirtAddr::new(GATES.0.get() as u64) };
     // SAFETY: `prepare` filled the table, which is never given up.
     unsafe { x86_64::instructions::tables::lidt(&pointer) };
     let block = stubs & !(super::layout::CPU_BLOCK - 1);

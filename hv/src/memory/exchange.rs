@@ -46,18 +46,9 @@ enum Stop {
 pub(super) fn exchange<M: Machine>(call: &mut Call<'_, M>, args: [u64; 5]) -> Result<u64, Refusal> {
     let argument = args[1];
     let mut asked: MemoryExchange = call.read(argument)?;
-    let largest = if call.domain().privileged {
-        MAX_ORDER
-    } else {
-        MAX_ORDER_OF_GUESTS
-    };
-    let outcome = checked(&asked, largest)
-        .map_err(Stop::Refused)
-        .and_then(|chunk| run(call, &mut asked, chunk));
-    call.write(
-        argument + core::mem::offset_of!(MemoryExchange, nr_exchanged) as u64,
-        &asked.nr_exchanged,
-    )?;
+    let largest = if call.domain().privileged { MAX_ORDER } else { MAX_ORDER_OF_GUESTS };
+    let outcome = checked(&asked, largest).map_err(Stop::Refused).and_then(|chunk| run(call, &mut asked, chunk));
+    call.write(argument + core::mem::offset_of!(MemoryExchange, nr_exchanged) as u64, &asked.nr_exchanged)?;
     match outcome {
         Ok(()) => Ok(0),
         Err(Stop::Interrupted) => Err(call.again(args)),
@@ -69,21 +60,16 @@ fn checked(asked: &MemoryExchange, largest: u32) -> Result<Chunk, Refusal> {
     let (give, take) = (&asked.in_, &asked.out);
     let order = give.extent_order.max(take.extent_order);
     if order > largest {
-        let evidence = Evidence::Limit {
-            asked: order.into(),
-            limit: largest.into(),
-        };
+        let evidence = Evidence::Limit { asked: order.into(), limit: largest.into() };
         return Err(Refusal::errno(Errno::Perm, rules::ORDER).with(evidence));
     }
     let frames = |list: &MemoryReservation| {
         let fits = u64::MAX >> list.extent_order >= list.nr_extents;
         fits.then(|| list.nr_extents << list.extent_order)
     };
-    let same_size =
-        matches!((frames(give), frames(take)), (Some(given), Some(taken)) if given == taken);
+    let same_size = matches!((frames(give), frames(take)), (Some(given), Some(taken)) if given == taken);
     if asked.nr_exchanged > give.nr_extents || give.domid != take.domid || !same_size {
-        return Err(Refusal::errno(Errno::Inval, rules::EXCHANGE_LISTS)
-            .with(Evidence::Value(asked.nr_exchanged)));
+        return Err(Refusal::errno(Errno::Inval, rules::EXCHANGE_LISTS).with(Evidence::Value(asked.nr_exchanged)));
     }
     Ok(Chunk {
         in_order: take.extent_order.saturating_sub(give.extent_order),
@@ -91,24 +77,14 @@ fn checked(asked: &MemoryExchange, largest: u32) -> Result<Chunk, Refusal> {
     })
 }
 
-fn run<M: Machine>(
-    call: &Call<'_, M>,
-    asked: &mut MemoryExchange,
-    chunk: Chunk,
-) -> Result<(), Stop> {
+fn run<M: Machine>(call: &Call<'_, M>, asked: &mut MemoryExchange, chunk: Chunk) -> Result<(), Stop> {
     if asked.nr_exchanged == asked.in_.nr_extents {
         return Ok(());
     }
     let domain = call.target(DomId(asked.in_.domid)).map_err(Stop::Refused)?;
     let below = below(call.hv, asked.out.mem_flags).map_err(Stop::Refused)?;
     let order = asked.out.extent_order;
-    let block = Block {
-        order,
-        below,
-        replaces: true,
-        preemptible: true,
-        ..Block::default()
-    };
+    let block = Block { order, below, replaces: true, preemptible: true, ..Block::default() };
     let first = asked.nr_exchanged >> chunk.in_order;
     for index in first..asked.in_.nr_extents >> chunk.in_order {
         asked.nr_exchanged = index << chunk.in_order;
@@ -132,12 +108,8 @@ struct Taken<'a, M: Machine> {
 
 impl<M: Machine> Drop for Taken<'_, M> {
     fn drop(&mut self) {
-        self.new
-            .iter()
-            .for_each(|mfn| frames::free_block(self.hv, *mfn, self.order));
-        self.old
-            .iter()
-            .for_each(|mfn| frames::give_back(self.hv, self.domain, *mfn));
+        self.new.iter().for_each(|mfn| frames::free_block(self.hv, *mfn, self.order));
+        self.old.iter().for_each(|mfn| frames::give_back(self.hv, self.domain, *mfn));
     }
 }
 
@@ -151,13 +123,7 @@ fn one<M: Machine>(
     index: u64,
 ) -> Result<(), Stop> {
     let hv = call.hv;
-    let mut taken = Taken {
-        hv,
-        domain,
-        new: Vec::new(),
-        order: block.order,
-        old: Vec::new(),
-    };
+    let mut taken = Taken { hv, domain, new: Vec::new(), order: block.order, old: Vec::new() };
     for _ in 0..1 << chunk.out_order {
         match frames::take_block(hv, domain, block) {
             Ok(mfn) => taken.new.push(mfn),
@@ -167,28 +133,18 @@ fn one<M: Machine>(
     }
     for n in 0..1 << chunk.in_order {
         let place = (index << chunk.in_order) + n;
-        let first: u64 = call
-            .read_element(asked.in_.extent_start, place)
-            .map_err(Stop::Refused)?;
+        let first: u64 = call.read_element(asked.in_.extent_start, place).map_err(Stop::Refused)?;
         for k in 0..1 << asked.in_.extent_order {
-            let mfn =
-                steal(hv, domain, ClaimedMfn(first.wrapping_add(k))).map_err(Stop::Refused)?;
+            let mfn = steal(hv, domain, ClaimedMfn(first.wrapping_add(k))).map_err(Stop::Refused)?;
             taken.old.push(mfn);
         }
     }
-    taken
-        .old
-        .drain(..)
-        .for_each(|mfn| frames::free_stolen(hv, mfn));
+    taken.old.drain(..).for_each(|mfn| frames::free_stolen(hv, mfn));
     let new = core::mem::take(&mut taken.new);
     hand_over(call, domain, asked, block, index << chunk.out_order, &new).map_err(Stop::Refused)
 }
 
-fn steal<M: Machine>(
-    hv: &Hypervisor<M>,
-    domain: &Domain,
-    claimed: ClaimedMfn,
-) -> Result<Mfn, Refusal> {
+fn steal<M: Machine>(hv: &Hypervisor<M>, domain: &Domain, claimed: ClaimedMfn) -> Result<Mfn, Refusal> {
     let mfn = frames::get(hv, claimed, domain.id)?;
     if frames::steal(hv, domain, mfn) {
         return Ok(mfn);
@@ -213,25 +169,13 @@ fn hand_over<M: Machine>(
             frames::free_block(call.hv, *mfn, block.order);
             continue;
         }
-        let told = tell(
-            call,
-            asked.out.extent_start,
-            place + n as u64,
-            *mfn,
-            block.order,
-        );
+        let told = tell(call, asked.out.extent_start, place + n as u64, *mfn, block.order);
         outcome = outcome.and(told);
     }
     outcome
 }
 
-fn tell<M: Machine>(
-    call: &Call<'_, M>,
-    list: u64,
-    index: u64,
-    mfn: Mfn,
-    order: u32,
-) -> Result<(), Refusal> {
+fn tell<M: Machine>(call: &Call<'_, M>, list: u64, index: u64, mfn: Mfn, order: u32) -> Result<(), Refusal> {
     let pfn: u64 = call.read_element(list, index)?;
     for n in 0..1 << order {
         call.hv.machine.set_m2p(Mfn(mfn.0 + n), pfn.wrapping_add(n));

@@ -6,8 +6,7 @@ use pv_abi::DomId;
 use pv_abi::arch::{MACH2PHYS_NR_ENTRIES, MACH2PHYS_VIRT_END, MACH2PHYS_VIRT_START};
 use pv_abi::errno::Errno;
 use pv_abi::memory::{
-    E820Entry, ForeignMemoryMap, MachphysMapping, MachphysMfnList, MemoryMap,
-    ReservedDeviceMemoryMap, XENMEM_RDM_ALL,
+    E820Entry, ForeignMemoryMap, MachphysMapping, MachphysMfnList, MemoryMap, ReservedDeviceMemoryMap, XENMEM_RDM_ALL,
 };
 
 use crate::call::Call;
@@ -22,20 +21,9 @@ const MOST_ENTRIES: u32 = 128;
 ///
 /// # Errors
 /// `EFAULT`.
-pub(super) fn machphys_mapping<M: Machine>(
-    call: &Call<'_, M>,
-    argument: u64,
-) -> Result<u64, Refusal> {
-    let entries = if call.domain().privileged {
-        call.hv.machine.frame_count()
-    } else {
-        MACH2PHYS_NR_ENTRIES
-    };
-    let mapping = MachphysMapping {
-        v_start: MACH2PHYS_VIRT_START,
-        v_end: MACH2PHYS_VIRT_END,
-        max_mfn: entries - 1,
-    };
+pub(super) fn machphys_mapping<M: Machine>(call: &Call<'_, M>, argument: u64) -> Result<u64, Refusal> {
+    let entries = if call.domain().privileged { call.hv.machine.frame_count() } else { MACH2PHYS_NR_ENTRIES };
+    let mapping = MachphysMapping { v_start: MACH2PHYS_VIRT_START, v_end: MACH2PHYS_VIRT_END, max_mfn: entries - 1 };
     call.write(argument, &mapping)?;
     Ok(0)
 }
@@ -70,13 +58,7 @@ pub(super) fn memory_map<M: Machine>(call: &Call<'_, M>, argument: u64) -> Resul
     }
     let fitting = map.len().min(asked.nr_entries as usize);
     write_entries(call, asked.buffer, &map[..fitting])?;
-    call.write(
-        argument,
-        &MemoryMap {
-            nr_entries: fitting as u32,
-            ..asked
-        },
-    )?;
+    call.write(argument, &MemoryMap { nr_entries: fitting as u32, ..asked })?;
     Ok(0)
 }
 
@@ -84,10 +66,7 @@ pub(super) fn memory_map<M: Machine>(call: &Call<'_, M>, argument: u64) -> Resul
 ///
 /// # Errors
 /// `EPERM` unless privileged; `EFAULT`.
-pub(super) fn machine_memory_map<M: Machine>(
-    call: &Call<'_, M>,
-    argument: u64,
-) -> Result<u64, Refusal> {
+pub(super) fn machine_memory_map<M: Machine>(call: &Call<'_, M>, argument: u64) -> Result<u64, Refusal> {
     call.privileged()?;
     let asked: MemoryMap = call.read(argument)?;
     let mut map = Vec::new();
@@ -97,13 +76,7 @@ pub(super) fn machine_memory_map<M: Machine>(
         map.push(E820Entry { addr, size, type_ });
     }
     write_entries(call, asked.buffer, &map)?;
-    call.write(
-        argument,
-        &MemoryMap {
-            nr_entries: map.len() as u32,
-            ..asked
-        },
-    )?;
+    call.write(argument, &MemoryMap { nr_entries: map.len() as u32, ..asked })?;
     Ok(0)
 }
 
@@ -111,23 +84,16 @@ pub(super) fn machine_memory_map<M: Machine>(
 ///
 /// # Errors
 /// `EFAULT`, `ESRCH`, `EPERM`; `EINVAL` for too many entries.
-pub(super) fn set_memory_map<M: Machine>(
-    call: &Call<'_, M>,
-    argument: u64,
-) -> Result<u64, Refusal> {
+pub(super) fn set_memory_map<M: Machine>(call: &Call<'_, M>, argument: u64) -> Result<u64, Refusal> {
     let asked: ForeignMemoryMap = call.read(argument)?;
     if asked.map.nr_entries > MOST_ENTRIES {
-        let evidence = Evidence::Limit {
-            asked: asked.map.nr_entries.into(),
-            limit: MOST_ENTRIES.into(),
-        };
+        let evidence = Evidence::Limit { asked: asked.map.nr_entries.into(), limit: MOST_ENTRIES.into() };
         return Err(Refusal::errno(Errno::Inval, rules::MAP_LENGTH).with(evidence));
     }
     let domain = call.target(DomId(asked.domid))?;
     let mut map = Vec::with_capacity(asked.map.nr_entries as usize);
     for index in 0..asked.map.nr_entries {
-        let bytes: [u8; E820Entry::WIRE_SIZE] =
-            call.read_element(asked.map.buffer, index.into())?;
+        let bytes: [u8; E820Entry::WIRE_SIZE] = call.read_element(asked.map.buffer, index.into())?;
         map.push(E820Entry::from_bytes(&bytes));
     }
     domain.memory.lock().map = map;
@@ -138,30 +104,16 @@ pub(super) fn set_memory_map<M: Machine>(
 ///
 /// # Errors
 /// `EFAULT`; `EINVAL` for an unknown flag.
-pub(super) fn reserved_device_memory<M: Machine>(
-    call: &Call<'_, M>,
-    argument: u64,
-) -> Result<u64, Refusal> {
+pub(super) fn reserved_device_memory<M: Machine>(call: &Call<'_, M>, argument: u64) -> Result<u64, Refusal> {
     let asked: ReservedDeviceMemoryMap = call.read(argument)?;
     if asked.flags & !XENMEM_RDM_ALL != 0 {
-        return Err(Refusal::errno(Errno::Inval, rules::RESERVED_FLAGS)
-            .with(Evidence::Value(asked.flags.into())));
+        return Err(Refusal::errno(Errno::Inval, rules::RESERVED_FLAGS).with(Evidence::Value(asked.flags.into())));
     }
-    call.write(
-        argument,
-        &ReservedDeviceMemoryMap {
-            nr_entries: 0,
-            ..asked
-        },
-    )?;
+    call.write(argument, &ReservedDeviceMemoryMap { nr_entries: 0, ..asked })?;
     Ok(0)
 }
 
-fn write_entries<M: Machine>(
-    call: &Call<'_, M>,
-    buffer: u64,
-    map: &[E820Entry],
-) -> Result<(), Refusal> {
+fn write_entries<M: Machine>(call: &Call<'_, M>, buffer: u64, map: &[E820Entry]) -> Result<(), Refusal> {
     for (index, entry) in map.iter().enumerate() {
         call.write_element(buffer, index as u64, &entry.to_bytes())?;
     }

@@ -15,14 +15,12 @@ use pv_abi::DomId;
 use pv_abi::errno::Errno;
 use pv_abi::memory::{
     AddToPhysmap, AddToPhysmapBatch, MEMOP_CMD_MASK, MemoryDomain, PodTarget, RemoveFromPhysmap,
-    XENMEM_ACQUIRE_RESOURCE, XENMEM_ADD_TO_PHYSMAP, XENMEM_ADD_TO_PHYSMAP_BATCH,
-    XENMEM_CLAIM_PAGES, XENMEM_CURRENT_RESERVATION, XENMEM_DECREASE_RESERVATION, XENMEM_EXCHANGE,
-    XENMEM_GET_POD_TARGET, XENMEM_GET_SHARING_FREED_PAGES, XENMEM_GET_SHARING_SHARED_PAGES,
-    XENMEM_GET_VNUMAINFO, XENMEM_INCREASE_RESERVATION, XENMEM_MACHINE_MEMORY_MAP,
-    XENMEM_MACHPHYS_MAPPING, XENMEM_MACHPHYS_MFN_LIST, XENMEM_MAXIMUM_GPFN,
-    XENMEM_MAXIMUM_RAM_PAGE, XENMEM_MAXIMUM_RESERVATION, XENMEM_MEMORY_MAP,
-    XENMEM_POPULATE_PHYSMAP, XENMEM_REMOVE_FROM_PHYSMAP, XENMEM_RESERVED_DEVICE_MEMORY_MAP,
-    XENMEM_SET_MEMORY_MAP, XENMEM_SET_POD_TARGET,
+    XENMEM_ACQUIRE_RESOURCE, XENMEM_ADD_TO_PHYSMAP, XENMEM_ADD_TO_PHYSMAP_BATCH, XENMEM_CLAIM_PAGES,
+    XENMEM_CURRENT_RESERVATION, XENMEM_DECREASE_RESERVATION, XENMEM_EXCHANGE, XENMEM_GET_POD_TARGET,
+    XENMEM_GET_SHARING_FREED_PAGES, XENMEM_GET_SHARING_SHARED_PAGES, XENMEM_GET_VNUMAINFO, XENMEM_INCREASE_RESERVATION,
+    XENMEM_MACHINE_MEMORY_MAP, XENMEM_MACHPHYS_MAPPING, XENMEM_MACHPHYS_MFN_LIST, XENMEM_MAXIMUM_GPFN,
+    XENMEM_MAXIMUM_RAM_PAGE, XENMEM_MAXIMUM_RESERVATION, XENMEM_MEMORY_MAP, XENMEM_POPULATE_PHYSMAP,
+    XENMEM_REMOVE_FROM_PHYSMAP, XENMEM_RESERVED_DEVICE_MEMORY_MAP, XENMEM_SET_MEMORY_MAP, XENMEM_SET_POD_TARGET,
 };
 
 use crate::call::Call;
@@ -53,22 +51,15 @@ pub fn memory_op<M: Machine>(call: &mut Call<'_, M>, args: [u64; 5]) -> Result<u
         }
         XENMEM_ACQUIRE_RESOURCE => resource::acquire(call, args, done),
         XENMEM_ADD_TO_PHYSMAP => refuse_physmap(call, call.read::<AddToPhysmap>(args[1])?.domid),
-        XENMEM_ADD_TO_PHYSMAP_BATCH => {
-            refuse_physmap(call, call.read::<AddToPhysmapBatch>(args[1])?.domid)
-        }
-        _ if done != 0 => {
-            Err(Refusal::errno(Errno::Inval, rules::NOT_CONTINUED).with(Evidence::Value(done)))
-        }
+        XENMEM_ADD_TO_PHYSMAP_BATCH => refuse_physmap(call, call.read::<AddToPhysmapBatch>(args[1])?.domid),
+        _ if done != 0 => Err(Refusal::errno(Errno::Inval, rules::NOT_CONTINUED).with(Evidence::Value(done))),
         XENMEM_EXCHANGE => exchange::exchange(call, args),
         XENMEM_MAXIMUM_RAM_PAGE => Ok(call.hv.machine.frame_count()),
         XENMEM_CURRENT_RESERVATION => Ok(of_named(call, args[1])?.memory.lock().total),
         XENMEM_MAXIMUM_RESERVATION => Ok(of_named(call, args[1])?.memory.lock().max),
         XENMEM_MAXIMUM_GPFN => {
             let domain = of_named(call, args[1])?;
-            let count = call
-                .hv
-                .machine
-                .read_word(domain.shared_info, SHARED_MAX_PFN / 8);
+            let count = call.hv.machine.read_word(domain.shared_info, SHARED_MAX_PFN / 8);
             Ok(count.max(1) - 1)
         }
         XENMEM_MACHPHYS_MAPPING => maps::machphys_mapping(call, args[1]),
@@ -77,9 +68,7 @@ pub fn memory_op<M: Machine>(call: &mut Call<'_, M>, args: [u64; 5]) -> Result<u
         XENMEM_MACHINE_MEMORY_MAP => maps::machine_memory_map(call, args[1]),
         XENMEM_SET_MEMORY_MAP => maps::set_memory_map(call, args[1]),
         XENMEM_RESERVED_DEVICE_MEMORY_MAP => maps::reserved_device_memory(call, args[1]),
-        XENMEM_REMOVE_FROM_PHYSMAP => {
-            refuse_physmap(call, call.read::<RemoveFromPhysmap>(args[1])?.domid)
-        }
+        XENMEM_REMOVE_FROM_PHYSMAP => refuse_physmap(call, call.read::<RemoveFromPhysmap>(args[1])?.domid),
         XENMEM_CLAIM_PAGES => reservation::claim(call, args[1]),
         XENMEM_SET_POD_TARGET | XENMEM_GET_POD_TARGET => refuse_on_demand(call, args[1]),
         XENMEM_GET_SHARING_FREED_PAGES | XENMEM_GET_SHARING_SHARED_PAGES => Ok(0),
@@ -90,8 +79,7 @@ pub fn memory_op<M: Machine>(call: &mut Call<'_, M>, args: [u64; 5]) -> Result<u
 
 #[cold]
 fn unknown(command: u32) -> Refusal {
-    Refusal::errno(Errno::NoSys, core_rules::UNKNOWN_OPERATION)
-        .with(Evidence::Value(command.into()))
+    Refusal::errno(Errno::NoSys, core_rules::UNKNOWN_OPERATION).with(Evidence::Value(command.into()))
 }
 
 /// The domain that an argument's first field names.

@@ -6,8 +6,8 @@
 
 use pv_abi::errno::Errno;
 use pv_abi::memory::{
-    MemoryReservation, XENMEM_DECREASE_RESERVATION, XENMEM_POPULATE_PHYSMAP,
-    XENMEMF_POPULATE_ON_DEMAND, xenmemf_get_address_bits,
+    MemoryReservation, XENMEM_DECREASE_RESERVATION, XENMEM_POPULATE_PHYSMAP, XENMEMF_POPULATE_ON_DEMAND,
+    xenmemf_get_address_bits,
 };
 use pv_abi::xen::HYPERVISOR_MEMORY_OP;
 use pv_abi::{DomId, Mfn};
@@ -70,12 +70,7 @@ pub(super) fn adjust<M: Machine>(
     }
 }
 
-fn run<M: Machine>(
-    call: &mut Call<'_, M>,
-    argument: u64,
-    command: u32,
-    done: &mut u64,
-) -> Result<(), Stop> {
+fn run<M: Machine>(call: &mut Call<'_, M>, argument: u64, command: u32, done: &mut u64) -> Result<(), Stop> {
     let asked: MemoryReservation = call.read(argument)?;
     if asked.nr_extents > u64::from(u32::MAX >> EXTENT_SHIFT) {
         return Err(too_many(asked.nr_extents, u64::from(u32::MAX >> EXTENT_SHIFT)).into());
@@ -106,43 +101,24 @@ fn too_many(asked: u64, limit: u64) -> Refusal {
 }
 
 /// What block each element asks for.
-pub(super) fn block_of<M: Machine>(
-    hv: &Hypervisor<M>,
-    asked: &MemoryReservation,
-) -> Result<Block, Refusal> {
+pub(super) fn block_of<M: Machine>(hv: &Hypervisor<M>, asked: &MemoryReservation) -> Result<Block, Refusal> {
     if asked.extent_order > MAX_ORDER {
-        let evidence = Evidence::Limit {
-            asked: asked.extent_order.into(),
-            limit: MAX_ORDER.into(),
-        };
+        let evidence = Evidence::Limit { asked: asked.extent_order.into(), limit: MAX_ORDER.into() };
         return Err(Refusal::errno(Errno::Perm, rules::ORDER).with(evidence));
     }
     if asked.mem_flags & XENMEMF_POPULATE_ON_DEMAND != 0 {
         return Err(Refusal::errno(Errno::Inval, rules::ON_DEMAND));
     }
     let below = below(hv, asked.mem_flags)?;
-    Ok(Block {
-        order: asked.extent_order,
-        below,
-        preemptible: true,
-        ..Block::default()
-    })
+    Ok(Block { order: asked.extent_order, below, preemptible: true, ..Block::default() })
 }
 
 /// The frame that a block must lie below, by the width of addresses that is asked for.
-pub(super) fn below<M: Machine>(
-    hv: &Hypervisor<M>,
-    mem_flags: u32,
-) -> Result<Option<u64>, Refusal> {
+pub(super) fn below<M: Machine>(hv: &Hypervisor<M>, mem_flags: u32) -> Result<Option<u64>, Refusal> {
     match xenmemf_get_address_bits(mem_flags) {
         0 => Ok(None),
-        bits @ 1..=12 => {
-            Err(Refusal::errno(Errno::Inval, rules::ADDRESS_BITS)
-                .with(Evidence::Value(bits.into())))
-        }
-        bits => Ok(1_u64
-            .checked_shl(bits - 12)
-            .filter(|limit| *limit < hv.machine.frame_count())),
+        bits @ 1..=12 => Err(Refusal::errno(Errno::Inval, rules::ADDRESS_BITS).with(Evidence::Value(bits.into()))),
+        bits => Ok(1_u64.checked_shl(bits - 12).filter(|limit| *limit < hv.machine.frame_count())),
     }
 }
 
@@ -154,32 +130,17 @@ fn take<M: Machine>(hv: &Hypervisor<M>, domain: &Domain, block: Block) -> Result
 }
 
 #[cold]
-pub(super) fn no_block<M: Machine>(
-    hv: &Hypervisor<M>,
-    domain: &Domain,
-    block: Block,
-    why: NoBlock,
-) -> Refusal {
+pub(super) fn no_block<M: Machine>(hv: &Hypervisor<M>, domain: &Domain, block: Block, why: NoBlock) -> Refusal {
     let frames = 1 << block.order;
     let (rule, evidence) = match why {
         NoBlock::Maximum => {
             let memory = domain.memory.lock();
-            (
-                rules::MAXIMUM,
-                Evidence::Limit {
-                    asked: memory.total + frames,
-                    limit: memory.max,
-                },
-            )
+            (rules::MAXIMUM, Evidence::Limit { asked: memory.total + frames, limit: memory.max })
         }
         NoBlock::Dying => (rules::DYING, Evidence::Value(domain.id.0.into())),
-        NoBlock::Memory | NoBlock::Interrupted => (
-            rules::NO_MEMORY,
-            Evidence::Limit {
-                asked: frames,
-                limit: hv.allocator.lock().unclaimed_count(),
-            },
-        ),
+        NoBlock::Memory | NoBlock::Interrupted => {
+            (rules::NO_MEMORY, Evidence::Limit { asked: frames, limit: hv.allocator.lock().unclaimed_count() })
+        }
     };
     Refusal::errno(Errno::NoMem, rule).with(evidence)
 }
@@ -223,19 +184,11 @@ fn give<M: Machine>(
     index: u64,
 ) -> Result<(), Stop> {
     let first: u64 = call.read_element(asked.extent_start, index)?;
-    let resumed = call
-        .state()
-        .given
-        .take()
-        .filter(|given| (given.argument, given.index) == (argument, index));
+    let resumed = call.state().given.take().filter(|given| (given.argument, given.index) == (argument, index));
     let begin = resumed.map_or(0, |given| given.frames);
     for n in begin..1 << asked.extent_order {
         if n != begin && n.is_multiple_of(GIVE_STEP) && call.should_stop() {
-            call.state().given = Some(Given {
-                argument,
-                index,
-                frames: n,
-            });
+            call.state().given = Some(Given { argument, index, frames: n });
             return Err(Stop::Interrupted);
         }
         let mfn = frames::get(call.hv, ClaimedMfn(first.wrapping_add(n)), domain.id)?;

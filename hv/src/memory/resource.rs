@@ -5,8 +5,7 @@
 use pv_abi::DomId;
 use pv_abi::errno::Errno;
 use pv_abi::memory::{
-    MemAcquireResource, XENMEM_ACQUIRE_RESOURCE, XENMEM_RESOURCE_GRANT_TABLE,
-    XENMEM_RESOURCE_GRANT_TABLE_ID_SHARED,
+    MemAcquireResource, XENMEM_ACQUIRE_RESOURCE, XENMEM_RESOURCE_GRANT_TABLE, XENMEM_RESOURCE_GRANT_TABLE_ID_SHARED,
 };
 
 use super::EXTENT_SHIFT;
@@ -22,11 +21,7 @@ use crate::rules::{core as core_rules, memory as rules};
 /// # Errors
 /// `EFAULT`; `EINVAL` for a resource that is not there or a range outside it; `ESRCH`; `EPERM` for the caller itself or
 /// an unprivileged caller.
-pub(super) fn acquire<M: Machine>(
-    call: &mut Call<'_, M>,
-    args: [u64; 5],
-    before: u64,
-) -> Result<u64, Refusal> {
+pub(super) fn acquire<M: Machine>(call: &mut Call<'_, M>, args: [u64; 5], before: u64) -> Result<u64, Refusal> {
     let argument = args[1];
     let asked: MemAcquireResource = call.read(argument)?;
     let end = asked.frame.checked_add(asked.nr_frames.into());
@@ -44,30 +39,20 @@ pub(super) fn acquire<M: Machine>(
     call.privileged()?;
     let most = size(&domain, &asked);
     if most == 0 {
-        return Err(
-            Refusal::errno(Errno::Inval, rules::RESOURCE).with(Evidence::Value(asked.type_.into()))
-        );
+        return Err(Refusal::errno(Errno::Inval, rules::RESOURCE).with(Evidence::Value(asked.type_.into())));
     }
     if asked.frame_list == 0 {
         if asked.nr_frames != 0 || before != 0 {
             return Err(bad_range(asked.frame));
         }
-        call.write(
-            argument,
-            &MemAcquireResource {
-                nr_frames: most,
-                ..asked
-            },
-        )?;
+        call.write(argument, &MemAcquireResource { nr_frames: most, ..asked })?;
         return Ok(0);
     }
     list(call, args, &asked, &domain, before)
 }
 
 fn size(domain: &Domain, asked: &MemAcquireResource) -> u32 {
-    if asked.type_ == XENMEM_RESOURCE_GRANT_TABLE
-        && asked.id == XENMEM_RESOURCE_GRANT_TABLE_ID_SHARED
-    {
+    if asked.type_ == XENMEM_RESOURCE_GRANT_TABLE && asked.id == XENMEM_RESOURCE_GRANT_TABLE_ID_SHARED {
         domain.grants.lock().max_size()
     } else {
         0

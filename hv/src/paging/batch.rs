@@ -15,21 +15,14 @@ use crate::hardware::Machine;
 use crate::refusal::{Consequence, Refusal};
 
 /// What was left of an old table is taken apart first.
-pub(super) fn finish_left<M: Machine>(
-    call: &mut Call<'_, M>,
-    args: [u64; 5],
-) -> Result<(), Refusal> {
+pub(super) fn finish_left<M: Machine>(call: &mut Call<'_, M>, args: [u64; 5]) -> Result<(), Refusal> {
     let Some(unfinished) = call.running.state.unfinished.take() else {
         return Ok(());
     };
     let mut work = Work::preemptible();
     let outcome = finish_unfinished(call.hv, unfinished, &mut work);
     call.running.state.unfinished = work.unfinished;
-    if outcome.is_err() {
-        Err(call.again(args))
-    } else {
-        Ok(())
-    }
+    if outcome.is_err() { Err(call.again(args)) } else { Ok(()) }
 }
 
 /// Runs a list: `prepare` makes of the last argument what all requests share, `step` does one request.
@@ -101,12 +94,7 @@ where
 /// All requests are done or one was refused, but an old table is still to be taken apart: the result travels in the last
 /// argument until that is done.
 #[cold]
-fn result_waits<M: Machine>(
-    call: &mut Call<'_, M>,
-    args: [u64; 5],
-    number: u64,
-    outcome: Result<(), Stop>,
-) -> Refusal {
+fn result_waits<M: Machine>(call: &mut Call<'_, M>, args: [u64; 5], number: u64, outcome: Result<(), Stop>) -> Refusal {
     let result = match outcome {
         Err(Stop::Refused(refusal)) => {
             crate::hypercall::explain(call.hv, call.running, number, args, &refusal);
@@ -118,11 +106,5 @@ fn result_waits<M: Machine>(
         }
         _ => 0,
     };
-    call.again([
-        0,
-        MMU_UPDATE_PREEMPTED.into(),
-        0,
-        u64::from(result as u32),
-        args[4],
-    ])
+    call.again([0, MMU_UPDATE_PREEMPTED.into(), 0, u64::from(result as u32), args[4]])
 }

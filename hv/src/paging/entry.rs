@@ -47,8 +47,7 @@ pub const L1_FORBIDDEN: u64 = CACHING;
 /// What no entry above L1 may have.
 pub const UPPER_FORBIDDEN: u64 = PWT | PCD | LARGE | GLOBAL;
 /// What may change in a present L1 entry without another look at what it points to.
-pub const HARMLESS: u64 =
-    NO_EXECUTE | AVAILABLE_HIGH | AVAILABLE | GLOBAL | DIRTY | ACCESSED | USER;
+pub const HARMLESS: u64 = NO_EXECUTE | AVAILABLE_HIGH | AVAILABLE | GLOBAL | DIRTY | ACCESSED | USER;
 /// What may change in a present entry above L1 without another look at the table it points to.
 pub const UPPER_HARMLESS: u64 = HARMLESS & !GLOBAL | WRITABLE;
 
@@ -90,11 +89,7 @@ pub const fn adjust_l1(entry: u64) -> u64 {
 #[inline]
 #[must_use]
 pub const fn adjust_upper(level: u8, entry: u64) -> u64 {
-    if level == 4 {
-        entry | USER | ACCESSED
-    } else {
-        entry | USER
-    }
+    if level == 4 { entry | USER | ACCESSED } else { entry | USER }
 }
 
 /// Whether an L4 slot is the hypervisor's.
@@ -142,14 +137,10 @@ mod tests {
     #[test]
     fn sixteen_slots_are_the_hypervisors() {
         assert_eq!(
-            (0..512)
-                .filter(|slot| is_hypervisor_slot(*slot))
-                .collect::<Vec<_>>(),
+            (0..512).filter(|slot| is_hypervisor_slot(*slot)).collect::<Vec<_>>(),
             (256..272).collect::<Vec<_>>()
         );
-        assert!(
-            !is_guest_address(0xffff_8000_0000_0000) && !is_guest_address(0xffff_87ff_ffff_ffff)
-        );
+        assert!(!is_guest_address(0xffff_8000_0000_0000) && !is_guest_address(0xffff_87ff_ffff_ffff));
         assert!(is_guest_address(0xffff_8800_0000_0000) && is_guest_address(0x7fff_ffff_ffff));
         assert!(!is_guest_address(1 << 47));
     }
@@ -157,9 +148,6 @@ mod tests {
     #[test]
     fn indices_follow_the_levels() {
         let address = 0xffff_8880_0040_3000;
-        assert_eq!(
-            [4, 3, 2, 1].map(|level| index(level, address)),
-            [273, 0, 2, 3]
-        );
+        assert_eq!([4, 3, 2, 1].map(|level| index(level, address)), [273, 0, 2, 3]);
     }
 }

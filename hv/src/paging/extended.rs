@@ -6,11 +6,10 @@ use alloc::sync::Arc;
 
 use pv_abi::errno::Errno;
 use pv_abi::xen::{
-    HYPERVISOR_MMUEXT_OP, MMUEXT_CLEAR_PAGE, MMUEXT_COPY_PAGE, MMUEXT_FLUSH_CACHE,
-    MMUEXT_FLUSH_CACHE_GLOBAL, MMUEXT_INVLPG_ALL, MMUEXT_INVLPG_LOCAL, MMUEXT_INVLPG_MULTI,
-    MMUEXT_MARK_SUPER, MMUEXT_NEW_BASEPTR, MMUEXT_NEW_USER_BASEPTR, MMUEXT_PIN_L1_TABLE,
-    MMUEXT_PIN_L2_TABLE, MMUEXT_PIN_L3_TABLE, MMUEXT_PIN_L4_TABLE, MMUEXT_SET_LDT,
-    MMUEXT_TLB_FLUSH_ALL, MMUEXT_TLB_FLUSH_LOCAL, MMUEXT_TLB_FLUSH_MULTI, MMUEXT_UNMARK_SUPER,
+    HYPERVISOR_MMUEXT_OP, MMUEXT_CLEAR_PAGE, MMUEXT_COPY_PAGE, MMUEXT_FLUSH_CACHE, MMUEXT_FLUSH_CACHE_GLOBAL,
+    MMUEXT_INVLPG_ALL, MMUEXT_INVLPG_LOCAL, MMUEXT_INVLPG_MULTI, MMUEXT_MARK_SUPER, MMUEXT_NEW_BASEPTR,
+    MMUEXT_NEW_USER_BASEPTR, MMUEXT_PIN_L1_TABLE, MMUEXT_PIN_L2_TABLE, MMUEXT_PIN_L3_TABLE, MMUEXT_PIN_L4_TABLE,
+    MMUEXT_SET_LDT, MMUEXT_TLB_FLUSH_ALL, MMUEXT_TLB_FLUSH_LOCAL, MMUEXT_TLB_FLUSH_MULTI, MMUEXT_UNMARK_SUPER,
     MMUEXT_UNPIN_TABLE, MmuextOp,
 };
 
@@ -45,8 +44,7 @@ fn prepare<M: Machine>(call: &Call<'_, M>, foreign: u32) -> Result<Option<Arc<Do
         PageOwner::Own => Ok(None),
         PageOwner::Other(domain) => Ok(Some(domain)),
         PageOwner::Io | PageOwner::Hypervisor => {
-            Err(Refusal::errno(Errno::Inval, rules::FOREIGN_SELF)
-                .with(Evidence::Value(foreign.into())))
+            Err(Refusal::errno(Errno::Inval, rules::FOREIGN_SELF).with(Evidence::Value(foreign.into())))
         }
     }
 }
@@ -66,18 +64,11 @@ fn one<M: Machine>(
         }
         MMUEXT_UNPIN_TABLE => Ok(unpin(call.hv, claimed, domain, work)?),
         MMUEXT_CLEAR_PAGE => Ok(clear_page(call.hv, claimed, domain)?),
-        MMUEXT_COPY_PAGE => Ok(copy_page(
-            call.hv,
-            claimed,
-            ClaimedMfn(request.arg2),
-            domain,
-        )?),
+        MMUEXT_COPY_PAGE => Ok(copy_page(call.hv, claimed, ClaimedMfn(request.arg2), domain)?),
         MMUEXT_MARK_SUPER | MMUEXT_UNMARK_SUPER => {
             Err(Refusal::errno(Errno::OpNotSupp, rules::NO_SUPERPAGE_MARKS).into())
         }
-        MMUEXT_NEW_BASEPTR..=MMUEXT_SET_LDT
-        | MMUEXT_NEW_USER_BASEPTR
-        | MMUEXT_FLUSH_CACHE_GLOBAL => {
+        MMUEXT_NEW_BASEPTR..=MMUEXT_SET_LDT | MMUEXT_NEW_USER_BASEPTR | MMUEXT_FLUSH_CACHE_GLOBAL => {
             if other.is_some() {
                 return Err(Refusal::errno(Errno::Perm, rules::EXTENDED_FOREIGN).into());
             }
@@ -93,9 +84,7 @@ fn own<M: Machine>(call: &mut Call<'_, M>, request: MmuextOp, work: &mut Work) -
     let page = Flush::Page(address);
     let mapped = entry::is_guest_address(address);
     match request.cmd {
-        MMUEXT_NEW_BASEPTR => {
-            change_kernel_root(call.hv, call.running, ClaimedMfn(request.arg1), work)?
-        }
+        MMUEXT_NEW_BASEPTR => change_kernel_root(call.hv, call.running, ClaimedMfn(request.arg1), work)?,
         MMUEXT_NEW_USER_BASEPTR => {
             let root = (request.arg1 != 0).then_some(ClaimedMfn(request.arg1));
             change_user_root(call.hv, call.running, root, work)?;
@@ -108,12 +97,7 @@ fn own<M: Machine>(call: &mut Call<'_, M>, request: MmuextOp, work: &mut Work) -
         MMUEXT_INVLPG_ALL if mapped => flush(call, page, Where::Everywhere)?,
         MMUEXT_INVLPG_LOCAL | MMUEXT_INVLPG_MULTI | MMUEXT_INVLPG_ALL => {}
         MMUEXT_FLUSH_CACHE | MMUEXT_FLUSH_CACHE_GLOBAL => flush_caches(call)?,
-        MMUEXT_SET_LDT => ldt::set(
-            call.hv,
-            &mut call.running.state,
-            address,
-            request.arg2 as u32,
-        )?,
+        MMUEXT_SET_LDT => ldt::set(call.hv, &mut call.running.state, address, request.arg2 as u32)?,
         command => return Err(unknown(command).into()),
     }
     Ok(())
@@ -147,8 +131,7 @@ fn pin<M: Machine>(
     let mfn = get_table(hv, claimed, level, domain, work)?;
     let record = hv.frames.record(mfn);
     if !record.pin() {
-        let refusal =
-            Refusal::errno(Errno::Inval, rules::ALREADY_PINNED).with(frames::evidence(hv, claimed));
+        let refusal = Refusal::errno(Errno::Inval, rules::ALREADY_PINNED).with(frames::evidence(hv, claimed));
         // What is left of the table, where ours was the last use after all, is in `work`.
         let _ = put_table(hv, mfn, work);
         return Err(refusal.into());
@@ -159,12 +142,7 @@ fn pin<M: Machine>(
     Ok(())
 }
 
-fn unpin<M: Machine>(
-    hv: &Hypervisor<M>,
-    claimed: ClaimedMfn,
-    domain: &Domain,
-    work: &mut Work,
-) -> Result<(), Refusal> {
+fn unpin<M: Machine>(hv: &Hypervisor<M>, claimed: ClaimedMfn, domain: &Domain, work: &mut Work) -> Result<(), Refusal> {
     let mfn = frames::get(hv, claimed, domain.id)?;
     let outcome = if hv.frames.record(mfn).unpin() {
         // What is left of the table is in `work`.
@@ -177,23 +155,14 @@ fn unpin<M: Machine>(
     outcome
 }
 
-fn clear_page<M: Machine>(
-    hv: &Hypervisor<M>,
-    claimed: ClaimedMfn,
-    domain: &Domain,
-) -> Result<(), Refusal> {
+fn clear_page<M: Machine>(hv: &Hypervisor<M>, claimed: ClaimedMfn, domain: &Domain) -> Result<(), Refusal> {
     let mfn = frames::get_typed(hv, claimed, domain.id, PageType::Writable)?;
     hv.machine.clear_frame(mfn);
     frames::put_typed(hv, mfn);
     Ok(())
 }
 
-fn copy_page<M: Machine>(
-    hv: &Hypervisor<M>,
-    to: ClaimedMfn,
-    from: ClaimedMfn,
-    domain: &Domain,
-) -> Result<(), Refusal> {
+fn copy_page<M: Machine>(hv: &Hypervisor<M>, to: ClaimedMfn, from: ClaimedMfn, domain: &Domain) -> Result<(), Refusal> {
     let from = frames::get(hv, from, domain.id)?;
     let outcome = frames::get_typed(hv, to, domain.id, PageType::Writable).map(|to| {
         hv.machine.copy_bytes(to, 0, from, 0, 4096);

@@ -24,11 +24,7 @@ pub(super) enum Where {
 /// # Errors
 /// `EFAULT` for a bitmap that cannot be read.
 #[inline]
-pub(super) fn flush<M: Machine>(
-    call: &Call<'_, M>,
-    what: Flush,
-    place: Where,
-) -> Result<(), Refusal> {
+pub(super) fn flush<M: Machine>(call: &Call<'_, M>, what: Flush, place: Where) -> Result<(), Refusal> {
     match place {
         Where::Here => flush_here(call, what),
         Where::Everywhere => everywhere(call, what),
@@ -58,15 +54,11 @@ fn everywhere<M: Machine>(call: &Call<'_, M>, what: Flush) {
 fn names_any<M: Machine>(call: &Call<'_, M>, address: u64) -> Result<bool, Refusal> {
     let count = call.domain().vcpus.get().map_or(0, alloc::vec::Vec::len);
     for word in 0..count.div_ceil(64) {
-        let bits: u64 = call.read_element(address, word as u64).map_err(|_| {
-            Refusal::errno(Errno::Fault, rules::VCPU_BITMAP).with(Evidence::Value(address))
-        })?;
+        let bits: u64 = call
+            .read_element(address, word as u64)
+            .map_err(|_| Refusal::errno(Errno::Fault, rules::VCPU_BITMAP).with(Evidence::Value(address)))?;
         let valid = count - word * 64;
-        let mask = if valid >= 64 {
-            u64::MAX
-        } else {
-            (1 << valid) - 1
-        };
+        let mask = if valid >= 64 { u64::MAX } else { (1 << valid) - 1 };
         if bits & mask != 0 {
             return Ok(true);
         }

@@ -35,15 +35,8 @@ impl PageOwner {
             DOMID_SELF => Ok(Self::Own),
             DOMID_IO => Ok(Self::Io),
             DOMID_XEN => Ok(Self::Hypervisor),
-            _ if named >= DOMID_FIRST_RESERVED || named == call.domain().id.0 => {
-                Err(no_such(named))
-            }
-            _ => call
-                .hv
-                .domains
-                .get(DomId(named))
-                .map(Self::Other)
-                .ok_or_else(|| no_such(named)),
+            _ if named >= DOMID_FIRST_RESERVED || named == call.domain().id.0 => Err(no_such(named)),
+            _ => call.hv.domains.get(DomId(named)).map(Self::Other).ok_or_else(|| no_such(named)),
         }
     }
 
@@ -63,26 +56,10 @@ impl PageOwner {
     #[inline]
     pub(super) fn with_table<'a>(&'a self, caller: &'a Domain, table: &'a Domain) -> Owners<'a> {
         match self {
-            Self::Own => Owners {
-                table,
-                page: caller.id,
-                device: caller,
-            },
-            Self::Other(domain) => Owners {
-                table,
-                page: domain.id,
-                device: domain,
-            },
-            Self::Io => Owners {
-                table,
-                page: DomId(DOMID_IO),
-                device: caller,
-            },
-            Self::Hypervisor => Owners {
-                table,
-                page: DomId(DOMID_XEN),
-                device: caller,
-            },
+            Self::Own => Owners { table, page: caller.id, device: caller },
+            Self::Other(domain) => Owners { table, page: domain.id, device: domain },
+            Self::Io => Owners { table, page: DomId(DOMID_IO), device: caller },
+            Self::Hypervisor => Owners { table, page: DomId(DOMID_XEN), device: caller },
         }
     }
 
@@ -98,11 +75,7 @@ impl PageOwner {
 
 /// Passes only a privileged caller.
 pub(super) fn privileged<M: Machine>(call: &Call<'_, M>) -> Result<(), Refusal> {
-    if call.domain().privileged {
-        Ok(())
-    } else {
-        Err(Refusal::errno(Errno::Perm, rules::paging::FOREIGN))
-    }
+    if call.domain().privileged { Ok(()) } else { Err(Refusal::errno(Errno::Perm, rules::paging::FOREIGN)) }
 }
 
 #[cold]

@@ -74,21 +74,10 @@ pub fn destroy_grant_mapping<M: Machine>(
         None => None,
     };
     let old = hv.machine.read_word(held.place.table, held.place.index);
-    if !maps(old, frame, readonly)
-        || replacement
-            .as_ref()
-            .is_some_and(|(other, _)| other.place == held.place)
-    {
-        return Err(
-            Refusal::errno(Errno::Inval, rules::GRANT_ENTRY).with(Evidence::Entry {
-                value: old,
-                level: 1,
-            }),
-        );
+    if !maps(old, frame, readonly) || replacement.as_ref().is_some_and(|(other, _)| other.place == held.place) {
+        return Err(Refusal::errno(Errno::Inval, rules::GRANT_ENTRY).with(Evidence::Entry { value: old, level: 1 }));
     }
-    let new = replacement
-        .as_ref()
-        .map_or(0, |(other, _)| swap(hv, other.place, 0));
+    let new = replacement.as_ref().map_or(0, |(other, _)| swap(hv, other.place, 0));
     let old = swap(hv, held.place, new);
     put_l1_entry(hv, old);
     for address in [replace_with, address_of(place)].into_iter().flatten() {
@@ -104,24 +93,12 @@ const fn address_of(place: GrantPlace) -> Option<u64> {
     }
 }
 
-fn hold<'a, M: Machine>(
-    hv: &'a Hypervisor<M>,
-    running: &Running,
-    place: GrantPlace,
-) -> Result<HeldL1<'a, M>, Refusal> {
+fn hold<'a, M: Machine>(hv: &'a Hypervisor<M>, running: &Running, place: GrantPlace) -> Result<HeldL1<'a, M>, Refusal> {
     let owner = running.vcpu.domain.id;
     let held = match place {
-        GrantPlace::Va(address) => running
-            .state
-            .kernel_root
-            .and_then(|root| HeldL1::at(hv, root, address, owner)),
-        GrantPlace::Pte(address)
-            if address.0.is_multiple_of(8) && hv.frames.find(address.mfn().into()).is_some() =>
-        {
-            let place = Place {
-                table: address.mfn(),
-                index: address.page_offset() / 8,
-            };
+        GrantPlace::Va(address) => running.state.kernel_root.and_then(|root| HeldL1::at(hv, root, address, owner)),
+        GrantPlace::Pte(address) if address.0.is_multiple_of(8) && hv.frames.find(address.mfn().into()).is_some() => {
+            let place = Place { table: address.mfn(), index: address.page_offset() / 8 };
             HeldL1::hold(hv, place, owner)
         }
         GrantPlace::Pte(_) => None,
@@ -137,11 +114,7 @@ fn no_place(place: GrantPlace) -> Refusal {
 
 const fn new_entry(frame: Mfn, readonly: bool, flags: u32) -> u64 {
     let base = frame.0 << 12 | entry::PRESENT | entry::ACCESSED | entry::DIRTY | entry::NO_EXECUTE;
-    let user = if flags & APPLICATION_MAP != 0 {
-        entry::USER
-    } else {
-        0
-    };
+    let user = if flags & APPLICATION_MAP != 0 { entry::USER } else { 0 };
     let writable = if readonly { 0 } else { entry::WRITABLE };
     let available = (flags as u64 >> AVAILABLE_SHIFT) << 9 & entry::AVAILABLE;
     entry::adjust_l1(base | user | writable | available)
@@ -155,10 +128,7 @@ const fn maps(seen: u64, frame: Mfn, readonly: bool) -> bool {
 /// Writes an entry; gives what was there at that moment.
 fn swap<M: Machine>(hv: &Hypervisor<M>, place: Place, new: u64) -> u64 {
     let mut old = hv.machine.read_word(place.table, place.index);
-    while let Err(now) = hv
-        .machine
-        .compare_exchange_word(place.table, place.index, old, new)
-    {
+    while let Err(now) = hv.machine.compare_exchange_word(place.table, place.index, old, new) {
         old = now;
     }
     old

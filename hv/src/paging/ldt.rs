@@ -46,10 +46,7 @@ pub(super) fn set<M: Machine>(
 #[cold]
 fn bad_arguments(base: u64, entries: u32) -> Refusal {
     let evidence = if entries > MOST {
-        Evidence::Limit {
-            asked: entries.into(),
-            limit: MOST.into(),
-        }
+        Evidence::Limit { asked: entries.into(), limit: MOST.into() }
     } else {
         Evidence::Value(base)
     };
@@ -85,8 +82,7 @@ pub fn map_ldt_page<M: Machine>(hv: &Hypervisor<M>, running: &mut Running, page:
     let Some(root) = state.kernel_root else {
         return false;
     };
-    let Some((_, _, seen)) = walk(hv, root, state.ldt.base.wrapping_add((page as u64) << 12))
-    else {
+    let Some((_, _, seen)) = walk(hv, root, state.ldt.base.wrapping_add((page as u64) << 12)) else {
         return false;
     };
     if !entry::is_present(seen) {

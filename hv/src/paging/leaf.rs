@@ -31,19 +31,11 @@ const ALL_FRAMES: u64 = entry::FRAME >> 12;
 /// `EINVAL` for forbidden bits, `EBUSY` for a frame that is another's or in use as a table, `EPERM` for device memory
 /// without permission, `EACCES` for special caching of the hypervisor's shared frames.
 #[inline]
-pub(super) fn get_l1_entry<M: Machine>(
-    hv: &Hypervisor<M>,
-    seen: u64,
-    owners: Owners<'_>,
-) -> Result<u64, Refusal> {
+pub(super) fn get_l1_entry<M: Machine>(hv: &Hypervisor<M>, seen: u64, owners: Owners<'_>) -> Result<u64, Refusal> {
     if seen & entry::L1_FORBIDDEN != 0 {
         check_caching(hv, seen, owners)?;
     }
-    let Some(record) = hv
-        .frames
-        .find(entry::claimed(seen))
-        .filter(|record| record.get(owners.page))
-    else {
+    let Some(record) = hv.frames.find(entry::claimed(seen)).filter(|record| record.get(owners.page)) else {
         return get_unowned(hv, seen, owners);
     };
     if seen & WRITABLE != 0 && !record.acquire_writable_again() {
@@ -70,29 +62,14 @@ fn not_mappable<M: Machine>(hv: &Hypervisor<M>, claimed: ClaimedMfn) -> Refusal 
 
 /// Caching bits are for those who have devices, and not for what the hypervisor shares.
 #[cold]
-fn check_caching<M: Machine>(
-    hv: &Hypervisor<M>,
-    seen: u64,
-    owners: Owners<'_>,
-) -> Result<(), Refusal> {
+fn check_caching<M: Machine>(hv: &Hypervisor<M>, seen: u64, owners: Owners<'_>) -> Result<(), Refusal> {
     if !super::device::has_devices(owners.table) {
-        return Err(
-            Refusal::errno(Errno::Inval, rules::ENTRY_BITS).with(Evidence::Entry {
-                value: seen,
-                level: 1,
-            }),
-        );
+        return Err(Refusal::errno(Errno::Inval, rules::ENTRY_BITS).with(Evidence::Entry { value: seen, level: 1 }));
     }
-    let shared = hv
-        .frames
-        .find(entry::claimed(seen))
-        .is_some_and(|record| record.count_word().has(CountWord::SHARED));
+    let shared = hv.frames.find(entry::claimed(seen)).is_some_and(|record| record.count_word().has(CountWord::SHARED));
     if shared {
         return Err(
-            Refusal::errno(Errno::Access, rules::CACHE_OF_SHARED).with(Evidence::Entry {
-                value: seen,
-                level: 1,
-            }),
+            Refusal::errno(Errno::Access, rules::CACHE_OF_SHARED).with(Evidence::Entry { value: seen, level: 1 })
         );
     }
     Ok(())
@@ -100,32 +77,17 @@ fn check_caching<M: Machine>(
 
 /// A frame that is not the domain's: device memory, or refused.
 #[cold]
-fn get_unowned<M: Machine>(
-    hv: &Hypervisor<M>,
-    seen: u64,
-    owners: Owners<'_>,
-) -> Result<u64, Refusal> {
+fn get_unowned<M: Machine>(hv: &Hypervisor<M>, seen: u64, owners: Owners<'_>) -> Result<u64, Refusal> {
     let claimed = entry::claimed(seen);
     let mfn = Mfn(claimed.0);
     let record = hv.frames.find(claimed);
-    if record.is_some_and(|record| record.is_owned() || !hv.machine.is_device_memory(mfn.address()))
-    {
+    if record.is_some_and(|record| record.is_owned() || !hv.machine.is_device_memory(mfn.address())) {
         return Err(not_mappable(hv, claimed));
     }
-    let allowed = super::device::may_map(hv, owners.table, mfn)
-        && super::device::may_map(hv, owners.device, mfn);
+    let allowed = super::device::may_map(hv, owners.table, mfn) && super::device::may_map(hv, owners.device, mfn);
     if !allowed {
-        let errno = if claimed.0 == ALL_FRAMES {
-            Errno::Inval
-        } else {
-            Errno::Perm
-        };
-        return Err(
-            Refusal::errno(errno, rules::DEVICE_MEMORY).with(Evidence::Entry {
-                value: seen,
-                level: 1,
-            }),
-        );
+        let errno = if claimed.0 == ALL_FRAMES { Errno::Inval } else { Errno::Perm };
+        return Err(Refusal::errno(errno, rules::DEVICE_MEMORY).with(Evidence::Entry { value: seen, level: 1 }));
     }
     Ok(entry::adjust_l1(uncached(seen)))
 }
@@ -133,8 +95,7 @@ fn get_unowned<M: Machine>(
 /// An entry to device memory is not cached: caching modes that cache become "uncacheable" (the page-attribute table is
 /// 0x0000_0501_0007_0406: entries 0 write-back, 1 write-through, 5 write-protect).
 const fn uncached(seen: u64) -> u64 {
-    let mode =
-        (seen & PWT != 0) as u8 | ((seen & PCD != 0) as u8) << 1 | ((seen & PAT != 0) as u8) << 2;
+    let mode = (seen & PWT != 0) as u8 | ((seen & PCD != 0) as u8) << 1 | ((seen & PAT != 0) as u8) << 2;
     match mode {
         0 | 1 | 5 => seen & !CACHING | PCD | PWT,
         _ => seen,
@@ -147,11 +108,7 @@ pub(super) fn put_l1_entry<M: Machine>(hv: &Hypervisor<M>, seen: u64) {
     if !is_present(seen) {
         return;
     }
-    let Some(record) = hv
-        .frames
-        .find(entry::claimed(seen))
-        .filter(|record| record.is_owned())
-    else {
+    let Some(record) = hv.frames.find(entry::claimed(seen)).filter(|record| record.is_owned()) else {
         return;
     };
     if seen & WRITABLE != 0 {
@@ -212,8 +169,7 @@ pub(super) fn try_update_l1<M: Machine>(
     owners: Owners<'_>,
 ) -> Result<bool, Refusal> {
     let changed = old ^ new;
-    let same_frame =
-        old & new & entry::PRESENT != 0 && changed & !(entry::HARMLESS | WRITABLE) == 0;
+    let same_frame = old & new & entry::PRESENT != 0 && changed & !(entry::HARMLESS | WRITABLE) == 0;
     if !same_frame || changed & new & WRITABLE != 0 {
         return replace(hv, place, old, new, keep_marks, owners);
     }
@@ -227,28 +183,18 @@ pub(super) fn try_update_l1<M: Machine>(
 
 #[inline]
 fn exchange<M: Machine>(hv: &Hypervisor<M>, place: Place, old: u64, value: u64) -> bool {
-    hv.machine
-        .compare_exchange_word(place.table, place.index, old, value)
-        .is_ok()
+    hv.machine.compare_exchange_word(place.table, place.index, old, value).is_ok()
 }
 
 #[inline]
 const fn marks(old: u64, keep: bool) -> u64 {
-    if keep {
-        old & (entry::ACCESSED | entry::DIRTY)
-    } else {
-        0
-    }
+    if keep { old & (entry::ACCESSED | entry::DIRTY) } else { 0 }
 }
 
 /// A mapping is no longer writable: it keeps its reference and gives the type reference back.
 #[inline]
 fn put_writable<M: Machine>(hv: &Hypervisor<M>, old: u64) {
-    if let Some(record) = hv
-        .frames
-        .find(entry::claimed(old))
-        .filter(|record| record.is_owned())
-    {
+    if let Some(record) = hv.frames.find(entry::claimed(old)).filter(|record| record.is_owned()) {
         record.release_writable(hv.frames.now());
     }
 }
@@ -263,11 +209,7 @@ fn replace<M: Machine>(
     keep_marks: bool,
     owners: Owners<'_>,
 ) -> Result<bool, Refusal> {
-    let value = if is_present(new) {
-        get_l1_entry(hv, new, owners)?
-    } else {
-        new
-    };
+    let value = if is_present(new) { get_l1_entry(hv, new, owners)? } else { new };
     let done = exchange(hv, place, old, value | marks(old, keep_marks));
     put_l1_entry(hv, if done { old } else { value });
     Ok(done)

@@ -43,63 +43,36 @@ pub fn mmu_update<M: Machine>(call: &mut Call<'_, M>, args: [u64; 5]) -> Result<
 fn prepare<M: Machine>(call: &Call<'_, M>, foreign: u32) -> Result<Shared, Refusal> {
     let table_owner = match foreign >> 16 {
         0 => None,
-        id => Some(table_owner(call, DomId((id - 1) as u16))?)
-            .filter(|domain| domain.id != call.domain().id),
+        id => Some(table_owner(call, DomId((id - 1) as u16))?).filter(|domain| domain.id != call.domain().id),
     };
     let page_owner = PageOwner::named(call, foreign as u16)?;
-    Ok(Shared {
-        table_owner,
-        page_owner,
-    })
+    Ok(Shared { table_owner, page_owner })
 }
 
 #[cold]
 fn table_owner<M: Machine>(call: &Call<'_, M>, id: DomId) -> Result<Arc<Domain>, Refusal> {
     let found = call.hv.domains.get(id);
-    found.ok_or_else(|| {
-        Refusal::errno(Errno::Srch, core_rules::NO_SUCH_DOMAIN).with(Evidence::Value(id.0.into()))
-    })
+    found.ok_or_else(|| Refusal::errno(Errno::Srch, core_rules::NO_SUCH_DOMAIN).with(Evidence::Value(id.0.into())))
 }
 
-fn one<M: Machine>(
-    call: &mut Call<'_, M>,
-    shared: &Shared,
-    request: MmuUpdate,
-    work: &mut Work,
-) -> Result<(), Stop> {
+fn one<M: Machine>(call: &mut Call<'_, M>, shared: &Shared, request: MmuUpdate, work: &mut Work) -> Result<(), Stop> {
     shared.page_owner.permitted(call)?;
     let command = request.ptr & 7;
     match command {
         MMU_NORMAL_PT_UPDATE | MMU_PT_UPDATE_PRESERVE_AD | MMU_PT_UPDATE_NO_TRANSLATE => {
             let keep_marks = command == MMU_PT_UPDATE_PRESERVE_AD;
-            write_entry(
-                call,
-                shared,
-                request.ptr & !7,
-                request.val,
-                keep_marks,
-                work,
-            )
+            write_entry(call, shared, request.ptr & !7, request.val, keep_marks, work)
         }
         MMU_MACHPHYS_UPDATE => Ok(set_m2p(call, shared, request)?),
-        _ => Err(Refusal::errno(Errno::NoSys, rules::UPDATE_COMMAND)
-            .with(Evidence::Value(command))
-            .into()),
+        _ => Err(Refusal::errno(Errno::NoSys, rules::UPDATE_COMMAND).with(Evidence::Value(command)).into()),
     }
 }
 
-fn set_m2p<M: Machine>(
-    call: &Call<'_, M>,
-    shared: &Shared,
-    request: MmuUpdate,
-) -> Result<(), Refusal> {
+fn set_m2p<M: Machine>(call: &Call<'_, M>, shared: &Shared, request: MmuUpdate) -> Result<(), Refusal> {
     if shared.table_owner.is_some() {
         return Err(Refusal::errno(Errno::Perm, rules::M2P_FOREIGN));
     }
-    let owner = shared
-        .page_owner
-        .with_table(call.domain(), call.domain())
-        .page;
+    let owner = shared.page_owner.with_table(call.domain(), call.domain()).page;
     let mfn = frames::get(call.hv, ClaimedMfn(request.ptr >> 12), owner)?;
     call.hv.machine.set_m2p(mfn, request.val);
     frames::put(call.hv, mfn);
@@ -121,16 +94,9 @@ fn write_entry<M: Machine>(
     let table_domain = shared.table_owner.as_deref().unwrap_or(caller);
     let owners = shared.page_owner.with_table(caller, table_domain);
     let mfn = frames::get(call.hv, ClaimedMfn(address >> 12), table_domain.id)?;
-    let place = Place {
-        table: mfn,
-        index: (address as usize & 0xfff) / 8,
-    };
+    let place = Place { table: mfn, index: (address as usize & 0xfff) / 8 };
     let seen = call.hv.frames.record(mfn).type_word();
-    match seen
-        .kind()
-        .level()
-        .filter(|_| seen.count() != 0 && seen.has(TypeWord::VALIDATED))
-    {
+    match seen.kind().level().filter(|_| seen.count() != 0 && seen.has(TypeWord::VALIDATED)) {
         Some(level) => {
             if level > 1 && !shared.page_owner.is(caller, table_domain) {
                 frames::put(call.hv, mfn);
@@ -152,11 +118,7 @@ fn write_table<M: Machine>(
     owners: Owners<'_>,
     work: &mut Work,
 ) -> Result<(), Stop> {
-    if !hv
-        .frames
-        .record(place.table)
-        .acquire_type_in_use(PageType::table(level))
-    {
+    if !hv.frames.record(place.table).acquire_type_in_use(PageType::table(level)) {
         frames::put(hv, place.table);
         return Err(Stop::Interrupted);
     }

@@ -52,9 +52,7 @@ pub fn drop_root<M: Machine>(hv: &Hypervisor<M>, state: &mut VcpuState) -> bool 
         }
         state.unfinished = work.unfinished;
         if hv.machine.interrupt_waiting() {
-            return state.unfinished.is_none()
-                && state.user_root.is_none()
-                && state.kernel_root.is_none();
+            return state.unfinished.is_none() && state.user_root.is_none() && state.kernel_root.is_none();
         }
     }
 }
@@ -63,15 +61,8 @@ pub fn drop_root<M: Machine>(hv: &Hypervisor<M>, state: &mut VcpuState) -> bool 
 ///
 /// # Errors
 /// `EINVAL` where the frame is not the domain's or cannot be an L4 table; another try where the check is to go on later.
-pub fn get_root<M: Machine>(
-    hv: &Hypervisor<M>,
-    claimed: ClaimedMfn,
-    owner: DomId,
-) -> Result<Mfn, Refusal> {
-    let domain = hv
-        .domains
-        .get(owner)
-        .ok_or_else(|| not_owned(hv, claimed))?;
+pub fn get_root<M: Machine>(hv: &Hypervisor<M>, claimed: ClaimedMfn, owner: DomId) -> Result<Mfn, Refusal> {
+    let domain = hv.domains.get(owner).ok_or_else(|| not_owned(hv, claimed))?;
     match get_table(hv, claimed, 4, &domain, &mut Work::preemptible()) {
         Ok(mfn) => Ok(mfn),
         Err(Stop::Interrupted) => Err(Refusal::again()),
@@ -116,11 +107,7 @@ pub(super) fn change_kernel_root<M: Machine>(
 ///
 /// # Errors
 /// `EINVAL` where the frame is not the domain's or cannot be an L4 table.
-pub fn load_guest_root<M: Machine>(
-    hv: &Hypervisor<M>,
-    running: &mut Running,
-    frame: u64,
-) -> Result<(), Refusal> {
+pub fn load_guest_root<M: Machine>(hv: &Hypervisor<M>, running: &mut Running, frame: u64) -> Result<(), Refusal> {
     match change_kernel_root(hv, running, ClaimedMfn(frame), &mut Work::whole()) {
         Ok(()) => Ok(()),
         Err(Stop::Interrupted) => Err(Refusal::again()),
@@ -132,11 +119,7 @@ pub fn load_guest_root<M: Machine>(
 ///
 /// # Errors
 /// What the check of the tables gave.
-pub fn pin_initial<M: Machine>(
-    hv: &Hypervisor<M>,
-    domain: &Domain,
-    l4: Mfn,
-) -> Result<(), Refusal> {
+pub fn pin_initial<M: Machine>(hv: &Hypervisor<M>, domain: &Domain, l4: Mfn) -> Result<(), Refusal> {
     match get_table(hv, l4.into(), 4, domain, &mut Work::whole()) {
         Ok(mfn) => {
             let fresh = hv.frames.record(mfn).pin();

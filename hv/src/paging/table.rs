@@ -60,19 +60,13 @@ impl Work {
     /// Work that may stop when something else waits.
     #[must_use]
     pub const fn preemptible() -> Self {
-        Self {
-            preemptible: true,
-            unfinished: None,
-        }
+        Self { preemptible: true, unfinished: None }
     }
 
     /// Work that goes on to its end: only for what no running guest waits for.
     #[must_use]
     pub const fn whole() -> Self {
-        Self {
-            preemptible: false,
-            unfinished: None,
-        }
+        Self { preemptible: false, unfinished: None }
     }
 
     fn should_stop<M: Machine>(&self, hv: &Hypervisor<M>) -> bool {
@@ -87,11 +81,7 @@ impl Work {
 
     fn leave<M: Machine>(&mut self, hv: &Hypervisor<M>, mfn: Mfn, level: u8) {
         let owner = hv.frames.record(mfn).count_word().owner();
-        self.unfinished = Some(Unfinished {
-            mfn,
-            kind: PageType::table(level),
-            owner,
-        });
+        self.unfinished = Some(Unfinished { mfn, kind: PageType::table(level), owner });
     }
 }
 
@@ -110,11 +100,7 @@ impl<'a> Owners<'a> {
     /// Tables and frames of one domain.
     #[must_use]
     pub const fn of(domain: &'a Domain) -> Self {
-        Self {
-            table: domain,
-            page: domain.id,
-            device: domain,
-        }
+        Self { table: domain, page: domain.id, device: domain }
     }
 }
 
@@ -219,13 +205,7 @@ fn stop_at<M: Machine>(hv: &Hypervisor<M>, mfn: Mfn, prefix: usize) -> Stop {
 
 /// Gives the references of the first `prefix` entries back; the caller holds the only type reference, which is gone
 /// afterwards.
-fn take_apart<M: Machine>(
-    hv: &Hypervisor<M>,
-    mfn: Mfn,
-    level: u8,
-    prefix: usize,
-    work: &mut Work,
-) -> Result<(), Stop> {
+fn take_apart<M: Machine>(hv: &Hypervisor<M>, mfn: Mfn, level: u8, prefix: usize, work: &mut Work) -> Result<(), Stop> {
     if finish_child(hv, mfn, level, prefix, work).is_err() {
         return Err(stop_at(hv, mfn, prefix));
     }
@@ -257,11 +237,7 @@ fn finish_child<M: Machine>(
         return Ok(());
     }
     let seen = hv.machine.read_word(mfn, index);
-    let Some(child) = hv
-        .frames
-        .find(entry::claimed(seen))
-        .filter(|_| is_present(seen))
-    else {
+    let Some(child) = hv.frames.find(entry::claimed(seen)).filter(|_| is_present(seen)) else {
         return Ok(());
     };
     let owner = child.count_word().owner();
@@ -272,12 +248,7 @@ fn finish_child<M: Machine>(
 }
 
 /// Takes a partial table apart; its state's own reference goes with it.
-fn finish<M: Machine>(
-    hv: &Hypervisor<M>,
-    mfn: Mfn,
-    level: u8,
-    work: &mut Work,
-) -> Result<(), Stop> {
+fn finish<M: Machine>(hv: &Hypervisor<M>, mfn: Mfn, level: u8, work: &mut Work) -> Result<(), Stop> {
     let Some(prefix) = hv.frames.record(mfn).take_partial(PageType::table(level)) else {
         return Ok(());
     };
@@ -312,11 +283,7 @@ pub(crate) fn finish_unfinished<M: Machine>(
 ///
 /// # Errors
 /// [`Stop::Interrupted`]; the table is still partial.
-pub(crate) fn finish_partial<M: Machine>(
-    hv: &Hypervisor<M>,
-    mfn: Mfn,
-    work: &mut Work,
-) -> Result<(), Stop> {
+pub(crate) fn finish_partial<M: Machine>(hv: &Hypervisor<M>, mfn: Mfn, work: &mut Work) -> Result<(), Stop> {
     match hv.frames.record(mfn).type_word().kind().level() {
         Some(level) => finish(hv, mfn, level, work),
         None => Ok(()),
@@ -328,11 +295,7 @@ pub(crate) fn finish_partial<M: Machine>(
 /// # Errors
 /// [`Stop::Interrupted`]: both are given back, but the table, not needed any more, is still partly held; it is in
 /// [`Work::unfinished`].
-pub(crate) fn put_table<M: Machine>(
-    hv: &Hypervisor<M>,
-    mfn: Mfn,
-    work: &mut Work,
-) -> Result<(), Stop> {
+pub(crate) fn put_table<M: Machine>(hv: &Hypervisor<M>, mfn: Mfn, work: &mut Work) -> Result<(), Stop> {
     let outcome = match hv.frames.record(mfn).release_type(hv.frames.now()) {
         Released::Done => Ok(()),
         Released::TakeApart(level) => {
@@ -369,21 +332,12 @@ pub(super) fn check_upper_bits(level: u8, seen: u64) -> Result<(), Refusal> {
     if seen & entry::UPPER_FORBIDDEN == 0 {
         return Ok(());
     }
-    let rule = if seen & entry::LARGE != 0 {
-        rules::SUPERPAGE
-    } else {
-        rules::ENTRY_BITS
-    };
+    let rule = if seen & entry::LARGE != 0 { rules::SUPERPAGE } else { rules::ENTRY_BITS };
     Err(Refusal::errno(Errno::Inval, rule).with(Evidence::Entry { value: seen, level }))
 }
 
 /// Gives the references of an entry back that stood in a checked table of this level.
-pub(super) fn put_entry<M: Machine>(
-    hv: &Hypervisor<M>,
-    level: u8,
-    seen: u64,
-    work: &mut Work,
-) -> Result<(), Stop> {
+pub(super) fn put_entry<M: Machine>(hv: &Hypervisor<M>, level: u8, seen: u64, work: &mut Work) -> Result<(), Stop> {
     if level == 1 {
         super::leaf::put_l1_entry(hv, seen);
         return Ok(());

@@ -33,29 +33,17 @@ pub(super) fn update_upper<M: Machine>(
         check_upper_bits(level, new)?;
     }
     let mut old = hv.machine.read_word(place.table, place.index);
-    let same_table =
-        |old: u64| old & new & entry::PRESENT != 0 && (old ^ new) & !entry::UPPER_HARMLESS == 0;
+    let same_table = |old: u64| old & new & entry::PRESENT != 0 && (old ^ new) & !entry::UPPER_HARMLESS == 0;
     while same_table(old) {
         let value = entry::adjust_upper(level, new) | marks(old, keep_marks);
-        match hv
-            .machine
-            .compare_exchange_word(place.table, place.index, old, value)
-        {
+        match hv.machine.compare_exchange_word(place.table, place.index, old, value) {
             Ok(_) => return Ok(()),
             Err(now) => old = now,
         }
     }
-    let value = if is_present(new) {
-        get_entry(hv, level, new, owners, work)?
-    } else {
-        new
-    };
-    while let Err(now) = hv.machine.compare_exchange_word(
-        place.table,
-        place.index,
-        old,
-        value | marks(old, keep_marks),
-    ) {
+    let value = if is_present(new) { get_entry(hv, level, new, owners, work)? } else { new };
+    while let Err(now) = hv.machine.compare_exchange_word(place.table, place.index, old, value | marks(old, keep_marks))
+    {
         old = now;
     }
     if is_present(old) {

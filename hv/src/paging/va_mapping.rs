@@ -22,10 +22,7 @@ use crate::rules::paging as rules;
 /// `EINVAL` where the address has no L1 table or the entry has forbidden bits, `EBUSY` for a frame that is another's or
 /// in use as a table, `EPERM` for device memory without permission, `EFAULT` for a bad bitmap of vCPUs.
 #[inline]
-pub fn update_va_mapping<M: Machine>(
-    call: &mut Call<'_, M>,
-    args: [u64; 5],
-) -> Result<u64, Refusal> {
+pub fn update_va_mapping<M: Machine>(call: &mut Call<'_, M>, args: [u64; 5]) -> Result<u64, Refusal> {
     let [address, entry, flags, ..] = args;
     let owners = Owners::of(call.domain());
     write(call, address, entry, owners)?;
@@ -37,10 +34,7 @@ pub fn update_va_mapping<M: Machine>(
 ///
 /// # Errors
 /// Those of [`update_va_mapping`]; `ESRCH` for a domain that does not exist, `EPERM` for one the caller may not name.
-pub fn update_va_mapping_otherdomain<M: Machine>(
-    call: &mut Call<'_, M>,
-    args: [u64; 5],
-) -> Result<u64, Refusal> {
+pub fn update_va_mapping_otherdomain<M: Machine>(call: &mut Call<'_, M>, args: [u64; 5]) -> Result<u64, Refusal> {
     finish_left(call, args)?;
     let [address, entry, flags, domain, _] = args;
     let owner = PageOwner::named(call, domain as u16)?;
@@ -52,17 +46,8 @@ pub fn update_va_mapping_otherdomain<M: Machine>(
 }
 
 #[inline]
-fn write<M: Machine>(
-    call: &Call<'_, M>,
-    address: u64,
-    entry: u64,
-    owners: Owners<'_>,
-) -> Result<(), Refusal> {
-    let held = call
-        .running
-        .state
-        .kernel_root
-        .and_then(|root| HeldL1::at(call.hv, root, address, owners.table.id));
+fn write<M: Machine>(call: &Call<'_, M>, address: u64, entry: u64, owners: Owners<'_>) -> Result<(), Refusal> {
+    let held = call.running.state.kernel_root.and_then(|root| HeldL1::at(call.hv, root, address, owners.table.id));
     match held {
         Some(held) => update_l1(call.hv, held.place, entry, false, owners),
         None => Err(no_l1(address)),

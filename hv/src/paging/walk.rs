@@ -13,11 +13,7 @@ use crate::hardware::Machine;
 #[must_use]
 pub fn walk<M: Machine>(hv: &Hypervisor<M>, root: Mfn, address: u64) -> Option<(Mfn, usize, u64)> {
     let place = find(hv, root, address)?;
-    Some((
-        place.table,
-        place.index,
-        hv.machine.read_word(place.table, place.index),
-    ))
+    Some((place.table, place.index, hv.machine.read_word(place.table, place.index)))
 }
 
 /// [`walk`] without reading the last entry.
@@ -29,10 +25,7 @@ pub(super) fn find<M: Machine>(hv: &Hypervisor<M>, root: Mfn, address: u64) -> O
     let table = below(hv, root, entry::index(4, address))?;
     let table = below(hv, table, entry::index(3, address))?;
     let table = below(hv, table, entry::index(2, address))?;
-    Some(Place {
-        table,
-        index: entry::index(1, address),
-    })
+    Some(Place { table, index: entry::index(1, address) })
 }
 
 #[inline]
@@ -40,12 +33,7 @@ fn below<M: Machine>(hv: &Hypervisor<M>, table: Mfn, index: usize) -> Option<Mfn
     let seen = hv.machine.read_word(table, index);
     // Another CPU may just be taking the table apart: then what is read here is followed only to memory in use.
     let alone = is_alone(hv);
-    let known = is_present(seen)
-        && (alone
-            || hv
-                .frames
-                .find(entry::claimed(seen))
-                .is_some_and(Frame::is_owned));
+    let known = is_present(seen) && (alone || hv.frames.find(entry::claimed(seen)).is_some_and(Frame::is_owned));
     known.then(|| entry::frame(seen))
 }
 
@@ -70,11 +58,7 @@ impl<'a, M: Machine> HeldL1<'a, M> {
     pub(super) fn at(hv: &'a Hypervisor<M>, root: Mfn, address: u64, owner: DomId) -> Option<Self> {
         let place = find(hv, root, address)?;
         if is_alone(hv) {
-            return Some(Self {
-                hv,
-                place,
-                has_references: false,
-            });
+            return Some(Self { hv, place, has_references: false });
         }
         Self::hold(hv, place, owner)
     }
@@ -85,19 +69,11 @@ impl<'a, M: Machine> HeldL1<'a, M> {
         if !frames::try_get(hv, place.table.into(), owner) {
             return None;
         }
-        if !hv
-            .frames
-            .record(place.table)
-            .acquire_type_in_use(PageType::L1)
-        {
+        if !hv.frames.record(place.table).acquire_type_in_use(PageType::L1) {
             frames::put(hv, place.table);
             return None;
         }
-        Some(Self {
-            hv,
-            place,
-            has_references: true,
-        })
+        Some(Self { hv, place, has_references: true })
     }
 }
 

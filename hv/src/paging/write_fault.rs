@@ -14,9 +14,7 @@ use super::leaf::{Place, try_update_l1};
 use super::table::Owners;
 use super::walk::{HeldL1, walk};
 use crate::Hypervisor;
-use crate::decode::{
-    Instruction, LONGEST, Map, ModRm, Operand, Segment, get_register, read_register, set_register,
-};
+use crate::decode::{Instruction, LONGEST, Map, ModRm, Operand, Segment, get_register, read_register, set_register};
 use crate::domain::Running;
 use crate::entry::Exception;
 use crate::hardware::Machine;
@@ -45,16 +43,10 @@ pub fn on_write_fault<M: Machine>(
     let Some((_, _, mapping)) = walk(hv, root, exception.address) else {
         return false;
     };
-    if !is_present(mapping)
-        || mapping & entry::WRITABLE != 0
-        || hv.frames.find(entry::claimed(mapping)).is_none()
-    {
+    if !is_present(mapping) || mapping & entry::WRITABLE != 0 || hv.frames.find(entry::claimed(mapping)).is_none() {
         return false;
     }
-    let place = Place {
-        table: entry::frame(mapping),
-        index: (exception.address & 0xfff) as usize / 8,
-    };
+    let place = Place { table: entry::frame(mapping), index: (exception.address & 0xfff) as usize / 8 };
     let Some(held) = HeldL1::hold(hv, place, domain.id) else {
         return false;
     };
@@ -92,12 +84,7 @@ enum Kind {
 }
 
 impl Write {
-    fn decode<M: Machine>(
-        hv: &Hypervisor<M>,
-        running: &Running,
-        registers: &Registers,
-        fault: u64,
-    ) -> Option<Self> {
+    fn decode<M: Machine>(hv: &Hypervisor<M>, running: &Running, registers: &Registers, fault: u64) -> Option<Self> {
         let mut code = [0; LONGEST];
         let fetched = fetch(hv, registers.rip, &mut code);
         let instruction = Instruction::decode(&code[..fetched])?;
@@ -107,12 +94,7 @@ impl Write {
         };
         let offset = (address & 7) as u8;
         let within = fault >= address && fault - address < bytes.into();
-        (within && offset + bytes <= 8).then_some(Self {
-            instruction,
-            kind,
-            bytes,
-            offset,
-        })
+        (within && offset + bytes <= 8).then_some(Self { instruction, kind, bytes, offset })
     }
 
     /// Does it; false where the new entry breaks a rule.
@@ -152,39 +134,18 @@ impl Write {
 
     /// What becomes of the operand and the flags.
     fn outcome(&self, registers: &Registers, before: u64) -> Outcome {
-        let source = |register| {
-            read_register(
-                registers,
-                register,
-                self.bytes,
-                self.instruction.prefixes.rex != 0,
-            )
-        };
+        let source = |register| read_register(registers, register, self.bytes, self.instruction.prefixes.rex != 0);
         let flags = registers.rflags;
         match self.kind {
-            Kind::Store(value) | Kind::StringStore { value, .. } => Outcome {
-                value: Some(value),
-                flags,
-            },
-            Kind::Exchange { register } => Outcome {
-                value: Some(source(register)),
-                flags,
-            },
-            Kind::Arithmetic(operation, value) => {
-                operate(operation, before, value, self.bytes, flags)
-            }
-            Kind::ExchangeAdd { register } => {
-                operate(Arithmetic::Add, before, source(register), self.bytes, flags)
-            }
+            Kind::Store(value) | Kind::StringStore { value, .. } => Outcome { value: Some(value), flags },
+            Kind::Exchange { register } => Outcome { value: Some(source(register)), flags },
+            Kind::Arithmetic(operation, value) => operate(operation, before, value, self.bytes, flags),
+            Kind::ExchangeAdd { register } => operate(Arithmetic::Add, before, source(register), self.bytes, flags),
             Kind::CompareExchange { register } => {
                 let accumulator = registers.rax & mask(self.bytes);
-                let compared =
-                    operate(Arithmetic::Subtract, accumulator, before, self.bytes, flags);
+                let compared = operate(Arithmetic::Subtract, accumulator, before, self.bytes, flags);
                 let value = (accumulator == before).then(|| source(register));
-                Outcome {
-                    value,
-                    flags: compared.flags,
-                }
+                Outcome { value, flags: compared.flags }
             }
         }
     }
@@ -209,11 +170,7 @@ impl Write {
     /// One step of a string instruction is done; with a repeat prefix the next step is the same instruction again.
     fn retire_string(&self, registers: &mut Registers, moves: bool) {
         let step = u64::from(self.bytes);
-        let step = if registers.rflags & crate::registers::flags::DF == 0 {
-            step
-        } else {
-            step.wrapping_neg()
-        };
+        let step = if registers.rflags & crate::registers::flags::DF == 0 { step } else { step.wrapping_neg() };
         registers.rdi = registers.rdi.wrapping_add(step);
         if moves {
             registers.rsi = registers.rsi.wrapping_add(step);
@@ -247,8 +204,7 @@ fn memory_form<M: Machine>(
     if is_bit_string {
         let number = sign_extend(get_register(registers, modrm.register), bytes);
         let operand = i64::from(bytes) * 8;
-        address =
-            address.wrapping_add((number.div_euclid(operand) * i64::from(bytes)).cast_unsigned());
+        address = address.wrapping_add((number.div_euclid(operand) * i64::from(bytes)).cast_unsigned());
     }
     Some((address, bytes, kind))
 }
@@ -262,41 +218,27 @@ fn kind_of(registers: &Registers, instruction: &Instruction, modrm: ModRm) -> Op
     let source = || read_register(registers, register, bytes, instruction.prefixes.rex != 0);
     let immediate = instruction.immediate.cast_unsigned();
     let kind = match (instruction.map, opcode) {
-        (Map::Primary, 0x00..=0x37) if opcode & 7 < 2 => {
-            Kind::Arithmetic(Arithmetic::numbered(opcode >> 3)?, source())
-        }
-        (Map::Primary, 0x80 | 0x81 | 0x83) => {
-            Kind::Arithmetic(Arithmetic::numbered(register & 7)?, immediate)
-        }
+        (Map::Primary, 0x00..=0x37) if opcode & 7 < 2 => Kind::Arithmetic(Arithmetic::numbered(opcode >> 3)?, source()),
+        (Map::Primary, 0x80 | 0x81 | 0x83) => Kind::Arithmetic(Arithmetic::numbered(register & 7)?, immediate),
         (Map::Primary, 0x86 | 0x87) => Kind::Exchange { register },
         (Map::Primary, 0x88 | 0x89) => Kind::Store(source()),
         (Map::Primary, 0xc6 | 0xc7) if register & 7 == 0 => Kind::Store(immediate),
         (Map::Primary, 0xf6 | 0xf7) if register & 7 == 2 => Kind::Arithmetic(Arithmetic::Not, 0),
         (Map::Primary, 0xf6 | 0xf7) if register & 7 == 3 => Kind::Arithmetic(Arithmetic::Negate, 0),
-        (Map::Primary, 0xfe | 0xff) if register & 7 == 0 => {
-            Kind::Arithmetic(Arithmetic::Increment, 1)
-        }
-        (Map::Primary, 0xfe | 0xff) if register & 7 == 1 => {
-            Kind::Arithmetic(Arithmetic::Decrement, 1)
-        }
+        (Map::Primary, 0xfe | 0xff) if register & 7 == 0 => Kind::Arithmetic(Arithmetic::Increment, 1),
+        (Map::Primary, 0xfe | 0xff) if register & 7 == 1 => Kind::Arithmetic(Arithmetic::Decrement, 1),
         (Map::Secondary, 0xb0 | 0xb1) => Kind::CompareExchange { register },
         (Map::Secondary, 0xc0 | 0xc1) => Kind::ExchangeAdd { register },
         (Map::Secondary, 0xab | 0xb3 | 0xbb) => {
             return Some((
                 true,
-                Kind::Arithmetic(
-                    Arithmetic::bit(opcode >> 3 & 3)?,
-                    get_register(registers, register),
-                ),
+                Kind::Arithmetic(Arithmetic::bit(opcode >> 3 & 3)?, get_register(registers, register)),
             ));
         }
         (Map::Secondary, 0xba) => {
             return Some((
                 true,
-                Kind::Arithmetic(
-                    Arithmetic::bit(register & 3).filter(|_| register & 4 != 0)?,
-                    immediate,
-                ),
+                Kind::Arithmetic(Arithmetic::bit(register & 3).filter(|_| register & 4 != 0)?, immediate),
             ));
         }
         _ => return None,
@@ -317,28 +259,15 @@ fn string_form<M: Machine>(
         _ => return None,
     };
     let repeats = instruction.prefixes.repeat || instruction.prefixes.repeat_not_equal;
-    if instruction.prefixes.address
-        || instruction.prefixes.repeat_not_equal
-        || (repeats && registers.rcx == 0)
-    {
+    if instruction.prefixes.address || instruction.prefixes.repeat_not_equal || (repeats && registers.rcx == 0) {
         return None;
     }
-    let bytes = if instruction.opcode & 1 != 0 {
-        instruction.operand_bytes()
-    } else {
-        1
-    };
+    let bytes = if instruction.opcode & 1 != 0 { instruction.operand_bytes() } else { 1 };
     let value = if moves {
-        let base = segment_base(
-            hv,
-            running,
-            instruction.prefixes.segment.unwrap_or(Segment::Ds),
-        );
+        let base = segment_base(hv, running, instruction.prefixes.segment.unwrap_or(Segment::Ds));
         let mut buffer = [0; 8];
         let part = &mut buffer[..usize::from(bytes)];
-        hv.machine
-            .copy_from_guest(registers.rsi.wrapping_add(base), part)
-            .ok()?;
+        hv.machine.copy_from_guest(registers.rsi.wrapping_add(base), part).ok()?;
         u64::from_le_bytes(buffer)
     } else {
         registers.rax
@@ -360,11 +289,7 @@ fn fetch<M: Machine>(hv: &Hypervisor<M>, rip: u64, into: &mut [u8; LONGEST]) -> 
         return LONGEST;
     }
     let here = (4096 - (rip & 0xfff) as usize).min(LONGEST);
-    if hv.machine.copy_from_guest(rip, &mut into[..here]).is_ok() {
-        here
-    } else {
-        0
-    }
+    if hv.machine.copy_from_guest(rip, &mut into[..here]).is_ok() { here } else { 0 }
 }
 
 /// All ones in this many bytes.
@@ -379,13 +304,7 @@ const fn sign_extend(value: u64, bytes: u8) -> i64 {
 
 /// Says why a write was refused; the guest gets a page fault and would never know.
 #[cold]
-fn explain<M: Machine>(
-    hv: &Hypervisor<M>,
-    running: &Running,
-    place: Place,
-    new: u64,
-    refusal: &Refusal,
-) {
+fn explain<M: Machine>(hv: &Hypervisor<M>, running: &Running, place: Place, new: u64, refusal: &Refusal) {
     let domain = &running.vcpu.domain;
     if hv.options.explains(domain.id) && domain.limiter.lock().admit(hv.machine.now()).is_some() {
         let arguments = [place.table.0 << 12 | (place.index as u64) << 3, new];

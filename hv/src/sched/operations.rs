@@ -4,8 +4,7 @@ use pv_abi::DomId;
 use pv_abi::errno::Errno;
 use pv_abi::sched::{
     SCHEDOP_BLOCK, SCHEDOP_PIN_OVERRIDE, SCHEDOP_POLL, SCHEDOP_REMOTE_SHUTDOWN, SCHEDOP_SHUTDOWN,
-    SCHEDOP_SHUTDOWN_CODE, SCHEDOP_WATCHDOG, SCHEDOP_YIELD, SHUTDOWN_CRASH, SchedPinOverride,
-    SchedRemoteShutdown,
+    SCHEDOP_SHUTDOWN_CODE, SCHEDOP_WATCHDOG, SCHEDOP_YIELD, SHUTDOWN_CRASH, SchedPinOverride, SchedRemoteShutdown,
     SchedShutdown, SchedWatchdog,
 };
 
@@ -85,8 +84,7 @@ fn remote_shutdown<M: Machine>(call: &Call<'_, M>, argument: u64) -> Result<u64,
     let request: SchedRemoteShutdown = call.read(argument)?;
     let named = DomId(request.domain_id);
     let domain = call.hv.domains.get(named).ok_or_else(|| {
-        Refusal::errno(Errno::Srch, rules::core::NO_SUCH_DOMAIN)
-            .with(Evidence::Value(named.0.into()))
+        Refusal::errno(Errno::Srch, rules::core::NO_SUCH_DOMAIN).with(Evidence::Value(named.0.into()))
     })?;
     call.privileged()?;
     shutdown(call.hv, &domain, request.reason & 0xff);
@@ -96,11 +94,7 @@ fn remote_shutdown<M: Machine>(call: &Call<'_, M>, argument: u64) -> Result<u64,
 /// Starts (`id` 0), moves, or stops (`timeout` 0) one of the domain's watchdogs; a new one's id is the result.
 fn watchdog<M: Machine>(call: &Call<'_, M>, argument: u64) -> Result<u64, Refusal> {
     let SchedWatchdog { id, timeout } = call.read(argument)?;
-    let at = call
-        .hv
-        .machine
-        .now()
-        .saturating_add(u64::from(timeout) * 1_000_000_000);
+    let at = call.hv.machine.now().saturating_add(u64::from(timeout) * 1_000_000_000);
     let refuse = |errno, rule| Err(Refusal::errno(errno, rule).with(Evidence::Value(id.into())));
     let Some(first) = call.domain().vcpu(pv_abi::VcpuId(0)) else {
         return refuse(Errno::Inval, rules::sched::WATCHDOG_UNKNOWN);
@@ -111,9 +105,7 @@ fn watchdog<M: Machine>(call: &Call<'_, M>, argument: u64) -> Result<u64, Refusa
             Some(index) => Ok(index as u64 + 1),
             None => refuse(Errno::NoSpc, rules::sched::WATCHDOG_SPACE),
         },
-        id if id <= time::WATCHDOGS
-            && time::move_watchdog(call.hv, first, id - 1, (timeout != 0).then_some(at)) =>
-        {
+        id if id <= time::WATCHDOGS && time::move_watchdog(call.hv, first, id - 1, (timeout != 0).then_some(at)) => {
             Ok(0)
         }
         _ => refuse(Errno::Inval, rules::sched::WATCHDOG_UNKNOWN),
@@ -127,9 +119,7 @@ fn pin_override<M: Machine>(call: &Call<'_, M>, argument: u64) -> Result<u64, Re
     let request: SchedPinOverride = call.read(argument)?;
     let to = u32::try_from(request.pcpu).ok();
     if let Some(cpu) = to.filter(|cpu| *cpu >= call.hv.machine.cpu_count()) {
-        return Err(
-            Refusal::errno(Errno::Inval, rules::sched::PIN_CPU).with(Evidence::Value(cpu.into()))
-        );
+        return Err(Refusal::errno(Errno::Inval, rules::sched::PIN_CPU).with(Evidence::Value(cpu.into())));
     }
     queue::pin(call.vcpu(), to);
     Ok(0)

@@ -123,8 +123,7 @@ impl Scheduler {
     #[must_use]
     pub fn new(cpus: u32) -> Self {
         let cpus: Vec<Cpu> = (0..cpus.max(1)).map(|_| Cpu::default()).collect();
-        cpus.iter()
-            .for_each(|cpu| cpu.slice_end.store(NO_END, Ordering::Relaxed));
+        cpus.iter().for_each(|cpu| cpu.slice_end.store(NO_END, Ordering::Relaxed));
         Self { cpus }
     }
 
@@ -147,8 +146,7 @@ impl Scheduler {
 
 impl Cpu {
     fn count_waiting(&self, queue: &RunQueue) {
-        self.waiting
-            .store(queue.waiting.len() as u32, Ordering::Release);
+        self.waiting.store(queue.waiting.len() as u32, Ordering::Release);
     }
 }
 
@@ -157,18 +155,12 @@ impl RunQueue {
     fn charge(&mut self, now: u64) {
         if let Some(running) = &mut self.running {
             let weight = u64::from(running.vcpu.domain.weight.load(Ordering::Relaxed)).max(1);
-            let used = now
-                .saturating_sub(running.since)
-                .saturating_mul(USUAL_WEIGHT)
-                / weight;
+            let used = now.saturating_sub(running.since).saturating_mul(USUAL_WEIGHT) / weight;
             let schedule = &running.vcpu.schedule;
             let virtual_ns = schedule.virtual_ns().saturating_add(used);
             schedule.set_virtual_ns(virtual_ns);
             running.since = now;
-            let behind = self
-                .waiting
-                .last()
-                .map_or(virtual_ns, |behind| behind.schedule.virtual_ns());
+            let behind = self.waiting.last().map_or(virtual_ns, |behind| behind.schedule.virtual_ns());
             self.clock = self.clock.max(virtual_ns.min(behind));
         }
     }
@@ -177,9 +169,7 @@ impl RunQueue {
     fn insert(&mut self, vcpu: Arc<Vcpu>) {
         vcpu.schedule.set_place(Place::Waiting);
         let virtual_ns = vcpu.schedule.virtual_ns();
-        let place = self
-            .waiting
-            .partition_point(|other| other.schedule.virtual_ns() > virtual_ns);
+        let place = self.waiting.partition_point(|other| other.schedule.virtual_ns() > virtual_ns);
         self.waiting.insert(place, vcpu);
     }
 
@@ -262,10 +252,7 @@ pub(super) fn choose<M: Machine>(hv: &Hypervisor<M>) -> Choice {
     if let Some(next) = &next {
         next.schedule.set_place(Place::Running);
         queue.clock = queue.clock.max(next.schedule.virtual_ns());
-        queue.running = Some(Running {
-            vcpu: next.clone(),
-            since: now,
-        });
+        queue.running = Some(Running { vcpu: next.clone(), since: now });
     }
     cpu.idle.store(next.is_none(), Ordering::SeqCst);
     cpu.count_waiting(&queue);
@@ -291,9 +278,7 @@ fn put_back(queue: &mut RunQueue, before: &Arc<Vcpu>, here: CpuId) {
         && let Some(behind) = queue.waiting.last()
     {
         let after = behind.schedule.virtual_ns().saturating_add(1);
-        before
-            .schedule
-            .set_virtual_ns(before.schedule.virtual_ns().max(after));
+        before.schedule.set_virtual_ns(before.schedule.virtual_ns().max(after));
     }
     queue.insert(before.clone());
 }
@@ -309,14 +294,7 @@ fn account_states(choice: &Choice, now: u64) {
 
 fn start_slice(cpu: &Cpu, queue: &RunQueue, now: u64) {
     let slices = queue.running.is_some() && !queue.waiting.is_empty();
-    cpu.slice_end.store(
-        if slices {
-            now.saturating_add(SLICE_NS)
-        } else {
-            NO_END
-        },
-        Ordering::Relaxed,
-    );
+    cpu.slice_end.store(if slices { now.saturating_add(SLICE_NS) } else { NO_END }, Ordering::Relaxed);
 }
 
 /// Takes somebody from another CPU's queue, whose state is at hand.
@@ -339,19 +317,14 @@ fn steal<M: Machine>(hv: &Hypervisor<M>) -> Option<Arc<Vcpu>> {
 }
 
 fn is_movable(vcpu: &Vcpu) -> bool {
-    vcpu.schedule.pinned_to().is_none()
-        && vcpu.state.try_lock().is_some_and(|state| state.is_some())
+    vcpu.schedule.pinned_to().is_none() && vcpu.state.try_lock().is_some_and(|state| state.is_some())
 }
 
 /// Whether somebody waits who is behind the running vCPU, or it has let others go first.
 pub(super) fn should_switch<M: Machine>(hv: &Hypervisor<M>, current: &Vcpu) -> bool {
     let here = hv.machine.cpu();
     let cpu = hv.scheduler.cpu(here);
-    if current
-        .schedule
-        .pinned_to()
-        .is_some_and(|cpu| cpu != here.0)
-    {
+    if current.schedule.pinned_to().is_some_and(|cpu| cpu != here.0) {
         return true;
     }
     if cpu.waiting.load(Ordering::Acquire) == 0 {
@@ -364,8 +337,8 @@ pub(super) fn should_switch<M: Machine>(hv: &Hypervisor<M>, current: &Vcpu) -> b
     let Some(behind) = queue.waiting.last() else {
         return false;
     };
-    let switches = current.schedule.yields.load(Ordering::Relaxed)
-        || behind.schedule.virtual_ns() < current.schedule.virtual_ns();
+    let switches =
+        current.schedule.yields.load(Ordering::Relaxed) || behind.schedule.virtual_ns() < current.schedule.virtual_ns();
     if !switches {
         start_slice(cpu, &queue, now);
     }
@@ -375,11 +348,7 @@ pub(super) fn should_switch<M: Machine>(hv: &Hypervisor<M>, current: &Vcpu) -> b
 /// Whether anybody waits on this CPU.
 #[inline]
 pub(super) fn anybody_waits<M: Machine>(hv: &Hypervisor<M>) -> bool {
-    hv.scheduler
-        .cpu(hv.machine.cpu())
-        .waiting
-        .load(Ordering::Acquire)
-        != 0
+    hv.scheduler.cpu(hv.machine.cpu()).waiting.load(Ordering::Acquire) != 0
 }
 
 /// The running vCPU lets others go first, once.
@@ -407,8 +376,7 @@ pub(super) fn wake<M: Machine>(hv: &Hypervisor<M>, vcpu: &Arc<Vcpu>) {
     vcpu.runstate.lock().enter(RUNSTATE_RUNNABLE, now);
     queue.charge(now);
     let earliest = queue.clock.saturating_sub(WAKE_CREDIT_NS);
-    vcpu.schedule
-        .set_virtual_ns(vcpu.schedule.virtual_ns().max(earliest));
+    vcpu.schedule.set_virtual_ns(vcpu.schedule.virtual_ns().max(earliest));
     queue.insert(vcpu.clone());
     cpu.count_waiting(&queue);
     let preempts = match &queue.running {
@@ -438,11 +406,7 @@ fn idle_cpu<M: Machine>(hv: &Hypervisor<M>, vcpu: &Vcpu, own: &Cpu) -> Option<u3
     if hv.scheduler.cpus.len() == 1 || own.idle.load(Ordering::SeqCst) || !is_movable(vcpu) {
         return None;
     }
-    let found = hv
-        .scheduler
-        .cpus
-        .iter()
-        .position(|cpu| cpu.idle.load(Ordering::SeqCst));
+    let found = hv.scheduler.cpus.iter().position(|cpu| cpu.idle.load(Ordering::SeqCst));
     found.map(|id| id as u32)
 }
 
@@ -469,11 +433,7 @@ pub(crate) fn end_slice<M: Machine>(hv: &Hypervisor<M>, now: u64) {
 
 /// When the slice that runs on this CPU ends.
 pub(crate) fn slice_end<M: Machine>(hv: &Hypervisor<M>) -> Option<u64> {
-    let end = hv
-        .scheduler
-        .cpu(hv.machine.cpu())
-        .slice_end
-        .load(Ordering::Relaxed);
+    let end = hv.scheduler.cpu(hv.machine.cpu()).slice_end.load(Ordering::Relaxed);
     (end != NO_END).then_some(end)
 }
 
@@ -490,9 +450,7 @@ pub(super) fn add<M: Machine>(hv: &Hypervisor<M>, vcpu: &Arc<Vcpu>) {
 
 /// Pins the running vCPU to a CPU, where it runs from its next turn on, or lets it go where it will.
 pub(super) fn pin(vcpu: &Vcpu, to: Option<u32>) {
-    vcpu.schedule
-        .pinned
-        .store(to.map_or(0, |cpu| cpu + 1), Ordering::Relaxed);
+    vcpu.schedule.pinned.store(to.map_or(0, |cpu| cpu + 1), Ordering::Relaxed);
     vcpu.raise(work::RESCHEDULE);
 }
 

@@ -1,9 +1,7 @@
 //! A domain stops for good, or until its toolstack resumes it.
 
 use log::info;
-use pv_abi::sched::{
-    SHUTDOWN_CRASH, SHUTDOWN_REBOOT, SHUTDOWN_SOFT_RESET, SHUTDOWN_SUSPEND, SHUTDOWN_WATCHDOG,
-};
+use pv_abi::sched::{SHUTDOWN_CRASH, SHUTDOWN_REBOOT, SHUTDOWN_SOFT_RESET, SHUTDOWN_SUSPEND, SHUTDOWN_WATCHDOG};
 use pv_abi::xen::VIRQ_DOM_EXC;
 
 use super::{pause, unpause};

@@ -17,11 +17,7 @@ use crate::{time, traps};
 /// ready to go on: what is due was delivered.
 ///
 /// `slot` holds the vCPU that ran until now, if any (its registers in `registers`), and afterwards the chosen one.
-pub fn switch<M: Machine>(
-    hv: &Hypervisor<M>,
-    slot: &mut Option<Running>,
-    registers: &mut Registers,
-) {
+pub fn switch<M: Machine>(hv: &Hypervisor<M>, slot: &mut Option<Running>, registers: &mut Registers) {
     loop {
         let choice = queue::choose(hv);
         if !choice.is_same()
@@ -33,9 +29,7 @@ pub fn switch<M: Machine>(
             idle(hv, slot, registers);
             continue;
         };
-        let goes_on = choice
-            .before
-            .is_some_and(|before| Arc::ptr_eq(&before, &next));
+        let goes_on = choice.before.is_some_and(|before| Arc::ptr_eq(&before, &next));
         if !is_in(slot, &next) {
             put_down(hv, slot, registers);
             if !take_up(hv, slot, registers, next) {
@@ -57,8 +51,7 @@ pub fn switch<M: Machine>(
 }
 
 fn is_in(slot: &Option<Running>, vcpu: &Arc<Vcpu>) -> bool {
-    slot.as_ref()
-        .is_some_and(|running| Arc::ptr_eq(&running.vcpu, vcpu))
+    slot.as_ref().is_some_and(|running| Arc::ptr_eq(&running.vcpu, vcpu))
 }
 
 /// Puts the state of whoever ran where others find it.
@@ -84,10 +77,7 @@ fn take_up<M: Machine>(
 ) -> bool {
     let taken = vcpu.state.lock().take();
     let Some(mut state) = taken else {
-        error!(
-            "d{}v{}: chosen to run, but its state is elsewhere",
-            vcpu.domain.id.0, vcpu.id.0
-        );
+        error!("d{}v{}: chosen to run, but its state is elsewhere", vcpu.domain.id.0, vcpu.id.0);
         vcpu.stopped.fetch_or(stopped::DOWN, Ordering::SeqCst);
         queue::abandon(hv, &vcpu);
         return false;
@@ -97,12 +87,7 @@ fn take_up<M: Machine>(
     let running = slot.insert(Running { vcpu, state });
     if selectors.is_err() {
         let wanted = running.state.segments;
-        traps::enter_failsafe(
-            hv,
-            running,
-            registers,
-            [wanted.ds, wanted.es, wanted.fs, wanted.gs],
-        );
+        traps::enter_failsafe(hv, running, registers, [wanted.ds, wanted.es, wanted.fs, wanted.gs]);
     }
     true
 }

@@ -8,14 +8,13 @@ use pv_abi::VcpuId;
 use pv_abi::errno::Errno;
 use pv_abi::sched::{
     SCHEDOP_BLOCK, SCHEDOP_PIN_OVERRIDE, SCHEDOP_POLL, SCHEDOP_REMOTE_SHUTDOWN, SCHEDOP_SHUTDOWN,
-    SCHEDOP_SHUTDOWN_CODE, SCHEDOP_WATCHDOG, SCHEDOP_YIELD, SHUTDOWN_CRASH, SHUTDOWN_POWEROFF,
-    SHUTDOWN_SUSPEND, SchedPinOverride, SchedPoll, SchedRemoteShutdown, SchedShutdown,
-    SchedWatchdog,
+    SCHEDOP_SHUTDOWN_CODE, SCHEDOP_WATCHDOG, SCHEDOP_YIELD, SHUTDOWN_CRASH, SHUTDOWN_POWEROFF, SHUTDOWN_SUSPEND,
+    SchedPinOverride, SchedPoll, SchedRemoteShutdown, SchedShutdown, SchedWatchdog,
 };
 use pv_abi::vcpu::*;
 use pv_abi::xen::{
-    HYPERVISOR_SCHED_OP, HYPERVISOR_SCHED_OP_COMPAT, HYPERVISOR_SET_TIMER_OP, HYPERVISOR_VCPU_OP,
-    VIRQ_DOM_EXC, VIRQ_TIMER,
+    HYPERVISOR_SCHED_OP, HYPERVISOR_SCHED_OP_COMPAT, HYPERVISOR_SET_TIMER_OP, HYPERVISOR_VCPU_OP, VIRQ_DOM_EXC,
+    VIRQ_TIMER,
 };
 
 use super::*;
@@ -49,12 +48,7 @@ fn run_for(bed: &Bed, slot: &mut Option<Running>, ns: u64) {
     let end = bed.hv.machine.now() + ns;
     while bed.hv.machine.now() < end {
         bed.schedule(slot);
-        let next = bed
-            .hv
-            .machine
-            .deadline()
-            .unwrap_or(u64::MAX)
-            .clamp(bed.hv.machine.now() + 1, end);
+        let next = bed.hv.machine.deadline().unwrap_or(u64::MAX).clamp(bed.hv.machine.now() + 1, end);
         bed.hv.machine.set_now(next);
         if bed.hv.machine.take_timer_interrupt() {
             time::on_timer(&bed.hv);
@@ -65,14 +59,9 @@ fn run_for(bed: &Bed, slot: &mut Option<Running>, ns: u64) {
 #[test]
 fn cpu_time_is_shared_by_weight() {
     let bed = Bed::new(64);
-    let vcpus: Vec<_> = [(1, 256), (2, 512), (3, 1024)]
-        .map(|(id, weight)| hungry(&bed, id, weight))
-        .into();
+    let vcpus: Vec<_> = [(1, 256), (2, 512), (3, 1024)].map(|(id, weight)| hungry(&bed, id, weight)).into();
     run_for(&bed, &mut None, 7_000 * MS);
-    let used: Vec<u64> = vcpus
-        .iter()
-        .map(|vcpu| cpu_time(&bed.hv, vcpu) / MS)
-        .collect();
+    let used: Vec<u64> = vcpus.iter().map(|vcpu| cpu_time(&bed.hv, vcpu) / MS).collect();
     assert_eq!(used.iter().sum::<u64>(), 7_000, "the CPU is never idle");
     for (used, fair) in used.iter().zip([1_000, 2_000, 4_000]) {
         assert!(used.abs_diff(fair) <= 30, "{used} ms of {fair}");
@@ -123,20 +112,9 @@ fn an_idle_cpu_waits_in_the_machine_and_does_not_spin() {
     assert!(Arc::ptr_eq(&bed.schedule(&mut slot), &vcpu));
     assert_eq!(bed.hv.machine.now(), start + 500 * MS);
     let events = bed.hv.machine.take_events();
-    assert_eq!(
-        events.iter().filter(|event| **event == Event::Wait).count(),
-        1
-    );
-    assert!(
-        !events
-            .iter()
-            .any(|event| matches!(event, Event::LoadRoot(_))),
-        "its tables stayed loaded"
-    );
-    assert_eq!(
-        runstate(&bed.hv, &vcpu).time[RUNSTATE_BLOCKED as usize],
-        500 * MS
-    );
+    assert_eq!(events.iter().filter(|event| **event == Event::Wait).count(), 1);
+    assert!(!events.iter().any(|event| matches!(event, Event::LoadRoot(_))), "its tables stayed loaded");
+    assert_eq!(runstate(&bed.hv, &vcpu).time[RUNSTATE_BLOCKED as usize], 500 * MS);
 }
 
 #[test]
@@ -144,34 +122,16 @@ fn yield_alone_returns_at_once_and_lets_others_go_first() {
     let bed = Bed::new(128);
     let mut guest = bed.guest(1, 2);
     quiet(&bed, &guest.domain);
-    assert_eq!(
-        guest.call(
-            &bed,
-            HYPERVISOR_SCHED_OP,
-            [SCHEDOP_YIELD.into(), 0, 0, 0, 0]
-        ),
-        0
-    );
+    assert_eq!(guest.call(&bed, HYPERVISOR_SCHED_OP, [SCHEDOP_YIELD.into(), 0, 0, 0, 0]), 0);
     assert_eq!(guest.running.vcpu.work.load(Ordering::Relaxed), 0);
     let (first, second) = (hungry(&bed, 2, 256), hungry(&bed, 3, 256));
     let mut slot = None;
     let running = bed.schedule(&mut slot);
-    let other = if Arc::ptr_eq(&running, &first) {
-        &second
-    } else {
-        &first
-    };
+    let other = if Arc::ptr_eq(&running, &first) { &second } else { &first };
     queue::let_others_go(&running);
     assert!(should_switch(&bed.hv, &running));
     assert!(Arc::ptr_eq(&bed.schedule(&mut slot), other));
-    assert_eq!(
-        guest.call(
-            &bed,
-            HYPERVISOR_SCHED_OP_COMPAT,
-            [SCHEDOP_YIELD.into(), 0, 0, 0, 0]
-        ),
-        0
-    );
+    assert_eq!(guest.call(&bed, HYPERVISOR_SCHED_OP_COMPAT, [SCHEDOP_YIELD.into(), 0, 0, 0, 0]), 0);
 }
 
 #[test]
@@ -201,18 +161,12 @@ fn an_idle_cpu_takes_work_from_a_busy_one() {
         running.push(bed.schedule(slot));
     }
     assert!(!Arc::ptr_eq(&running[0], &running[1]));
-    let waiting = vcpus
-        .iter()
-        .find(|vcpu| !running.iter().any(|running| Arc::ptr_eq(running, vcpu)))
-        .unwrap();
+    let waiting = vcpus.iter().find(|vcpu| !running.iter().any(|running| Arc::ptr_eq(running, vcpu))).unwrap();
     let busy = waiting.cpu.load(Ordering::Relaxed);
     let other = 1 - busy;
     bed.hv.machine.set_cpu(other);
     bed.sleep(&running[other as usize]);
-    assert!(Arc::ptr_eq(
-        &bed.schedule(&mut slots[other as usize]),
-        waiting
-    ));
+    assert!(Arc::ptr_eq(&bed.schedule(&mut slots[other as usize]), waiting));
     assert_eq!(waiting.cpu.load(Ordering::Relaxed), other);
 }
 
@@ -222,25 +176,13 @@ fn a_shutdown_stops_the_domain_and_tells_dom0() {
     let dom0 = bed.domain(0, 1);
     let port = evtchn::bind_virq(&dom0, VIRQ_DOM_EXC, 0).unwrap();
     let mut guest = bed.guest(1, 2);
-    let mut request = SchedShutdown {
-        reason: SHUTDOWN_POWEROFF,
-    };
-    assert_eq!(
-        guest.call_with(&bed, HYPERVISOR_SCHED_OP, SCHEDOP_SHUTDOWN, &mut request),
-        0
-    );
-    assert_eq!(
-        guest.domain.lifecycle.lock().shutdown,
-        Some(SHUTDOWN_POWEROFF)
-    );
+    let mut request = SchedShutdown { reason: SHUTDOWN_POWEROFF };
+    assert_eq!(guest.call_with(&bed, HYPERVISOR_SCHED_OP, SCHEDOP_SHUTDOWN, &mut request), 0);
+    assert_eq!(guest.domain.lifecycle.lock().shutdown, Some(SHUTDOWN_POWEROFF));
     assert!(!guest.running.vcpu.is_runnable());
     assert!(evtchn::is_pending(&bed.hv, &dom0, port).unwrap());
     shutdown(&bed.hv, &guest.domain, SHUTDOWN_CRASH);
-    assert_eq!(
-        guest.domain.lifecycle.lock().shutdown,
-        Some(SHUTDOWN_POWEROFF),
-        "the first reason stays"
-    );
+    assert_eq!(guest.domain.lifecycle.lock().shutdown, Some(SHUTDOWN_POWEROFF), "the first reason stays");
     resume(&bed.hv, &guest.domain);
     assert!(guest.running.vcpu.is_runnable());
 }
@@ -249,27 +191,10 @@ fn a_shutdown_stops_the_domain_and_tells_dom0() {
 fn a_latched_reason_is_what_a_later_shutdown_reports() {
     let bed = Bed::new(128);
     let mut guest = bed.guest(1, 2);
-    let mut request = SchedShutdown {
-        reason: SHUTDOWN_CRASH,
-    };
-    assert_eq!(
-        guest.call_with(
-            &bed,
-            HYPERVISOR_SCHED_OP,
-            SCHEDOP_SHUTDOWN_CODE,
-            &mut request
-        ),
-        0
-    );
+    let mut request = SchedShutdown { reason: SHUTDOWN_CRASH };
+    assert_eq!(guest.call_with(&bed, HYPERVISOR_SCHED_OP, SCHEDOP_SHUTDOWN_CODE, &mut request), 0);
     assert!(guest.running.vcpu.is_runnable());
-    assert_eq!(
-        guest.call(
-            &bed,
-            HYPERVISOR_SCHED_OP_COMPAT,
-            [SCHEDOP_SHUTDOWN.into(), 0, 0, 0, 0]
-        ),
-        0
-    );
+    assert_eq!(guest.call(&bed, HYPERVISOR_SCHED_OP_COMPAT, [SCHEDOP_SHUTDOWN.into(), 0, 0, 0, 0]), 0);
     assert_eq!(guest.domain.lifecycle.lock().shutdown, Some(SHUTDOWN_CRASH));
 }
 
@@ -278,29 +203,13 @@ fn dom0_can_declare_another_shut_down() {
     broken_rules();
     let bed = Bed::new(128);
     let (mut dom0, mut guest) = (bed.guest(0, 2), bed.guest(1, 2));
-    let mut request = SchedRemoteShutdown {
-        domain_id: 1,
-        reason: SHUTDOWN_SUSPEND,
-        ..Default::default()
-    };
+    let mut request = SchedRemoteShutdown { domain_id: 1, reason: SHUTDOWN_SUSPEND, ..Default::default() };
     let call = SCHEDOP_REMOTE_SHUTDOWN;
-    assert_eq!(
-        guest.call_with(&bed, HYPERVISOR_SCHED_OP, call, &mut request),
-        Errno::Perm.as_return()
-    );
-    assert_eq!(
-        dom0.call_with(&bed, HYPERVISOR_SCHED_OP, call, &mut request),
-        0
-    );
-    assert_eq!(
-        guest.domain.lifecycle.lock().shutdown,
-        Some(SHUTDOWN_SUSPEND)
-    );
+    assert_eq!(guest.call_with(&bed, HYPERVISOR_SCHED_OP, call, &mut request), Errno::Perm.as_return());
+    assert_eq!(dom0.call_with(&bed, HYPERVISOR_SCHED_OP, call, &mut request), 0);
+    assert_eq!(guest.domain.lifecycle.lock().shutdown, Some(SHUTDOWN_SUSPEND));
     request.domain_id = 8;
-    assert_eq!(
-        dom0.call_with(&bed, HYPERVISOR_SCHED_OP, call, &mut request),
-        Errno::Srch.as_return()
-    );
+    assert_eq!(dom0.call_with(&bed, HYPERVISOR_SCHED_OP, call, &mut request), Errno::Srch.as_return());
     assert_eq!(broken_rules(), ["HYP-05", "HYP-08"]);
 }
 
@@ -318,12 +227,7 @@ fn a_watchdog_that_is_not_fed_stops_its_domain() {
     let mut guest = bed.guest(1, 2);
     quiet(&bed, &guest.domain);
     let watchdog = |guest: &mut Guest, id, timeout| {
-        guest.call_with(
-            &bed,
-            HYPERVISOR_SCHED_OP,
-            SCHEDOP_WATCHDOG,
-            &mut SchedWatchdog { id, timeout },
-        )
+        guest.call_with(&bed, HYPERVISOR_SCHED_OP, SCHEDOP_WATCHDOG, &mut SchedWatchdog { id, timeout })
     };
     assert_eq!(watchdog(&mut guest, 0, 0), Errno::Inval.as_return());
     assert_eq!(watchdog(&mut guest, 1, 5), Errno::Inval.as_return());
@@ -339,10 +243,7 @@ fn a_watchdog_that_is_not_fed_stops_its_domain() {
     assert_eq!(guest.domain.lifecycle.lock().shutdown, None);
     bed.hv.machine.advance(200 * MS);
     time::on_timer(&bed.hv);
-    assert_eq!(
-        guest.domain.lifecycle.lock().shutdown,
-        Some(pv_abi::sched::SHUTDOWN_WATCHDOG)
-    );
+    assert_eq!(guest.domain.lifecycle.lock().shutdown, Some(pv_abi::sched::SHUTDOWN_WATCHDOG));
     assert_eq!(broken_rules(), ["SCH-13", "SCH-14", "SCH-15", "SCH-14"]);
 }
 
@@ -352,19 +253,12 @@ fn block_sleeps_only_with_nothing_pending() {
     let mut guest = bed.guest(1, 2);
     let call = [SCHEDOP_BLOCK.into(), 0, 0, 0, 0];
     assert_eq!(guest.call(&bed, HYPERVISOR_SCHED_OP, call), 0);
-    assert_eq!(
-        guest.running.vcpu.stopped.load(Ordering::SeqCst),
-        stopped::BLOCKED
-    );
+    assert_eq!(guest.running.vcpu.stopped.load(Ordering::SeqCst), stopped::BLOCKED);
     let port = evtchn::bind_ipi(&guest.domain, 0).unwrap();
     evtchn::send(&bed.hv, &guest.domain, port).unwrap();
     assert_eq!(guest.running.vcpu.stopped.load(Ordering::SeqCst), 0);
     assert_eq!(guest.call(&bed, HYPERVISOR_SCHED_OP_COMPAT, call), 0);
-    assert_eq!(
-        guest.running.vcpu.stopped.load(Ordering::SeqCst),
-        0,
-        "an event is pending"
-    );
+    assert_eq!(guest.running.vcpu.stopped.load(Ordering::SeqCst), 0, "an event is pending");
 }
 
 #[test]
@@ -374,20 +268,11 @@ fn a_poll_ends_when_its_time_is_over() {
     let mut guest = bed.guest(1, 2);
     quiet(&bed, &guest.domain);
     let now = bed.hv.machine.now();
-    let mut request = SchedPoll {
-        timeout: now,
-        ..Default::default()
-    };
-    assert_eq!(
-        guest.call_with(&bed, HYPERVISOR_SCHED_OP, SCHEDOP_POLL, &mut request),
-        0
-    );
+    let mut request = SchedPoll { timeout: now, ..Default::default() };
+    assert_eq!(guest.call_with(&bed, HYPERVISOR_SCHED_OP, SCHEDOP_POLL, &mut request), 0);
     assert!(guest.running.vcpu.is_runnable(), "that time is over");
     request.timeout = now + 3 * MS;
-    assert_eq!(
-        guest.call_with(&bed, HYPERVISOR_SCHED_OP, SCHEDOP_POLL, &mut request),
-        0
-    );
+    assert_eq!(guest.call_with(&bed, HYPERVISOR_SCHED_OP, SCHEDOP_POLL, &mut request), 0);
     assert!(!guest.running.vcpu.is_runnable());
     bed.hv.machine.set_now(now + 3 * MS);
     time::on_timer(&bed.hv);
@@ -395,11 +280,7 @@ fn a_poll_ends_when_its_time_is_over() {
     request.nr_ports = 129;
     let refused = guest.call_with(&bed, HYPERVISOR_SCHED_OP, SCHEDOP_POLL, &mut request);
     assert_eq!(refused, Errno::Inval.as_return());
-    request = SchedPoll {
-        ports: guest.address(1),
-        nr_ports: 1,
-        ..Default::default()
-    };
+    request = SchedPoll { ports: guest.address(1), nr_ports: 1, ..Default::default() };
     guest.write(&bed, guest.address(1), &64_u32);
     let refused = guest.call_with(&bed, HYPERVISOR_SCHED_OP, SCHEDOP_POLL, &mut request);
     assert_eq!(refused, Errno::Inval.as_return(), "there is no such port");
@@ -409,11 +290,7 @@ fn a_poll_ends_when_its_time_is_over() {
 }
 
 fn vcpu_op(bed: &Bed, guest: &mut Guest, operation: u32, vcpu: u64, argument: u64) -> i64 {
-    guest.call(
-        bed,
-        HYPERVISOR_VCPU_OP,
-        [operation.into(), vcpu, argument, 0, 0],
-    )
+    guest.call(bed, HYPERVISOR_VCPU_OP, [operation.into(), vcpu, argument, 0, 0])
 }
 
 #[test]
@@ -422,18 +299,9 @@ fn vcpus_that_do_not_exist_are_not_found() {
     let bed = Bed::new(128);
     let mut guest = bed.guest(1, 2);
     assert_eq!(vcpu_op(&bed, &mut guest, VCPUOP_IS_UP, 0, 0), 1);
-    assert_eq!(
-        vcpu_op(&bed, &mut guest, VCPUOP_IS_UP, 1, 0),
-        Errno::NoEnt.as_return()
-    );
-    assert_eq!(
-        vcpu_op(&bed, &mut guest, VCPUOP_UP, 1, 0),
-        Errno::NoEnt.as_return()
-    );
-    assert_eq!(
-        vcpu_op(&bed, &mut guest, 77, 0, 0),
-        Errno::NoSys.as_return()
-    );
+    assert_eq!(vcpu_op(&bed, &mut guest, VCPUOP_IS_UP, 1, 0), Errno::NoEnt.as_return());
+    assert_eq!(vcpu_op(&bed, &mut guest, VCPUOP_UP, 1, 0), Errno::NoEnt.as_return());
+    assert_eq!(vcpu_op(&bed, &mut guest, 77, 0, 0), Errno::NoSys.as_return());
     assert_eq!(broken_rules(), ["SCH-01", "HYP-03"]);
 }
 
@@ -448,10 +316,7 @@ fn the_last_vcpu_that_goes_down_takes_its_domain_along() {
     wait::bring_up(&bed.hv, second);
     assert!(second.is_runnable());
     assert_eq!(vcpu_op(&bed, &mut guest, VCPUOP_DOWN, 0, 0), 0);
-    assert_eq!(
-        guest.domain.lifecycle.lock().shutdown,
-        Some(SHUTDOWN_POWEROFF)
-    );
+    assert_eq!(guest.domain.lifecycle.lock().shutdown, Some(SHUTDOWN_POWEROFF));
 }
 
 #[test]
@@ -461,61 +326,22 @@ fn vcpu_operations_refuse_as_xen_does() {
     let mut guest = bed.guest(1, 3);
     let inval = Errno::Inval.as_return();
     let place = guest.address(0);
-    guest
-        .running
-        .vcpu
-        .initialised
-        .store(false, Ordering::SeqCst);
+    guest.running.vcpu.initialised.store(false, Ordering::SeqCst);
     assert_eq!(vcpu_op(&bed, &mut guest, VCPUOP_UP, 0, 0), inval);
     guest.running.vcpu.initialised.store(true, Ordering::SeqCst);
     assert_eq!(vcpu_op(&bed, &mut guest, VCPUOP_UP, 0, 0), 0);
-    assert_eq!(
-        vcpu_op(&bed, &mut guest, VCPUOP_INITIALISE, 0, place),
-        Errno::Exist.as_return()
-    );
+    assert_eq!(vcpu_op(&bed, &mut guest, VCPUOP_INITIALISE, 0, place), Errno::Exist.as_return());
     guest.write(&bed, place, &(MS - 1));
-    assert_eq!(
-        vcpu_op(&bed, &mut guest, VCPUOP_SET_PERIODIC_TIMER, 0, place),
-        inval
-    );
+    assert_eq!(vcpu_op(&bed, &mut guest, VCPUOP_SET_PERIODIC_TIMER, 0, place), inval);
     assert_eq!(vcpu_op(&bed, &mut guest, VCPUOP_SEND_NMI, 0, 1), inval);
     assert_eq!(vcpu_op(&bed, &mut guest, VCPUOP_SEND_NMI, 0, 0), 0);
-    assert_eq!(
-        guest.running.vcpu.work.load(Ordering::SeqCst) & work::NMI,
-        work::NMI
-    );
-    assert_eq!(
-        vcpu_op(&bed, &mut guest, VCPUOP_GET_PHYSID, 0, place),
-        inval
-    );
+    assert_eq!(guest.running.vcpu.work.load(Ordering::SeqCst) & work::NMI, work::NMI);
+    assert_eq!(vcpu_op(&bed, &mut guest, VCPUOP_GET_PHYSID, 0, place), inval);
     guest.write(&bed, place, &0xffff_8000_0000_0000_u64);
     let fault = Errno::Fault.as_return();
-    assert_eq!(
-        vcpu_op(
-            &bed,
-            &mut guest,
-            VCPUOP_REGISTER_RUNSTATE_MEMORY_AREA,
-            0,
-            place
-        ),
-        fault
-    );
-    assert_eq!(
-        vcpu_op(
-            &bed,
-            &mut guest,
-            VCPUOP_REGISTER_VCPU_TIME_MEMORY_AREA,
-            0,
-            place
-        ),
-        fault
-    );
-    assert_eq!(
-        broken_rules(),
-        [
-            "SCH-02", "SCH-03", "SCH-05", "SCH-10", "SCH-11", "SCH-09", "SCH-09"
-        ]
-    );
+    assert_eq!(vcpu_op(&bed, &mut guest, VCPUOP_REGISTER_RUNSTATE_MEMORY_AREA, 0, place), fault);
+    assert_eq!(vcpu_op(&bed, &mut guest, VCPUOP_REGISTER_VCPU_TIME_MEMORY_AREA, 0, place), fault);
+    assert_eq!(broken_rules(), ["SCH-02", "SCH-03", "SCH-05", "SCH-10", "SCH-11", "SCH-09", "SCH-09"]);
 }
 
 #[test]
@@ -529,10 +355,7 @@ fn another_vcpus_single_shot_timer_is_left_alone() {
     guest.running.vcpu = domain.vcpu(VcpuId(0)).unwrap().clone();
     let place = guest.address(0);
     for operation in [VCPUOP_SET_SINGLESHOT_TIMER, VCPUOP_STOP_SINGLESHOT_TIMER] {
-        assert_eq!(
-            vcpu_op(&bed, &mut guest, operation, 1, place),
-            Errno::Inval.as_return()
-        );
+        assert_eq!(vcpu_op(&bed, &mut guest, operation, 1, place), Errno::Inval.as_return());
     }
     guest.running.vcpu = own;
     assert_eq!(broken_rules(), ["SCH-04", "SCH-04"]);
@@ -550,18 +373,12 @@ fn vcpu_info_is_registered_where_it_may_be() {
         (refusal.as_errno().expect("an errno"), refusal.rule)
     };
     assert_eq!(refused(true, frame, 4), (Errno::Nxio, rule::INFO_OFFSET));
-    assert_eq!(
-        refused(true, frame, 4096 - 56),
-        (Errno::Nxio, rule::INFO_OFFSET)
-    );
+    assert_eq!(refused(true, frame, 4096 - 56), (Errno::Nxio, rule::INFO_OFFSET));
     assert_eq!(refused(false, frame, 0), (Errno::Inval, rule::INFO_RUNNING));
     let table = guest.tables[3].0;
     assert_eq!(refused(true, table, 0), (Errno::Inval, rule::INFO_FRAME));
     assert_eq!(refused(true, 0, 0), (Errno::Inval, rule::INFO_FRAME));
-    assert_eq!(
-        register_vcpu_info(&bed.hv, &vcpu, true, frame, 4096 - 64),
-        Ok(())
-    );
+    assert_eq!(register_vcpu_info(&bed.hv, &vcpu, true, frame, 4096 - 64), Ok(()));
     assert_eq!(refused(true, frame, 0), (Errno::Inval, rule::INFO_ONCE));
 }
 
@@ -572,34 +389,16 @@ fn dom0_alone_pins_its_vcpus() {
     let (mut dom0, mut guest) = (bed.guest(0, 2), bed.guest(1, 2));
     let call = SCHEDOP_PIN_OVERRIDE;
     let mut request = SchedPinOverride { pcpu: 0 };
-    assert_eq!(
-        guest.call_with(&bed, HYPERVISOR_SCHED_OP, call, &mut request),
-        Errno::Perm.as_return()
-    );
-    assert_eq!(
-        dom0.call_with(&bed, HYPERVISOR_SCHED_OP, call, &mut request),
-        0
-    );
+    assert_eq!(guest.call_with(&bed, HYPERVISOR_SCHED_OP, call, &mut request), Errno::Perm.as_return());
+    assert_eq!(dom0.call_with(&bed, HYPERVISOR_SCHED_OP, call, &mut request), 0);
     let place = dom0.address(0);
     assert_eq!(vcpu_op(&bed, &mut dom0, VCPUOP_GET_PHYSID, 0, place), 0);
     request.pcpu = 4;
-    assert_eq!(
-        dom0.call_with(&bed, HYPERVISOR_SCHED_OP, call, &mut request),
-        Errno::Inval.as_return()
-    );
+    assert_eq!(dom0.call_with(&bed, HYPERVISOR_SCHED_OP, call, &mut request), Errno::Inval.as_return());
     request.pcpu = -1;
-    assert_eq!(
-        dom0.call_with(&bed, HYPERVISOR_SCHED_OP, call, &mut request),
-        0
-    );
-    assert_eq!(
-        vcpu_op(&bed, &mut dom0, VCPUOP_GET_PHYSID, 0, place),
-        Errno::Inval.as_return()
-    );
-    assert_eq!(
-        dom0.call(&bed, HYPERVISOR_SCHED_OP, [99, 0, 0, 0, 0]),
-        Errno::NoSys.as_return()
-    );
+    assert_eq!(dom0.call_with(&bed, HYPERVISOR_SCHED_OP, call, &mut request), 0);
+    assert_eq!(vcpu_op(&bed, &mut dom0, VCPUOP_GET_PHYSID, 0, place), Errno::Inval.as_return());
+    assert_eq!(dom0.call(&bed, HYPERVISOR_SCHED_OP, [99, 0, 0, 0, 0]), Errno::NoSys.as_return());
     assert_eq!(dom0.call(&bed, HYPERVISOR_SET_TIMER_OP, [0, 0, 0, 0, 0]), 0);
     assert_eq!(broken_rules(), ["SCH-17", "SCH-16", "SCH-11", "HYP-03"]);
 }

@@ -9,10 +9,9 @@ use pv_abi::errno::Errno;
 use pv_abi::sched::SHUTDOWN_POWEROFF;
 use pv_abi::vcpu::{
     VCPUOP_DOWN, VCPUOP_GET_PHYSID, VCPUOP_GET_RUNSTATE_INFO, VCPUOP_INITIALISE, VCPUOP_IS_UP,
-    VCPUOP_REGISTER_RUNSTATE_MEMORY_AREA, VCPUOP_REGISTER_VCPU_INFO,
-    VCPUOP_REGISTER_VCPU_TIME_MEMORY_AREA, VCPUOP_SEND_NMI, VCPUOP_SET_PERIODIC_TIMER,
-    VCPUOP_SET_SINGLESHOT_TIMER, VCPUOP_STOP_PERIODIC_TIMER, VCPUOP_STOP_SINGLESHOT_TIMER,
-    VCPUOP_UP, VcpuGetPhysid, VcpuRegisterRunstateMemoryArea, VcpuRegisterTimeMemoryArea,
+    VCPUOP_REGISTER_RUNSTATE_MEMORY_AREA, VCPUOP_REGISTER_VCPU_INFO, VCPUOP_REGISTER_VCPU_TIME_MEMORY_AREA,
+    VCPUOP_SEND_NMI, VCPUOP_SET_PERIODIC_TIMER, VCPUOP_SET_SINGLESHOT_TIMER, VCPUOP_STOP_PERIODIC_TIMER,
+    VCPUOP_STOP_SINGLESHOT_TIMER, VCPUOP_UP, VcpuGetPhysid, VcpuRegisterRunstateMemoryArea, VcpuRegisterTimeMemoryArea,
     VcpuRegisterVcpuInfo, VcpuRunstateInfo, VcpuSetPeriodicTimer, VcpuSetSingleshotTimer,
 };
 use pv_abi::xen::{VcpuInfo, VcpuTimeInfo};
@@ -45,11 +44,7 @@ pub fn vcpu_op<M: Machine>(call: &mut Call<'_, M>, args: [u64; 5]) -> Result<u64
     }
     let vcpu = match own {
         true => call.running.vcpu.clone(),
-        false => call
-            .domain()
-            .vcpu(VcpuId(id))
-            .ok_or_else(|| no_such_vcpu(id))?
-            .clone(),
+        false => call.domain().vcpu(VcpuId(id)).ok_or_else(|| no_such_vcpu(id))?.clone(),
     };
     match operation as u32 {
         VCPUOP_SET_SINGLESHOT_TIMER => {
@@ -71,8 +66,7 @@ pub fn vcpu_op<M: Machine>(call: &mut Call<'_, M>, args: [u64; 5]) -> Result<u64
         VCPUOP_INITIALISE => initialise(call, &vcpu, argument),
         VCPUOP_UP => {
             if !vcpu.initialised.load(Ordering::Acquire) {
-                return Err(Refusal::errno(Errno::Inval, rule::NOT_INITIALISED)
-                    .with(Evidence::Value(id.into())));
+                return Err(Refusal::errno(Errno::Inval, rule::NOT_INITIALISED).with(Evidence::Value(id.into())));
             }
             wait::bring_up(call.hv, &vcpu);
             Ok(0)
@@ -90,8 +84,7 @@ pub fn vcpu_op<M: Machine>(call: &mut Call<'_, M>, args: [u64; 5]) -> Result<u64
         }
         VCPUOP_SEND_NMI => send_nmi(call.hv, &vcpu, argument),
         VCPUOP_GET_PHYSID => physical_id(call, &vcpu, argument),
-        _ => Err(Refusal::errno(Errno::NoSys, rules::core::UNKNOWN_OPERATION)
-            .with(Evidence::Value(operation))),
+        _ => Err(Refusal::errno(Errno::NoSys, rules::core::UNKNOWN_OPERATION).with(Evidence::Value(operation))),
     }
 }
 
@@ -116,11 +109,7 @@ fn own_timer(own: bool, id: u32) -> Result<(), Refusal> {
     Err(Refusal::errno(Errno::Inval, rule::OWN_TIMER_ONLY).with(Evidence::Value(id.into())))
 }
 
-fn set_periodic<M: Machine>(
-    call: &Call<'_, M>,
-    vcpu: &Arc<Vcpu>,
-    argument: u64,
-) -> Result<u64, Refusal> {
+fn set_periodic<M: Machine>(call: &Call<'_, M>, vcpu: &Arc<Vcpu>, argument: u64) -> Result<u64, Refusal> {
     let request: VcpuSetPeriodicTimer = call.read(argument)?;
     if !(SHORTEST_PERIOD_NS..=LONGEST_PERIOD_NS).contains(&request.period_ns) {
         let evidence = Evidence::Value(request.period_ns);
@@ -131,16 +120,11 @@ fn set_periodic<M: Machine>(
 }
 
 /// Gives a vCPU its first context.
-fn initialise<M: Machine>(
-    call: &mut Call<'_, M>,
-    vcpu: &Arc<Vcpu>,
-    argument: u64,
-) -> Result<u64, Refusal> {
+fn initialise<M: Machine>(call: &mut Call<'_, M>, vcpu: &Arc<Vcpu>, argument: u64) -> Result<u64, Refusal> {
     let mut context = alloc::boxed::Box::new(VcpuGuestContext::default());
     call.read_bytes(argument, zerocopy::IntoBytes::as_mut_bytes(&mut *context))?;
     if vcpu.initialised.load(Ordering::Acquire) {
-        return Err(Refusal::errno(Errno::Exist, rule::INITIALISED_TWICE)
-            .with(Evidence::Value(vcpu.id.0.into())));
+        return Err(Refusal::errno(Errno::Exist, rule::INITIALISED_TWICE).with(Evidence::Value(vcpu.id.0.into())));
     }
     domain::context::apply(call.hv, vcpu, &context)?;
     Ok(0)
@@ -149,13 +133,7 @@ fn initialise<M: Machine>(
 /// Takes a vCPU down. When the last one of a domain goes down, the domain powers off.
 fn down<M: Machine>(call: &Call<'_, M>, vcpu: &Arc<Vcpu>) {
     let is_up = |other: &Arc<Vcpu>| other.stopped.load(Ordering::Acquire) & stopped::DOWN == 0;
-    let others = call
-        .domain()
-        .vcpus
-        .get()
-        .into_iter()
-        .flatten()
-        .filter(|other| !Arc::ptr_eq(other, vcpu));
+    let others = call.domain().vcpus.get().into_iter().flatten().filter(|other| !Arc::ptr_eq(other, vcpu));
     if others.clone().any(is_up) {
         wait::take_down(call.hv, vcpu);
     } else {
@@ -166,9 +144,7 @@ fn down<M: Machine>(call: &Call<'_, M>, vcpu: &Arc<Vcpu>) {
 /// Whether an area of `len` bytes lies in the guest's part of the address space.
 fn in_guest_space(address: u64, len: usize) -> bool {
     const HOLE: core::ops::Range<u64> = 0x0000_8000_0000_0000..0xffff_8800_0000_0000;
-    address
-        .checked_add(len as u64)
-        .is_some_and(|end| end <= HOLE.start || address >= HOLE.end)
+    address.checked_add(len as u64).is_some_and(|end| end <= HOLE.start || address >= HOLE.end)
 }
 
 fn checked_area(address: u64, len: usize) -> Result<u64, Refusal> {
@@ -178,11 +154,7 @@ fn checked_area(address: u64, len: usize) -> Result<u64, Refusal> {
     Err(Refusal::errno(Errno::Fault, rule::AREA_ADDRESS).with(Evidence::Value(address)))
 }
 
-fn register_runstate_area<M: Machine>(
-    call: &Call<'_, M>,
-    vcpu: &Vcpu,
-    argument: u64,
-) -> Result<u64, Refusal> {
+fn register_runstate_area<M: Machine>(call: &Call<'_, M>, vcpu: &Vcpu, argument: u64) -> Result<u64, Refusal> {
     let request: VcpuRegisterRunstateMemoryArea = call.read(argument)?;
     let area = checked_area(request.addr, size_of::<VcpuRunstateInfo>())?;
     vcpu.runstate.lock().area = area;
@@ -190,11 +162,7 @@ fn register_runstate_area<M: Machine>(
     Ok(0)
 }
 
-fn register_time_area<M: Machine>(
-    call: &Call<'_, M>,
-    vcpu: &Vcpu,
-    argument: u64,
-) -> Result<u64, Refusal> {
+fn register_time_area<M: Machine>(call: &Call<'_, M>, vcpu: &Vcpu, argument: u64) -> Result<u64, Refusal> {
     let request: VcpuRegisterTimeMemoryArea = call.read(argument)?;
     vcpu.runstate.lock().time_area = checked_area(request.addr, size_of::<VcpuTimeInfo>())?;
     time::clock::publish_again(vcpu);
@@ -216,24 +184,19 @@ pub fn register_vcpu_info<M: Machine>(
 ) -> Result<(), Refusal> {
     let offset = offset as usize;
     if offset > 4096 - size_of::<VcpuInfo>() || !offset.is_multiple_of(8) {
-        return Err(
-            Refusal::errno(Errno::Nxio, rule::INFO_OFFSET).with(Evidence::Value(offset as u64))
-        );
+        return Err(Refusal::errno(Errno::Nxio, rule::INFO_OFFSET).with(Evidence::Value(offset as u64)));
     }
     let (old, old_offset) = vcpu.info_place();
     if old != vcpu.domain.shared_info {
-        return Err(Refusal::errno(Errno::Inval, rule::INFO_ONCE)
-            .with(frames::evidence(hv, ClaimedMfn(old.0))));
+        return Err(Refusal::errno(Errno::Inval, rule::INFO_ONCE).with(frames::evidence(hv, ClaimedMfn(old.0))));
     }
     if !own && vcpu.stopped.load(Ordering::Acquire) & stopped::DOWN == 0 {
-        return Err(Refusal::errno(Errno::Inval, rule::INFO_RUNNING)
-            .with(Evidence::Value(vcpu.id.0.into())));
+        return Err(Refusal::errno(Errno::Inval, rule::INFO_RUNNING).with(Evidence::Value(vcpu.id.0.into())));
     }
     let new = frames::get_typed(hv, ClaimedMfn(mfn), vcpu.domain.id, PageType::Writable)
         .map_err(|refusal| Refusal::errno(Errno::Inval, rule::INFO_FRAME).with(refusal.evidence))?;
     if vcpu.info.load(Ordering::Acquire) != 0 {
-        hv.machine
-            .copy_bytes(new, offset, old, old_offset, size_of::<VcpuInfo>());
+        hv.machine.copy_bytes(new, offset, old, old_offset, size_of::<VcpuInfo>());
     }
     publish_info(hv, vcpu, new, offset);
     Ok(())
@@ -243,8 +206,7 @@ fn publish_info<M: Machine>(hv: &Hypervisor<M>, vcpu: &Vcpu, frame: Mfn, offset:
     // The copied time page ends with an even version; the next one goes on from what the vCPU's own record says.
     let version = offset + offset_of!(VcpuInfo, time);
     hv.machine.write_bytes(frame, version, &[0; 4]);
-    vcpu.info
-        .store(frame.0 << 12 | offset as u64, Ordering::Release);
+    vcpu.info.store(frame.0 << 12 | offset as u64, Ordering::Release);
     vcpu.raise(work::TIME);
     time::write_time_page(hv, vcpu);
     evtchn::select_everything(hv, vcpu);
@@ -252,23 +214,16 @@ fn publish_info<M: Machine>(hv: &Hypervisor<M>, vcpu: &Vcpu, frame: Mfn, offset:
 
 fn send_nmi<M: Machine>(hv: &Hypervisor<M>, vcpu: &Vcpu, argument: u64) -> Result<u64, Refusal> {
     if argument != 0 {
-        return Err(
-            Refusal::errno(Errno::Inval, rule::NMI_ARGUMENT).with(Evidence::Value(argument))
-        );
+        return Err(Refusal::errno(Errno::Inval, rule::NMI_ARGUMENT).with(Evidence::Value(argument)));
     }
     kick_for_nmi(hv, vcpu);
     Ok(0)
 }
 
 fn physical_id<M: Machine>(call: &Call<'_, M>, vcpu: &Vcpu, argument: u64) -> Result<u64, Refusal> {
-    let pinned = vcpu
-        .schedule
-        .pinned_to()
-        .filter(|_| call.domain().privileged);
+    let pinned = vcpu.schedule.pinned_to().filter(|_| call.domain().privileged);
     let Some(cpu) = pinned else {
-        return Err(
-            Refusal::errno(Errno::Inval, rule::NOT_PINNED).with(Evidence::Value(vcpu.id.0.into()))
-        );
+        return Err(Refusal::errno(Errno::Inval, rule::NOT_PINNED).with(Evidence::Value(vcpu.id.0.into())));
     };
     let phys_id = u64::from(cpu) | u64::from(cpu) << 32;
     call.write(argument, &VcpuGetPhysid { phys_id }).map(|()| 0)

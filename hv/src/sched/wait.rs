@@ -63,9 +63,7 @@ pub fn unblock<M: Machine>(hv: &Hypervisor<M>, vcpu: &Vcpu) {
 pub fn wake_pollers<M: Machine>(hv: &Hypervisor<M>, domain: &Domain, port: u32) {
     for vcpu in domain.vcpus.get().into_iter().flatten() {
         let polled = vcpu.schedule.polled.load(Ordering::SeqCst);
-        if vcpu.stopped.load(Ordering::SeqCst) & stopped::POLLING != 0
-            && (polled == ANY_PORT || polled == port)
-        {
+        if vcpu.stopped.load(Ordering::SeqCst) & stopped::POLLING != 0 && (polled == ANY_PORT || polled == port) {
             unblock(hv, vcpu);
         }
     }
@@ -86,10 +84,7 @@ pub(crate) fn poll_timed_out<M: Machine>(hv: &Hypervisor<M>, vcpu: &Vcpu) {
 pub(super) fn poll<M: Machine>(call: &mut Call<'_, M>, argument: u64) -> Result<u64, Refusal> {
     let request: SchedPoll = call.read(argument)?;
     if request.nr_ports > MAX_POLLED {
-        let evidence = Evidence::Limit {
-            asked: request.nr_ports.into(),
-            limit: MAX_POLLED.into(),
-        };
+        let evidence = Evidence::Limit { asked: request.nr_ports.into(), limit: MAX_POLLED.into() };
         return Err(Refusal::errno(Errno::Inval, rules::sched::POLL_COUNT).with(evidence));
     }
     let vcpu = call.running.vcpu.clone();
@@ -98,11 +93,7 @@ pub(super) fn poll<M: Machine>(call: &mut Call<'_, M>, argument: u64) -> Result<
     vcpu.stopped.fetch_or(stopped::POLLING, Ordering::SeqCst);
     match waits(call, &vcpu, &request) {
         Ok(true) => {
-            time::set_poll(
-                call.hv,
-                &vcpu,
-                (request.timeout != 0).then_some(request.timeout),
-            );
+            time::set_poll(call.hv, &vcpu, (request.timeout != 0).then_some(request.timeout));
             vcpu.raise(work::RESCHEDULE);
             Ok(0)
         }
@@ -114,11 +105,7 @@ pub(super) fn poll<M: Machine>(call: &mut Call<'_, M>, argument: u64) -> Result<
 }
 
 /// Whether a poll that has begun has to wait.
-fn waits<M: Machine>(
-    call: &Call<'_, M>,
-    vcpu: &Arc<Vcpu>,
-    request: &SchedPoll,
-) -> Result<bool, Refusal> {
+fn waits<M: Machine>(call: &Call<'_, M>, vcpu: &Arc<Vcpu>, request: &SchedPoll) -> Result<bool, Refusal> {
     if evtchn::upcall_due(call.hv, vcpu) {
         return Ok(false);
     }

@@ -56,19 +56,13 @@ pub(crate) fn update_runstate_area<M: Machine>(hv: &Hypervisor<M>, running: &Run
         (runstate.area, *runstate.entered())
     };
     if area != 0 {
-        with_kernel_tables(hv, running, || {
-            write_runstate(hv, &running.vcpu, area, runstate)
-        });
+        with_kernel_tables(hv, running, || write_runstate(hv, &running.vcpu, area, runstate));
     }
 }
 
 /// Does something while the guest kernel's address space is loaded: areas are addresses in it.
 fn with_kernel_tables<M: Machine>(hv: &Hypervisor<M>, running: &Running, work: impl FnOnce()) {
-    match (
-        running.state.kernel_mode,
-        running.state.kernel_root,
-        running.state.user_root,
-    ) {
+    match (running.state.kernel_mode, running.state.kernel_root, running.state.user_root) {
         (false, Some(kernel), Some(user)) => {
             hv.machine.load_root(kernel);
             work();
@@ -94,8 +88,7 @@ pub fn write_time_page<M: Machine>(hv: &Hypervisor<M>, vcpu: &Vcpu) -> Option<Vc
     hv.machine.write_word(frame, first + 1, ticks);
     hv.machine.write_word(frame, first + 2, ns);
     let shift = u64::from(scale.shift.cast_unsigned());
-    hv.machine
-        .write_word(frame, first + 3, u64::from(scale.mul) | shift << 32);
+    hv.machine.write_word(frame, first + 3, u64::from(scale.mul) | shift << 32);
     let version = version.wrapping_add(1);
     hv.machine.write_word(frame, first, version.into());
     *published = Published { version, what };
@@ -124,15 +117,9 @@ fn write_time_area<M: Machine>(hv: &Hypervisor<M>, area: u64, page: VcpuTimeInfo
 }
 
 /// Writes a runstate area to guest memory; a guest that unmapped its area gets none.
-fn write_runstate<M: Machine>(
-    hv: &Hypervisor<M>,
-    vcpu: &Vcpu,
-    area: u64,
-    runstate: VcpuRunstateInfo,
-) {
+fn write_runstate<M: Machine>(hv: &Hypervisor<M>, vcpu: &Vcpu, area: u64, runstate: VcpuRunstateInfo) {
     let entered = offset_of!(VcpuRunstateInfo, state_entry_time) as u64;
-    let says_so =
-        vcpu.domain.assists.load(Ordering::Relaxed) >> VMASST_TYPE_RUNSTATE_UPDATE_FLAG & 1 != 0;
+    let says_so = vcpu.domain.assists.load(Ordering::Relaxed) >> VMASST_TYPE_RUNSTATE_UPDATE_FLAG & 1 != 0;
     if !says_so {
         let _ = hv.machine.copy_to_guest(area, runstate.as_bytes());
         return;
@@ -142,33 +129,20 @@ fn write_runstate<M: Machine>(
     let Some(place) = area.checked_add(entered) else {
         return;
     };
-    if hv
-        .machine
-        .copy_to_guest(place, marked.state_entry_time.as_bytes())
-        .is_ok()
+    if hv.machine.copy_to_guest(place, marked.state_entry_time.as_bytes()).is_ok()
         && hv.machine.copy_to_guest(area, marked.as_bytes()).is_ok()
     {
-        let _ = hv
-            .machine
-            .copy_to_guest(place, runstate.state_entry_time.as_bytes());
+        let _ = hv.machine.copy_to_guest(place, runstate.state_entry_time.as_bytes());
     }
 }
 
 /// Seconds and nanoseconds since 1970 at system time zero.
 pub fn wallclock<M: Machine>(hv: &Hypervisor<M>) -> (u64, u32) {
-    hv.timers
-        .wall
-        .lock()
-        .unwrap_or_else(|| hv.machine.wall_clock_base())
+    hv.timers.wall.lock().unwrap_or_else(|| hv.machine.wall_clock_base())
 }
 
 /// Sets the wall clock: at system time `system_ns` it is this many seconds and nanoseconds since 1970. All domains see it.
-pub fn set_wallclock<M: Machine>(
-    hv: &Hypervisor<M>,
-    seconds: u64,
-    nanoseconds: u32,
-    system_ns: u64,
-) {
+pub fn set_wallclock<M: Machine>(hv: &Hypervisor<M>, seconds: u64, nanoseconds: u32, system_ns: u64) {
     let then = u128::from(seconds) * 1_000_000_000 + u128::from(nanoseconds);
     let base = then.saturating_sub(system_ns.into());
     *hv.timers.wall.lock() = Some(((base / 1_000_000_000) as u64, (base % 1_000_000_000) as u32));
@@ -186,14 +160,6 @@ pub fn update_wallclock<M: Machine>(hv: &Hypervisor<M>, domain: &Domain) {
     let odd = version.wrapping_add(1) | 1;
     let low_seconds = (seconds & 0xffff_ffff) << 32;
     machine.write_word(domain.shared_info, WALL_CLOCK, u64::from(odd) | low_seconds);
-    machine.write_word(
-        domain.shared_info,
-        WALL_CLOCK + 1,
-        u64::from(nanoseconds) | seconds >> 32 << 32,
-    );
-    machine.write_word(
-        domain.shared_info,
-        WALL_CLOCK,
-        u64::from(odd.wrapping_add(1)) | low_seconds,
-    );
+    machine.write_word(domain.shared_info, WALL_CLOCK + 1, u64::from(nanoseconds) | seconds >> 32 << 32);
+    machine.write_word(domain.shared_info, WALL_CLOCK, u64::from(odd.wrapping_add(1)) | low_seconds);
 }

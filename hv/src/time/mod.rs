@@ -55,10 +55,7 @@ impl Timers {
     /// Queues for this many CPUs.
     #[must_use]
     pub fn new(cpus: u32) -> Self {
-        Self {
-            cpus: (0..cpus.max(1)).map(|_| Mutex::default()).collect(),
-            wall: Mutex::default(),
-        }
+        Self { cpus: (0..cpus.max(1)).map(|_| Mutex::default()).collect(), wall: Mutex::default() }
     }
 }
 
@@ -116,23 +113,11 @@ impl VcpuTimers {
     }
 
     fn earliest(&self) -> Option<u64> {
-        [
-            self.single,
-            self.tick(),
-            self.poll,
-            self.watchdogs[0],
-            self.watchdogs[1],
-        ]
-        .into_iter()
-        .flatten()
-        .min()
+        [self.single, self.tick(), self.poll, self.watchdogs[0], self.watchdogs[1]].into_iter().flatten().min()
     }
 
     fn take_due(&mut self, now: u64) -> Due {
-        let mut due = Due {
-            timer: take_due(&mut self.single, now),
-            ..Due::default()
-        };
+        let mut due = Due { timer: take_due(&mut self.single, now), ..Due::default() };
         if self.tick().is_some_and(|at| at <= now) {
             due.timer = true;
             self.next_tick = next_tick(self.next_tick, self.period, now);
@@ -182,11 +167,7 @@ pub(crate) fn set_poll<M: Machine>(hv: &Hypervisor<M>, vcpu: &Arc<Vcpu>, at: Opt
 }
 
 /// Starts a watchdog that is not in use; gives its index.
-pub(crate) fn start_watchdog<M: Machine>(
-    hv: &Hypervisor<M>,
-    first: &Arc<Vcpu>,
-    at: u64,
-) -> Option<usize> {
+pub(crate) fn start_watchdog<M: Machine>(hv: &Hypervisor<M>, first: &Arc<Vcpu>, at: u64) -> Option<usize> {
     let mut started = None;
     change(hv, first, |timers| {
         started = timers.watchdogs.iter().position(Option::is_none);
@@ -198,12 +179,7 @@ pub(crate) fn start_watchdog<M: Machine>(
 }
 
 /// Moves a watchdog that is in use, or stops it; `false` where it is not in use.
-pub(crate) fn move_watchdog<M: Machine>(
-    hv: &Hypervisor<M>,
-    first: &Arc<Vcpu>,
-    index: usize,
-    at: Option<u64>,
-) -> bool {
+pub(crate) fn move_watchdog<M: Machine>(hv: &Hypervisor<M>, first: &Arc<Vcpu>, index: usize, at: Option<u64>) -> bool {
     let mut in_use = false;
     change(hv, first, |timers| {
         in_use = timers.watchdogs[index].is_some();
@@ -242,10 +218,7 @@ pub(crate) fn stops_running(vcpu: &Vcpu) {
 pub(crate) fn forget<M: Machine>(hv: &Hypervisor<M>, vcpu: &Vcpu) {
     let mut timers = vcpu.timers.lock();
     queue::leave(hv, vcpu, &mut timers);
-    *timers = VcpuTimers {
-        period: 0,
-        ..VcpuTimers::default()
-    };
+    *timers = VcpuTimers { period: 0, ..VcpuTimers::default() };
 }
 
 /// Does what is due on this CPU, and asks for the next timer interrupt.

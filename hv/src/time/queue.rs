@@ -29,13 +29,8 @@ impl Queue {
 
     fn remove(&mut self, at: u64, vcpu: &Vcpu) {
         let first = self.entries.partition_point(|entry| entry.at > at);
-        let same = self.entries[first..]
-            .iter()
-            .take_while(|entry| entry.at == at);
-        let found = same
-            .enumerate()
-            .find(|(_, entry)| core::ptr::eq(&*entry.vcpu, vcpu))
-            .map(|(n, _)| n);
+        let same = self.entries[first..].iter().take_while(|entry| entry.at == at);
+        let found = same.enumerate().find(|(_, entry)| core::ptr::eq(&*entry.vcpu, vcpu)).map(|(n, _)| n);
         if let Some(n) = found {
             self.entries.remove(first + n);
         }
@@ -75,25 +70,18 @@ pub(super) fn leave<M: Machine>(hv: &Hypervisor<M>, vcpu: &Vcpu, timers: &mut Vc
 /// Takes the first vCPU whose entry is due on this CPU.
 pub(super) fn take<M: Machine>(hv: &Hypervisor<M>, now: u64) -> Option<Arc<Vcpu>> {
     let mut queue = hv.timers.cpus[hv.machine.cpu().0 as usize].lock();
-    queue
-        .entries
-        .pop_if(|entry| entry.at <= now)
-        .map(|entry| entry.vcpu)
+    queue.entries.pop_if(|entry| entry.at <= now).map(|entry| entry.vcpu)
 }
 
 /// Whether the deadline that the machine knows has passed.
 pub(super) fn is_due<M: Machine>(hv: &Hypervisor<M>) -> bool {
-    let programmed = hv.timers.cpus[hv.machine.cpu().0 as usize]
-        .lock()
-        .programmed;
+    let programmed = hv.timers.cpus[hv.machine.cpu().0 as usize].lock().programmed;
     programmed.is_some_and(|at| at <= hv.machine.now())
 }
 
 /// The machine's deadline has passed.
 pub(super) fn fired<M: Machine>(hv: &Hypervisor<M>) {
-    hv.timers.cpus[hv.machine.cpu().0 as usize]
-        .lock()
-        .programmed = None;
+    hv.timers.cpus[hv.machine.cpu().0 as usize].lock().programmed = None;
 }
 
 /// Tells the machine the first deadline of this CPU.

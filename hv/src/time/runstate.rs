@@ -15,15 +15,8 @@ pub struct Runstate {
 
 impl Default for Runstate {
     fn default() -> Self {
-        let info = VcpuRunstateInfo {
-            state: RUNSTATE_OFFLINE,
-            ..VcpuRunstateInfo::default()
-        };
-        Self {
-            info,
-            area: 0,
-            time_area: 0,
-        }
+        let info = VcpuRunstateInfo { state: RUNSTATE_OFFLINE, ..VcpuRunstateInfo::default() };
+        Self { info, area: 0, time_area: 0 }
     }
 }
 

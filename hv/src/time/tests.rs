@@ -4,13 +4,10 @@ use alloc::sync::Arc;
 
 use pv_abi::VcpuId;
 use pv_abi::vcpu::{
-    RUNSTATE_BLOCKED, RUNSTATE_RUNNING, VCPUOP_REGISTER_RUNSTATE_MEMORY_AREA,
-    VCPUOP_REGISTER_VCPU_TIME_MEMORY_AREA, VCPUOP_SET_SINGLESHOT_TIMER, VcpuRunstateInfo,
-    VcpuSetSingleshotTimer,
+    RUNSTATE_BLOCKED, RUNSTATE_RUNNING, VCPUOP_REGISTER_RUNSTATE_MEMORY_AREA, VCPUOP_REGISTER_VCPU_TIME_MEMORY_AREA,
+    VCPUOP_SET_SINGLESHOT_TIMER, VcpuRunstateInfo, VcpuSetSingleshotTimer,
 };
-use pv_abi::xen::{
-    HYPERVISOR_SET_TIMER_OP, HYPERVISOR_VCPU_OP, VMASST_TYPE_RUNSTATE_UPDATE_FLAG, VcpuTimeInfo,
-};
+use pv_abi::xen::{HYPERVISOR_SET_TIMER_OP, HYPERVISOR_VCPU_OP, VMASST_TYPE_RUNSTATE_UPDATE_FLAG, VcpuTimeInfo};
 
 use super::*;
 use crate::domain::Domain;
@@ -113,19 +110,12 @@ fn ticks_that_were_missed_come_as_one() {
     sched::wake(&bed.hv, &vcpu);
     let mut slot = None;
     bed.schedule(&mut slot);
-    assert!(
-        take_tick(&bed, &domain, port),
-        "the first comes when it first runs"
-    );
+    assert!(take_tick(&bed, &domain, port), "the first comes when it first runs");
     bed.sleep(&vcpu);
     set_single(&bed.hv, &vcpu, Some(bed.hv.machine.now() + 35 * MS));
     let start = bed.hv.machine.now();
     bed.schedule(&mut slot);
-    assert_eq!(
-        bed.hv.machine.now(),
-        start + 35 * MS,
-        "a vCPU that sleeps is not woken by its ticks"
-    );
+    assert_eq!(bed.hv.machine.now(), start + 35 * MS, "a vCPU that sleeps is not woken by its ticks");
     assert!(take_tick(&bed, &domain, port));
     pass(&bed, 10 * MS);
     assert!(take_tick(&bed, &domain, port));
@@ -137,15 +127,9 @@ fn set_timer_op_takes_absurd_times_as_soon() {
     let mut guest = bed.guest(1, 2);
     set_periodic(&bed.hv, &guest.running.vcpu, 0);
     let now = bed.hv.machine.now();
-    assert_eq!(
-        guest.call(&bed, HYPERVISOR_SET_TIMER_OP, [u64::MAX, 0, 0, 0, 0]),
-        0
-    );
+    assert_eq!(guest.call(&bed, HYPERVISOR_SET_TIMER_OP, [u64::MAX, 0, 0, 0, 0]), 0);
     assert_eq!(bed.hv.machine.deadline(), Some(now + 100 * MS));
-    assert_eq!(
-        guest.call(&bed, HYPERVISOR_SET_TIMER_OP, [now + MS, 0, 0, 0, 0]),
-        0
-    );
+    assert_eq!(guest.call(&bed, HYPERVISOR_SET_TIMER_OP, [now + MS, 0, 0, 0, 0]), 0);
     assert_eq!(bed.hv.machine.deadline(), Some(now + MS));
 }
 
@@ -155,15 +139,7 @@ fn the_future_flag_of_a_single_shot_is_ignored() {
     let mut guest = bed.guest(1, 2);
     let port = evtchn::bind_virq(&guest.domain, VIRQ_TIMER, 0).unwrap();
     let place = guest.address(0);
-    guest.write(
-        &bed,
-        place,
-        &VcpuSetSingleshotTimer {
-            timeout_abs_ns: 1,
-            flags: 1,
-            ..Default::default()
-        },
-    );
+    guest.write(&bed, place, &VcpuSetSingleshotTimer { timeout_abs_ns: 1, flags: 1, ..Default::default() });
     let arguments = [VCPUOP_SET_SINGLESHOT_TIMER.into(), 0, place, 0, 0];
     assert_eq!(guest.call(&bed, HYPERVISOR_VCPU_OP, arguments), 0);
     assert!(take_tick(&bed, &guest.domain, port));
@@ -185,11 +161,7 @@ fn the_machine_is_not_told_a_deadline_that_it_knows() {
 
 fn time_page(bed: &Bed, domain: &Domain) -> VcpuTimeInfo {
     let mut page = VcpuTimeInfo::default();
-    bed.hv.machine.read_bytes(
-        domain.shared_info,
-        32,
-        zerocopy::IntoBytes::as_mut_bytes(&mut page),
-    );
+    bed.hv.machine.read_bytes(domain.shared_info, 32, zerocopy::IntoBytes::as_mut_bytes(&mut page));
     page
 }
 
@@ -233,8 +205,7 @@ fn time_as_a_guest_reads_it_never_goes_back() {
             continue;
         }
         let ticks = bed.hv.machine.tsc() - page.tsc_timestamp;
-        let scaled =
-            (u128::from(ticks << page.tsc_shift) * u128::from(page.tsc_to_system_mul)) >> 32;
+        let scaled = (u128::from(ticks << page.tsc_shift) * u128::from(page.tsc_to_system_mul)) >> 32;
         let now = page.system_time + scaled as u64;
         assert!(now >= last);
         last = now;
@@ -250,11 +221,7 @@ fn the_wall_clock_is_what_was_set() {
     let read = || {
         let first = bed.hv.machine.read_word(domain.shared_info, 384);
         let second = bed.hv.machine.read_word(domain.shared_info, 385);
-        (
-            first as u32,
-            first >> 32 | second >> 32 << 32,
-            second as u32,
-        )
+        (first as u32, first >> 32 | second >> 32 << 32, second as u32)
     };
     assert_eq!(read(), (2, 1_700_000_000, 500));
     set_wallclock(&bed.hv, 0x1_2345_6789, 20, 1_000_000_030);
@@ -274,10 +241,7 @@ fn a_runstate_area_says_where_time_went() {
     guest.write(&bed, place, &area);
     let register = [VCPUOP_REGISTER_RUNSTATE_MEMORY_AREA.into(), 0, place, 0, 0];
     assert_eq!(guest.call(&bed, HYPERVISOR_VCPU_OP, register), 0);
-    guest.domain.assists.store(
-        1 << VMASST_TYPE_RUNSTATE_UPDATE_FLAG,
-        core::sync::atomic::Ordering::Relaxed,
-    );
+    guest.domain.assists.store(1 << VMASST_TYPE_RUNSTATE_UPDATE_FLAG, core::sync::atomic::Ordering::Relaxed);
 
     *vcpu.state.lock() = Some(core::mem::take(&mut guest.running.state));
     sched::wake(&bed.hv, &vcpu);
@@ -291,10 +255,7 @@ fn a_runstate_area_says_where_time_went() {
     bed.schedule(&mut slot);
     guest.running.state = slot.take().unwrap().state;
     let info: VcpuRunstateInfo = guest.read(&bed, area);
-    assert_eq!(
-        (info.state, info.state_entry_time),
-        (RUNSTATE_RUNNING, started + 9 * MS)
-    );
+    assert_eq!((info.state, info.state_entry_time), (RUNSTATE_RUNNING, started + 9 * MS));
     assert_eq!(info.time[RUNSTATE_RUNNING as usize], 4 * MS);
     assert_eq!(info.time[RUNSTATE_BLOCKED as usize], 5 * MS);
 }

@@ -38,11 +38,7 @@ pub(super) struct Entry {
 impl From<Callback> for Entry {
     #[inline]
     fn from(callback: Callback) -> Self {
-        Self {
-            address: callback.address,
-            masks_events: callback.masks_events,
-            error_code: None,
-        }
+        Self { address: callback.address, masks_events: callback.masks_events, error_code: None }
     }
 }
 
@@ -65,22 +61,13 @@ pub(super) fn enter<M: Machine>(
 }
 
 #[cold]
-fn fail<M: Machine>(
-    hv: &Hypervisor<M>,
-    running: &mut Running,
-    registers: &mut Registers,
-    refusal: Refusal,
-) {
+fn fail<M: Machine>(hv: &Hypervisor<M>, running: &mut Running, registers: &mut Registers, refusal: Refusal) {
     control::crash(hv, running, registers, &refusal);
 }
 
 /// Makes the guest run its kernel; gives the stack the kernel continues on, and what its cs showed.
 #[inline]
-fn to_kernel<M: Machine>(
-    hv: &Hypervisor<M>,
-    running: &mut Running,
-    registers: &Registers,
-) -> (u64, u64) {
+fn to_kernel<M: Machine>(hv: &Hypervisor<M>, running: &mut Running, registers: &Registers) -> (u64, u64) {
     let state = &mut *running.state;
     if state.kernel_mode {
         return (registers.rsp, registers.cs & 0xfffc);
@@ -108,9 +95,7 @@ fn shown_flags(running: &Running, rflags: u64, mask: u8) -> u64 {
     if mask == 0 {
         shown |= flags::IF;
     }
-    if running.vcpu.domain.assists.load(Ordering::Relaxed) & 1 << VMASST_TYPE_ARCHITECTURAL_IOPL
-        != 0
-    {
+    if running.vcpu.domain.assists.load(Ordering::Relaxed) & 1 << VMASST_TYPE_ARCHITECTURAL_IOPL != 0 {
         shown |= u64::from(running.state.iopl) << 12;
     }
     shown
@@ -130,15 +115,7 @@ fn push<M: Machine>(
     let top = stack & !15;
     let place = match entry.error_code {
         None => {
-            let frame = [
-                registers.rcx,
-                registers.r11,
-                registers.rip,
-                cs,
-                rflags,
-                registers.rsp,
-                registers.ss & 0xffff,
-            ];
+            let frame = [registers.rcx, registers.r11, registers.rip, cs, rflags, registers.rsp, registers.ss & 0xffff];
             put(hv, top, &frame)?
         }
         Some(code) => {
@@ -161,11 +138,7 @@ fn push<M: Machine>(
 
 /// Pushes a frame; gives the stack pointer below it.
 #[inline]
-fn put<M: Machine, const WORDS: usize>(
-    hv: &Hypervisor<M>,
-    top: u64,
-    frame: &[u64; WORDS],
-) -> Result<u64, Refusal> {
+fn put<M: Machine, const WORDS: usize>(hv: &Hypervisor<M>, top: u64, frame: &[u64; WORDS]) -> Result<u64, Refusal> {
     use zerocopy::IntoBytes;
     let place = top.wrapping_sub(size_of::<[u64; WORDS]>() as u64);
     match hv.machine.copy_to_guest(place, frame.as_bytes()) {

@@ -6,9 +6,9 @@ use core::sync::atomic::Ordering;
 
 use pv_abi::arch::TrapInfo;
 use pv_abi::callback::{
-    CALLBACKF_MASK_EVENTS, CALLBACKOP_REGISTER, CALLBACKOP_UNREGISTER, CALLBACKTYPE_EVENT,
-    CALLBACKTYPE_FAILSAFE, CALLBACKTYPE_NMI, CALLBACKTYPE_SYSCALL, CALLBACKTYPE_SYSCALL32,
-    CALLBACKTYPE_SYSENTER, CallbackRegister, CallbackUnregister,
+    CALLBACKF_MASK_EVENTS, CALLBACKOP_REGISTER, CALLBACKOP_UNREGISTER, CALLBACKTYPE_EVENT, CALLBACKTYPE_FAILSAFE,
+    CALLBACKTYPE_NMI, CALLBACKTYPE_SYSCALL, CALLBACKTYPE_SYSCALL32, CALLBACKTYPE_SYSENTER, CallbackRegister,
+    CallbackUnregister,
 };
 use pv_abi::errno::Errno;
 
@@ -66,11 +66,7 @@ pub fn set_trap_table<M: Machine>(call: &mut Call<'_, M>, args: [u64; 5]) -> Res
 /// # Errors
 /// `EINVAL` where its address is not canonical.
 pub(crate) fn gate(trap: &TrapInfo) -> Result<TrapGate, Refusal> {
-    Ok(TrapGate {
-        address: canonical(trap.address)?,
-        cs: trap.cs | 3,
-        flags: trap.flags & 7,
-    })
+    Ok(TrapGate { address: canonical(trap.address)?, cs: trap.cs | 3, flags: trap.flags & 7 })
 }
 
 /// `stack_switch(ss, sp)`: the stack for entries from user mode.
@@ -94,38 +90,21 @@ pub fn callback_op<M: Machine>(call: &mut Call<'_, M>, args: [u64; 5]) -> Result
         CALLBACKOP_REGISTER => {
             let wanted: CallbackRegister = call.read(args[1])?;
             let masks_events = wanted.flags & CALLBACKF_MASK_EVENTS != 0;
-            register(
-                call,
-                wanted.type_,
-                Callback {
-                    address: wanted.address,
-                    masks_events,
-                },
-            )
+            register(call, wanted.type_, Callback { address: wanted.address, masks_events })
         }
         CALLBACKOP_UNREGISTER => {
             let unwanted: CallbackUnregister = call.read(args[1])?;
             unregister(call, unwanted.type_)
         }
-        other => Err(Refusal::errno(Errno::NoSys, core_rule::UNKNOWN_OPERATION)
-            .with(Evidence::Value(other.into()))),
+        other => Err(Refusal::errno(Errno::NoSys, core_rule::UNKNOWN_OPERATION).with(Evidence::Value(other.into()))),
     }
 }
 
-fn register<M: Machine>(
-    call: &mut Call<'_, M>,
-    kind: u16,
-    callback: Callback,
-) -> Result<u64, Refusal> {
+fn register<M: Machine>(call: &mut Call<'_, M>, kind: u16, callback: Callback) -> Result<u64, Refusal> {
     canonical(callback.address)?;
     let callbacks = &mut call.running.state.callbacks;
     match kind {
-        CALLBACKTYPE_EVENT => {
-            callbacks.event = Callback {
-                masks_events: true,
-                ..callback
-            }
-        }
+        CALLBACKTYPE_EVENT => callbacks.event = Callback { masks_events: true, ..callback },
         CALLBACKTYPE_FAILSAFE => callbacks.failsafe = callback,
         CALLBACKTYPE_SYSCALL => callbacks.syscall = callback,
         CALLBACKTYPE_SYSCALL32 => callbacks.syscall32 = callback,
@@ -147,8 +126,7 @@ fn unregister<M: Machine>(call: &mut Call<'_, M>, kind: u16) -> Result<u64, Refu
         | CALLBACKTYPE_SYSCALL
         | CALLBACKTYPE_SYSCALL32
         | CALLBACKTYPE_SYSENTER => {
-            Err(Refusal::errno(Errno::Inval, rule::CALLBACK_STAYS)
-                .with(Evidence::Value(kind.into())))
+            Err(Refusal::errno(Errno::Inval, rule::CALLBACK_STAYS).with(Evidence::Value(kind.into())))
         }
         _ => Err(unknown_type(kind)),
     }
@@ -172,10 +150,7 @@ pub fn set_callbacks<M: Machine>(call: &mut Call<'_, M>, args: [u64; 5]) -> Resu
     ];
     for (place, address, masks_events) in places {
         if is_canonical(address) {
-            *place = Callback {
-                address,
-                masks_events,
-            };
+            *place = Callback { address, masks_events };
         }
     }
     Ok(0)
@@ -194,9 +169,7 @@ pub fn nmi_op<M: Machine>(call: &mut Call<'_, M>, args: [u64; 5]) -> Result<u64,
         }
         pv_abi::nmi::XENNMI_UNREGISTER_CALLBACK => unregister_nmi(call.state()),
         other => {
-            return Err(
-                Refusal::errno(Errno::NoSys, rule::NMI_COMMAND).with(Evidence::Value(other.into()))
-            );
+            return Err(Refusal::errno(Errno::NoSys, rule::NMI_COMMAND).with(Evidence::Value(other.into())));
         }
     }
     Ok(0)
@@ -205,11 +178,7 @@ pub fn nmi_op<M: Machine>(call: &mut Call<'_, M>, args: [u64; 5]) -> Result<u64,
 /// The NMI callback is the handler of vector 2, with events masked.
 fn register_nmi<M: Machine>(call: &mut Call<'_, M>, address: u64) {
     let cs = pv_abi::arch::FLAT_KERNEL_CS;
-    call.state().traps[usize::from(vector::NMI)] = TrapGate {
-        address,
-        cs,
-        flags: GATE_MASKS_EVENTS,
-    };
+    call.state().traps[usize::from(vector::NMI)] = TrapGate { address, cs, flags: GATE_MASKS_EVENTS };
     if call.vcpu().nmi_pending.load(Ordering::Relaxed) != 0 {
         call.vcpu().raise(work::NMI);
     }

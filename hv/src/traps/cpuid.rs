@@ -51,46 +51,30 @@ mod shown {
     use super::bits;
 
     pub(super) const LEAF_1_ECX: u32 = bits([0, 1, 9, 12, 13, 19, 20, 22, 23, 25, 26, 28, 29, 30]);
-    pub(super) const LEAF_1_EDX: u32 = bits([
-        0, 2, 4, 5, 6, 7, 8, 9, 11, 14, 15, 16, 19, 22, 23, 24, 25, 26, 27, 28,
-    ]);
-    pub(super) const LEAF_7_EBX: u32 = bits([
-        3, 5, 8, 9, 16, 17, 18, 19, 21, 23, 24, 26, 27, 28, 29, 30, 31,
-    ]);
+    pub(super) const LEAF_1_EDX: u32 = bits([0, 2, 4, 5, 6, 7, 8, 9, 11, 14, 15, 16, 19, 22, 23, 24, 25, 26, 27, 28]);
+    pub(super) const LEAF_7_EBX: u32 = bits([3, 5, 8, 9, 16, 17, 18, 19, 21, 23, 24, 26, 27, 28, 29, 30, 31]);
     pub(super) const LEAF_7_ECX: u32 = bits([1, 6, 8, 9, 10, 11, 12, 14, 25]);
     pub(super) const LEAF_7_EDX: u32 = bits([2, 3, 4, 8, 10, 14]);
     pub(super) const LEAF_7_1_EAX: u32 = bits([4, 5, 10, 11, 12]);
     pub(super) const LEAF_D_1_EAX: u32 = bits([0, 1, 2]);
     pub(super) const EXTENDED_ECX: u32 = bits([0, 1, 5, 6, 7, 8, 11, 16, 21, 26]);
-    pub(super) const EXTENDED_EDX: u32 = bits([
-        0, 2, 4, 5, 6, 7, 8, 9, 11, 14, 15, 16, 20, 22, 23, 24, 25, 29, 30, 31,
-    ]);
+    pub(super) const EXTENDED_EDX: u32 = bits([0, 2, 4, 5, 6, 7, 8, 9, 11, 14, 15, 16, 20, 22, 23, 24, 25, 29, 30, 31]);
     pub(super) const EXTENDED_8_EBX: u32 = bits([0, 2]);
     pub(super) const EXTENDED_21_EAX: u32 = bits([2]);
 }
 
 /// Emulates `CPUID` with the forced-emulation prefix; says whether that is what stood there.
 #[inline(always)]
-pub(super) fn emulate_forced<M: Machine>(
-    hv: &Hypervisor<M>,
-    running: &Running,
-    registers: &mut Registers,
-) -> bool {
+pub(super) fn emulate_forced<M: Machine>(hv: &Hypervisor<M>, running: &Running, registers: &mut Registers) -> bool {
     match hv.machine.read_from_guest::<[u8; 4]>(registers.rip) {
-        Ok(start) if u32::from_le_bytes(start) == FORCED as u32 => {
-            execute_forced(hv, running, registers)
-        }
+        Ok(start) if u32::from_le_bytes(start) == FORCED as u32 => execute_forced(hv, running, registers),
         _ => false,
     }
 }
 
 /// Emulates `CPUID` if after the first four bytes the prefix goes on.
 #[inline(never)]
-fn execute_forced<M: Machine>(
-    hv: &Hypervisor<M>,
-    running: &Running,
-    registers: &mut Registers,
-) -> bool {
+fn execute_forced<M: Machine>(hv: &Hypervisor<M>, running: &Running, registers: &mut Registers) -> bool {
     let end = registers.rip.wrapping_add(FORCED_BYTES);
     match hv.machine.read_from_guest::<[u8; 4]>(end.wrapping_sub(4)) {
         Ok(rest) if u32::from_le_bytes(rest) == (FORCED >> 24) as u32 => {}
@@ -103,19 +87,8 @@ fn execute_forced<M: Machine>(
 
 /// Executes `CPUID` for the guest.
 #[inline(always)]
-pub(super) fn execute<M: Machine>(
-    hv: &Hypervisor<M>,
-    running: &Running,
-    registers: &mut Registers,
-    forced: bool,
-) {
-    let result = guest_cpuid(
-        hv,
-        running,
-        registers.rax as u32,
-        registers.rcx as u32,
-        forced,
-    );
+pub(super) fn execute<M: Machine>(hv: &Hypervisor<M>, running: &Running, registers: &mut Registers, forced: bool) {
+    let result = guest_cpuid(hv, running, registers.rax as u32, registers.rcx as u32, forced);
     registers.rax = result.eax.into();
     registers.rbx = result.ebx.into();
     registers.rcx = result.ecx.into();
@@ -154,12 +127,7 @@ pub(crate) fn guest_cpuid<M: Machine>(
 
 /// A leaf as the domain's policy has it, or under the mask of all PV guests where it has none.
 #[inline(always)]
-fn domain_leaf<M: Machine>(
-    hv: &Hypervisor<M>,
-    domain: &Domain,
-    leaf: u32,
-    subleaf: u32,
-) -> CpuidResult {
+fn domain_leaf<M: Machine>(hv: &Hypervisor<M>, domain: &Domain, leaf: u32, subleaf: u32) -> CpuidResult {
     if domain.settings.lock().cpu_policy.is_empty() {
         return visible_leaf(&hv.machine, leaf, subleaf);
     }
@@ -171,19 +139,10 @@ fn domain_leaf<M: Machine>(
 pub(super) fn find(policy: &[CpuidLeaf], leaf: u32, subleaf: u32) -> Option<CpuidResult> {
     let place = policy
         .binary_search_by_key(&(leaf, subleaf), |entry| (entry.leaf, entry.subleaf))
-        .or_else(|_| {
-            policy.binary_search_by_key(&(leaf, XEN_CPUID_NO_SUBLEAF), |entry| {
-                (entry.leaf, entry.subleaf)
-            })
-        })
+        .or_else(|_| policy.binary_search_by_key(&(leaf, XEN_CPUID_NO_SUBLEAF), |entry| (entry.leaf, entry.subleaf)))
         .ok()?;
     let CpuidLeaf { a, b, c, d, .. } = policy[place];
-    Some(CpuidResult {
-        eax: a,
-        ebx: b,
-        ecx: c,
-        edx: d,
-    })
+    Some(CpuidResult { eax: a, ebx: b, ecx: c, edx: d })
 }
 
 /// A leaf as PV guests may see it at most.
@@ -193,10 +152,7 @@ pub(crate) fn visible_leaf<M: Machine>(machine: &M, leaf: u32, subleaf: u32) -> 
     match leaf {
         0 => {
             let host = host();
-            CpuidResult {
-                eax: host.eax.min(MAX_BASIC),
-                ..host
-            }
+            CpuidResult { eax: host.eax.min(MAX_BASIC), ..host }
         }
         1 => leaf_1(machine),
         2 => host(),
@@ -205,10 +161,7 @@ pub(crate) fn visible_leaf<M: Machine>(machine: &M, leaf: u32, subleaf: u32) -> 
         0xd => leaf_d(machine, subleaf),
         0x8000_0000 => {
             let host = host();
-            CpuidResult {
-                eax: host.eax.min(MAX_EXTENDED),
-                ..host
-            }
+            CpuidResult { eax: host.eax.min(MAX_EXTENDED), ..host }
         }
         0x8000_0001 => {
             let host = host();
@@ -216,26 +169,14 @@ pub(crate) fn visible_leaf<M: Machine>(machine: &M, leaf: u32, subleaf: u32) -> 
             if machine.is_intel() {
                 edx &= bits([11, 20, 29]);
             }
-            CpuidResult {
-                eax: host.eax,
-                ebx: 0,
-                ecx: host.ecx & shown::EXTENDED_ECX,
-                edx,
-            }
+            CpuidResult { eax: host.eax, ebx: 0, ecx: host.ecx & shown::EXTENDED_ECX, edx }
         }
         0x8000_0002..=0x8000_0006 => host(),
         0x8000_0008 => {
             let host = host();
-            CpuidResult {
-                eax: host.eax & 0xffff,
-                ebx: host.ebx & shown::EXTENDED_8_EBX,
-                ..Default::default()
-            }
+            CpuidResult { eax: host.eax & 0xffff, ebx: host.ebx & shown::EXTENDED_8_EBX, ..Default::default() }
         }
-        0x8000_0021 => CpuidResult {
-            eax: host().eax & shown::EXTENDED_21_EAX,
-            ..Default::default()
-        },
+        0x8000_0021 => CpuidResult { eax: host().eax & shown::EXTENDED_21_EAX, ..Default::default() },
         _ => CpuidResult::default(),
     }
 }
@@ -246,20 +187,12 @@ fn leaf_1<M: Machine>(machine: &M) -> CpuidResult {
     if !machine.is_intel() {
         edx &= !SEP;
     }
-    CpuidResult {
-        eax: host.eax,
-        ebx: host.ebx & 0x00ff_ffff,
-        ecx: host.ecx & shown::LEAF_1_ECX | HYPERVISOR,
-        edx,
-    }
+    CpuidResult { eax: host.eax, ebx: host.ebx & 0x00ff_ffff, ecx: host.ecx & shown::LEAF_1_ECX | HYPERVISOR, edx }
 }
 
 fn leaf_7(host: CpuidResult, subleaf: u32) -> CpuidResult {
     if subleaf == 1 {
-        return CpuidResult {
-            eax: host.eax & shown::LEAF_7_1_EAX,
-            ..Default::default()
-        };
+        return CpuidResult { eax: host.eax & shown::LEAF_7_1_EAX, ..Default::default() };
     }
     CpuidResult {
         eax: host.eax.min(1),
@@ -282,10 +215,7 @@ fn leaf_d<M: Machine>(machine: &M, subleaf: u32) -> CpuidResult {
             ecx: machine.fpu_state_size(components) as u32,
             edx: (components >> 32) as u32,
         },
-        1 => CpuidResult {
-            eax: machine.cpuid(0xd, 1).eax & shown::LEAF_D_1_EAX,
-            ..Default::default()
-        },
+        1 => CpuidResult { eax: machine.cpuid(0xd, 1).eax & shown::LEAF_D_1_EAX, ..Default::default() },
         2..=7 if components & 1 << subleaf != 0 => machine.cpuid(0xd, subleaf),
         _ => CpuidResult::default(),
     }
@@ -303,67 +233,31 @@ pub(crate) fn xcr0_mask<M: Machine>(machine: &M) -> u64 {
 
 /// The hypervisor's own leaves.
 #[inline(never)]
-fn hypervisor_leaf<M: Machine>(
-    hv: &Hypervisor<M>,
-    domain: &Domain,
-    leaf: u32,
-    subleaf: u32,
-) -> CpuidResult {
+fn hypervisor_leaf<M: Machine>(hv: &Hypervisor<M>, domain: &Domain, leaf: u32, subleaf: u32) -> CpuidResult {
     let (limit, mode) = {
         let settings = domain.settings.lock();
-        (
-            settings
-                .hypervisor_leaves
-                .unwrap_or(BASE + 5)
-                .clamp(BASE + 2, BASE + 5),
-            settings.tsc,
-        )
+        (settings.hypervisor_leaves.unwrap_or(BASE + 5).clamp(BASE + 2, BASE + 5), settings.tsc)
     };
     if leaf > limit {
         return CpuidResult::default();
     }
     match leaf - BASE {
-        0 => CpuidResult {
-            eax: limit,
-            ebx: 0x566e_6558,
-            ecx: 0x6558_4d4d,
-            edx: 0x4d4d_566e,
-        },
-        1 => CpuidResult {
-            eax: 4 << 16 | 17,
-            ..Default::default()
-        },
-        2 => CpuidResult {
-            eax: 1,
-            ebx: BASE,
-            ecx: 1,
-            edx: 0,
-        },
+        0 => CpuidResult { eax: limit, ebx: 0x566e_6558, ecx: 0x6558_4d4d, edx: 0x4d4d_566e },
+        1 => CpuidResult { eax: 4 << 16 | 17, ..Default::default() },
+        2 => CpuidResult { eax: 1, ebx: BASE, ecx: 1, edx: 0 },
         3 => time_leaf(hv, mode, subleaf),
         5 => {
             let highest = hv.machine.frame_count().saturating_sub(1);
-            CpuidResult {
-                ebx: 64 - highest.leading_zeros() + 12,
-                ..Default::default()
-            }
+            CpuidResult { ebx: 64 - highest.leading_zeros() + 12, ..Default::default() }
         }
         _ => CpuidResult::default(),
     }
 }
 
-fn time_leaf<M: Machine>(
-    hv: &Hypervisor<M>,
-    tsc: crate::control::TscSettings,
-    subleaf: u32,
-) -> CpuidResult {
+fn time_leaf<M: Machine>(hv: &Hypervisor<M>, tsc: crate::control::TscSettings, subleaf: u32) -> CpuidResult {
     let (scale, ticks, ns) = hv.machine.time_scale();
     match subleaf {
-        0 => CpuidResult {
-            eax: 1 << 1,
-            ebx: tsc.mode,
-            ecx: scale.khz,
-            edx: tsc.incarnation,
-        },
+        0 => CpuidResult { eax: 1 << 1, ebx: tsc.mode, ecx: scale.khz, edx: tsc.incarnation },
         1 => {
             let offset = ns.wrapping_sub(scaled(scale.mul, scale.shift, ticks));
             CpuidResult {
@@ -373,10 +267,7 @@ fn time_leaf<M: Machine>(
                 edx: i32::from(scale.shift).cast_unsigned(),
             }
         }
-        2 => CpuidResult {
-            eax: scale.khz,
-            ..Default::default()
-        },
+        2 => CpuidResult { eax: scale.khz, ..Default::default() },
         _ => CpuidResult::default(),
     }
 }
@@ -384,11 +275,7 @@ fn time_leaf<M: Machine>(
 /// Ticks in nanoseconds.
 fn scaled(mul: u32, shift: i8, ticks: u64) -> u64 {
     let ticks = u128::from(ticks);
-    let shifted = if shift < 0 {
-        ticks >> shift.unsigned_abs()
-    } else {
-        ticks << shift
-    };
+    let shifted = if shift < 0 { ticks >> shift.unsigned_abs() } else { ticks << shift };
     ((shifted * u128::from(mul)) >> 32) as u64
 }
 
@@ -398,12 +285,7 @@ mod tests {
     use crate::fake::FakeMachine;
 
     fn full(leaf: u32, subleaf: u32, machine: &FakeMachine) {
-        let all = CpuidResult {
-            eax: u32::MAX,
-            ebx: u32::MAX,
-            ecx: u32::MAX,
-            edx: u32::MAX,
-        };
+        let all = CpuidResult { eax: u32::MAX, ebx: u32::MAX, ecx: u32::MAX, edx: u32::MAX };
         machine.set_cpuid(leaf, subleaf, all);
     }
 
@@ -415,16 +297,8 @@ mod tests {
         }
         let leaf_1 = visible_leaf(&machine, 1, 0);
         let hidden = [1, 3, 12, 13, 17, 21, 29, 31];
-        assert!(
-            hidden.iter().all(|bit| leaf_1.edx & 1 << bit == 0),
-            "{:x}",
-            leaf_1.edx
-        );
-        assert!(
-            [3, 5, 17, 21, 24]
-                .iter()
-                .all(|bit| leaf_1.ecx & 1 << bit == 0)
-        );
+        assert!(hidden.iter().all(|bit| leaf_1.edx & 1 << bit == 0), "{:x}", leaf_1.edx);
+        assert!([3, 5, 17, 21, 24].iter().all(|bit| leaf_1.ecx & 1 << bit == 0));
         assert_eq!(leaf_1.ebx >> 24, 0);
         assert!(leaf_1.ecx & HYPERVISOR != 0);
         let leaf_7 = visible_leaf(&machine, 7, 0);
@@ -439,25 +313,14 @@ mod tests {
         let machine = FakeMachine::new(1);
         for leaf in [3, 5, 6, 0xa, 0xb, 0x14, 0x8000_000a, 0x8000_001f] {
             full(leaf, 0, &machine);
-            assert_eq!(
-                visible_leaf(&machine, leaf, 0),
-                CpuidResult::default(),
-                "{leaf:#x}"
-            );
+            assert_eq!(visible_leaf(&machine, leaf, 0), CpuidResult::default(), "{leaf:#x}");
         }
     }
 
     #[test]
     fn avx512_is_shown_whole_or_not_at_all() {
         let machine = FakeMachine::new(1);
-        machine.set_cpuid(
-            0xd,
-            0,
-            CpuidResult {
-                eax: 0x67,
-                ..Default::default()
-            },
-        );
+        machine.set_cpuid(0xd, 0, CpuidResult { eax: 0x67, ..Default::default() });
         assert_eq!(xcr0_mask(&machine), 7);
     }
 }

@@ -43,10 +43,7 @@ pub fn set_gdt<M: Machine>(call: &mut Call<'_, M>, args: [u64; 5]) -> Result<u64
 /// `EINVAL` where they are more than a guest may have.
 pub(crate) fn frames_of(entries: u32) -> Result<usize, Refusal> {
     if entries > FIRST_RESERVED_GDT_ENTRY {
-        let evidence = Evidence::Limit {
-            asked: entries.into(),
-            limit: FIRST_RESERVED_GDT_ENTRY.into(),
-        };
+        let evidence = Evidence::Limit { asked: entries.into(), limit: FIRST_RESERVED_GDT_ENTRY.into() };
         return Err(Refusal::errno(Errno::Inval, rule::GDT_TOO_LONG).with(evidence));
     }
     Ok(entries.div_ceil(PER_FRAME) as usize)
@@ -62,11 +59,7 @@ pub(crate) fn take<M: Machine>(
     claimed: &[u64],
     entries: u32,
 ) -> Result<Gdt, Refusal> {
-    let mut gdt = Gdt {
-        frames: [Mfn(0); 14],
-        frame_count: 0,
-        entries: entries as u16,
-    };
+    let mut gdt = Gdt { frames: [Mfn(0); 14], frame_count: 0, entries: entries as u16 };
     for frame in claimed {
         match frames::get_typed(hv, ClaimedMfn(*frame), owner, PageType::Descriptor) {
             Ok(mfn) => {
@@ -106,51 +99,30 @@ pub(crate) fn drop_tables<M: Machine>(hv: &Hypervisor<M>, state: &mut VcpuState)
 /// # Errors
 /// `EINVAL` for an address that is not aligned or not in a frame of the domain that may hold a descriptor, and for a
 /// descriptor that a guest may not have.
-pub fn update_descriptor<M: Machine>(
-    call: &mut Call<'_, M>,
-    args: [u64; 5],
-) -> Result<u64, Refusal> {
+pub fn update_descriptor<M: Machine>(call: &mut Call<'_, M>, args: [u64; 5]) -> Result<u64, Refusal> {
     let (address, descriptor) = (MachineAddr(args[0]), args[1]);
     let Some(descriptor) = frames::check_descriptor(descriptor) else {
-        return Err(
-            Refusal::errno(Errno::Inval, rule::DESCRIPTOR_KIND).with(Evidence::Value(descriptor))
-        );
+        return Err(Refusal::errno(Errno::Inval, rule::DESCRIPTOR_KIND).with(Evidence::Value(descriptor)));
     };
     if address.0 % 8 != 0 {
-        return Err(
-            Refusal::errno(Errno::Inval, rule::DESCRIPTOR_PLACE).with(Evidence::Value(address.0))
-        );
+        return Err(Refusal::errno(Errno::Inval, rule::DESCRIPTOR_PLACE).with(Evidence::Value(address.0)));
     }
     let claimed = ClaimedMfn(address.0 >> 12);
-    let mfn = writable_place(call.hv, claimed, call.domain().id).ok_or_else(|| {
-        Refusal::errno(Errno::Inval, rule::DESCRIPTOR_PLACE)
-            .with(frames::evidence(call.hv, claimed))
-    })?;
-    call.hv
-        .machine
-        .write_word(mfn, (address.0 & 0xfff) as usize / 8, descriptor);
+    let mfn = writable_place(call.hv, claimed, call.domain().id)
+        .ok_or_else(|| Refusal::errno(Errno::Inval, rule::DESCRIPTOR_PLACE).with(frames::evidence(call.hv, claimed)))?;
+    call.hv.machine.write_word(mfn, (address.0 & 0xfff) as usize / 8, descriptor);
     frames::put_typed(call.hv, mfn);
     Ok(0)
 }
 
 /// A frame of `owner` that may be written as plain memory, or that is a descriptor page.
-fn writable_place<M: Machine>(
-    hv: &Hypervisor<M>,
-    claimed: ClaimedMfn,
-    owner: DomId,
-) -> Option<Mfn> {
+fn writable_place<M: Machine>(hv: &Hypervisor<M>, claimed: ClaimedMfn, owner: DomId) -> Option<Mfn> {
     let descriptor_page = || frames::get_typed(hv, claimed, owner, PageType::Descriptor).ok();
-    frames::get_typed(hv, claimed, owner, PageType::Writable)
-        .ok()
-        .or_else(descriptor_page)
+    frames::get_typed(hv, claimed, owner, PageType::Writable).ok().or_else(descriptor_page)
 }
 
 /// Whether a code selector names a 64-bit segment, and the segment's base where it does not.
-pub(super) fn code_segment<M: Machine>(
-    hv: &Hypervisor<M>,
-    state: &VcpuState,
-    selector: u16,
-) -> (bool, u64) {
+pub(super) fn code_segment<M: Machine>(hv: &Hypervisor<M>, state: &VcpuState, selector: u16) -> (bool, u64) {
     let index = selector >> 3;
     if selector & 4 == 0 && u32::from(index) >= FIRST_RESERVED_GDT_ENTRY {
         return (selector | 3 == FLAT_KERNEL_CS, 0);
@@ -163,11 +135,7 @@ pub(super) fn code_segment<M: Machine>(
 }
 
 /// The descriptor that a selector of the guest names.
-pub(super) fn descriptor<M: Machine>(
-    hv: &Hypervisor<M>,
-    state: &VcpuState,
-    selector: u16,
-) -> Option<u64> {
+pub(super) fn descriptor<M: Machine>(hv: &Hypervisor<M>, state: &VcpuState, selector: u16) -> Option<u64> {
     let index = u32::from(selector >> 3);
     if selector & 4 == 0 {
         if index >= state.gdt.entries.into() {
@@ -180,11 +148,6 @@ pub(super) fn descriptor<M: Machine>(
         return None;
     }
     let mut bytes = [0; 8];
-    hv.machine
-        .copy_from_guest(
-            state.ldt.base.wrapping_add(u64::from(index) * 8),
-            &mut bytes,
-        )
-        .ok()?;
+    hv.machine.copy_from_guest(state.ldt.base.wrapping_add(u64::from(index) * 8), &mut bytes).ok()?;
     Some(u64::from_le_bytes(bytes))
 }

@@ -42,13 +42,7 @@ pub fn on_exception<M: Machine>(
         vector::PROTECTION => on_protection(hv, running, registers, exception.error_code),
         vector::NO_DEVICE => on_no_device(hv, running, registers),
         vector::DEBUG => on_debug(hv, running, registers),
-        8 | 10..=12 | 17 | 21 => inject(
-            hv,
-            running,
-            registers,
-            exception.vector,
-            Some(exception.error_code),
-        ),
+        8 | 10..=12 | 17 | 21 => inject(hv, running, registers, exception.vector, Some(exception.error_code)),
         0..=31 => inject(hv, running, registers, exception.vector, None),
         direct => on_direct_interrupt(hv, running, registers, direct),
     }
@@ -56,12 +50,7 @@ pub fn on_exception<M: Machine>(
 
 /// #GP: `int n` where the error code names a gate, else perhaps a privileged instruction.
 #[inline(never)]
-fn on_protection<M: Machine>(
-    hv: &Hypervisor<M>,
-    running: &mut Running,
-    registers: &mut Registers,
-    error_code: u32,
-) {
+fn on_protection<M: Machine>(hv: &Hypervisor<M>, running: &mut Running, registers: &mut Registers, error_code: u32) {
     if error_code & 3 == ERROR_GATE {
         let wanted = software_interrupt(hv, registers, error_code);
         if may_interrupt(running, wanted) {
@@ -79,11 +68,7 @@ fn on_protection<M: Machine>(
 
 /// The vector of an `int n` that was refused. The instruction says it best: QEMU before 8.0 makes the error code as if
 /// a gate had 16 bytes' worth of index.
-fn software_interrupt<M: Machine>(
-    hv: &Hypervisor<M>,
-    registers: &Registers,
-    error_code: u32,
-) -> u8 {
+fn software_interrupt<M: Machine>(hv: &Hypervisor<M>, registers: &Registers, error_code: u32) -> u8 {
     const INT: u8 = 0xcd;
     let mut bytes = [0; 2];
     match hv.machine.copy_from_guest(registers.rip, &mut bytes) {
@@ -100,23 +85,12 @@ fn may_interrupt(running: &Running, wanted: u8) -> bool {
 }
 
 /// An interrupt with a gate of its own (`int 0x80`): the instruction is already past.
-fn on_direct_interrupt<M: Machine>(
-    hv: &Hypervisor<M>,
-    running: &mut Running,
-    registers: &mut Registers,
-    wanted: u8,
-) {
+fn on_direct_interrupt<M: Machine>(hv: &Hypervisor<M>, running: &mut Running, registers: &mut Registers, wanted: u8) {
     if may_interrupt(running, wanted) {
         return inject(hv, running, registers, wanted, None);
     }
     registers.rip = registers.rip.wrapping_sub(INT_BYTES);
-    inject(
-        hv,
-        running,
-        registers,
-        vector::PROTECTION,
-        Some(u32::from(wanted) << 3 | ERROR_GATE),
-    );
+    inject(hv, running, registers, vector::PROTECTION, Some(u32::from(wanted) << 3 | ERROR_GATE));
 }
 
 /// #NM: the guest set CR0.TS; it is told once, and TS is clear then.
@@ -171,40 +145,21 @@ fn refuse_system_call<M: Machine>(
 
 /// Delivers an event upcall: masks events and enters the event callback.
 #[inline]
-pub fn deliver_upcall<M: Machine>(
-    hv: &Hypervisor<M>,
-    running: &mut Running,
-    registers: &mut Registers,
-) {
+pub fn deliver_upcall<M: Machine>(hv: &Hypervisor<M>, running: &mut Running, registers: &mut Registers) {
     let address = running.state.callbacks.event.address;
-    let entry = Entry {
-        address,
-        masks_events: true,
-        error_code: None,
-    };
+    let entry = Entry { address, masks_events: true, error_code: None };
     enter(hv, running, registers, entry, rule::NO_EVENT_CALLBACK);
 }
 
 /// Delivers a non-maskable interrupt to the guest, unless it is still in one; a guest without a handler keeps it
 /// pending until it registers one.
-pub fn deliver_nmi<M: Machine>(
-    hv: &Hypervisor<M>,
-    running: &mut Running,
-    registers: &mut Registers,
-) {
+pub fn deliver_nmi<M: Machine>(hv: &Hypervisor<M>, running: &mut Running, registers: &mut Registers) {
     let gate = running.state.traps[usize::from(vector::NMI)];
-    if running.state.nmi_masked
-        || gate.address == 0
-        || running.vcpu.nmi_pending.swap(0, Ordering::AcqRel) == 0
-    {
+    if running.state.nmi_masked || gate.address == 0 || running.vcpu.nmi_pending.swap(0, Ordering::AcqRel) == 0 {
         return;
     }
     running.state.nmi_masked = true;
     let masks_events = gate.flags & GATE_MASKS_EVENTS != 0;
-    let entry = Entry {
-        address: gate.address,
-        masks_events,
-        error_code: None,
-    };
+    let entry = Entry { address: gate.address, masks_events, error_code: None };
     enter(hv, running, registers, entry, rule::NO_HANDLER);
 }

@@ -49,17 +49,11 @@ pub fn go_back<M: Machine>(
         running.state.kernel_mode = false;
         hv.machine.toggle_mode(&mut running.state);
     }
-    if running.vcpu.domain.assists.load(Ordering::Relaxed) & 1 << VMASST_TYPE_ARCHITECTURAL_IOPL
-        != 0
-    {
+    if running.vcpu.domain.assists.load(Ordering::Relaxed) & 1 << VMASST_TYPE_ARCHITECTURAL_IOPL != 0 {
         running.state.iopl = (frame.rflags >> 12 & 3) as u8;
     }
     let (info, offset) = running.vcpu.info_place();
-    hv.machine.swap_byte(
-        info,
-        offset + UPCALL_MASK,
-        u8::from(frame.rflags & flags::IF == 0),
-    );
+    hv.machine.swap_byte(info, offset + UPCALL_MASK, u8::from(frame.rflags & flags::IF == 0));
     if running.state.nmi_masked {
         unmask_nmi(running);
     }

@@ -67,10 +67,6 @@ pub fn inject<M: Machine>(
 ) {
     let gate = running.state.traps[usize::from(vector)];
     let masks_events = gate.flags & callbacks::GATE_MASKS_EVENTS != 0;
-    let entry = bounce::Entry {
-        address: gate.address,
-        masks_events,
-        error_code,
-    };
+    let entry = bounce::Entry { address: gate.address, masks_events, error_code };
     bounce::enter(hv, running, registers, entry, rule::NO_HANDLER);
 }

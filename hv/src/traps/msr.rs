@@ -41,11 +41,8 @@ const SVME: u64 = 1 << 12;
 /// Reads a register for the guest's kernel; none for #GP.
 pub(super) fn read<M: Machine>(hv: &Hypervisor<M>, running: &Running, msr: u32) -> Option<u64> {
     let machine = &hv.machine;
-    let [fs_base, gs_base, user_gs_base] = if matches!(msr, FS_BASE..=KERNEL_GS_BASE) {
-        machine.segment_bases(&running.state)
-    } else {
-        [0; 3]
-    };
+    let [fs_base, gs_base, user_gs_base] =
+        if matches!(msr, FS_BASE..=KERNEL_GS_BASE) { machine.segment_bases(&running.state) } else { [0; 3] };
     match msr {
         FS_BASE => Some(fs_base),
         GS_BASE => Some(gs_base),
@@ -78,12 +75,7 @@ fn read_unknown<M: Machine>(hv: &Hypervisor<M>, running: &Running, msr: u32) -> 
 }
 
 /// Writes a register for the guest's kernel; none for #GP.
-pub(super) fn write<M: Machine>(
-    hv: &Hypervisor<M>,
-    running: &mut Running,
-    msr: u32,
-    value: u64,
-) -> Option<()> {
+pub(super) fn write<M: Machine>(hv: &Hypervisor<M>, running: &mut Running, msr: u32, value: u64) -> Option<()> {
     let which = match msr {
         FS_BASE => SEGBASE_FS,
         GS_BASE => SEGBASE_GS_KERNEL,
@@ -93,17 +85,11 @@ pub(super) fn write<M: Machine>(
     if !is_canonical(value) {
         return None;
     }
-    hv.machine
-        .set_segment_base(&mut running.state, which, value);
+    hv.machine.set_segment_base(&mut running.state, which, value);
     Some(())
 }
 
-fn write_other<M: Machine>(
-    hv: &Hypervisor<M>,
-    running: &Running,
-    msr: u32,
-    value: u64,
-) -> Option<()> {
+fn write_other<M: Machine>(hv: &Hypervisor<M>, running: &Running, msr: u32, value: u64) -> Option<()> {
     let unchanged = |current: Option<u64>| (current == Some(value)).then_some(());
     match msr {
         EFER | APIC_BASE | PAGE_ATTRIBUTES | MISC_ENABLE => unchanged(read(hv, running, msr)),
@@ -111,9 +97,7 @@ fn write_other<M: Machine>(
         FIRST_BANK..=LAST_BANK if msr.is_multiple_of(4) => Some(()),
         MACHINE_CHECK_STATUS | FIRST_BANK..=LAST_BANK => (value == 0).then_some(()),
         msr if AMD_COUNTERS.contains(&msr) => hv.machine.read_msr(msr).map(|_| ()),
-        _ if running.vcpu.domain.settings.lock().relaxed_msrs => {
-            hv.machine.read_msr(msr).map(|_| ())
-        }
+        _ if running.vcpu.domain.settings.lock().relaxed_msrs => hv.machine.read_msr(msr).map(|_| ()),
         _ => None,
     }
 }

@@ -33,11 +33,7 @@ pub(super) fn on_page_fault<M: Machine>(
     registers: &mut Registers,
     exception: Exception,
 ) {
-    let Exception {
-        error_code,
-        address,
-        ..
-    } = exception;
+    let Exception { error_code, address, .. } = exception;
     let window = hv.machine.ldt_window();
     if address.wrapping_sub(window.start) < window.end - window.start {
         return on_ldt_fault(hv, running, registers, exception, address - window.start);
@@ -64,18 +60,8 @@ pub(super) fn deliver<M: Machine>(
 ) {
     let (frame, offset) = running.vcpu.info_place();
     hv.machine.write_word(frame, (offset + CR2) / 8, address);
-    let user = if running.state.kernel_mode {
-        0
-    } else {
-        error::USER
-    };
-    inject(
-        hv,
-        running,
-        registers,
-        vector::PAGE_FAULT,
-        Some(error_code & !error::USER | user),
-    );
+    let user = if running.state.kernel_mode { 0 } else { error::USER };
+    inject(hv, running, registers, vector::PAGE_FAULT, Some(error_code & !error::USER | user));
 }
 
 /// A fault in the window: the page of the guest's table is mapped there, or the guest gets the fault at the address
@@ -95,47 +81,24 @@ fn on_ldt_fault<M: Machine>(
         let address = running.state.ldt.base.wrapping_add(offset);
         return deliver(hv, running, registers, exception.error_code, address);
     }
-    deliver(
-        hv,
-        running,
-        registers,
-        exception.error_code,
-        exception.address,
-    );
+    deliver(hv, running, registers, exception.error_code, exception.address);
 }
 
 /// Whether the tables as they are now allow the access that faulted.
-fn tables_allow<M: Machine>(
-    hv: &Hypervisor<M>,
-    running: &Running,
-    address: u64,
-    error_code: u32,
-) -> bool {
+fn tables_allow<M: Machine>(hv: &Hypervisor<M>, running: &Running, address: u64, error_code: u32) -> bool {
     const PRESENT: u64 = 1 << 0;
     const WRITABLE: u64 = 1 << 1;
     const USER: u64 = 1 << 2;
     const NO_EXECUTE: u64 = 1 << 63;
     const FRAME: u64 = 0x000f_ffff_ffff_f000;
     let state = &running.state;
-    let root = if state.kernel_mode {
-        state.kernel_root
-    } else {
-        state.user_root
-    };
+    let root = if state.kernel_mode { state.kernel_root } else { state.user_root };
     let Some(mut table) = root.filter(|_| !(256..272).contains(&(address >> 39 & 0x1ff))) else {
         return false;
     };
-    let needed = PRESENT
-        | USER
-        | if error_code & error::WRITE != 0 {
-            WRITABLE
-        } else {
-            0
-        };
+    let needed = PRESENT | USER | if error_code & error::WRITE != 0 { WRITABLE } else { 0 };
     for shift in [39, 30, 21, 12] {
-        let entry = hv
-            .machine
-            .read_word(table, (address >> shift & 0x1ff) as usize);
+        let entry = hv.machine.read_word(table, (address >> shift & 0x1ff) as usize);
         let forbidden = error_code & error::FETCH != 0 && entry & NO_EXECUTE != 0;
         if entry & needed != needed || forbidden {
             return false;

@@ -12,20 +12,12 @@ use crate::hardware::{CpuidResult, Machine};
 
 /// All leaves that PV guests may see at most, in order: what a toolstack is given to start from.
 pub(crate) fn visible<M: Machine>(machine: &M) -> Vec<CpuidLeaf> {
-    policy_of(machine, |leaf, subleaf| {
-        visible_leaf(machine, leaf, subleaf)
-    })
+    policy_of(machine, |leaf, subleaf| visible_leaf(machine, leaf, subleaf))
 }
 
 /// The leaves of the CPU itself.
 pub(crate) fn host<M: Machine>(machine: &M) -> Vec<CpuidLeaf> {
-    policy_of(machine, |leaf, subleaf| {
-        if leaf == BASE {
-            CpuidResult::default()
-        } else {
-            machine.cpuid(leaf, subleaf)
-        }
-    })
+    policy_of(machine, |leaf, subleaf| if leaf == BASE { CpuidResult::default() } else { machine.cpuid(leaf, subleaf) })
 }
 
 fn policy_of<M: Machine>(machine: &M, read: impl Fn(u32, u32) -> CpuidResult) -> Vec<CpuidLeaf> {
@@ -33,14 +25,7 @@ fn policy_of<M: Machine>(machine: &M, read: impl Fn(u32, u32) -> CpuidResult) ->
     let mut push = |leaf: u32, subleaf: Option<u32>| {
         let CpuidResult { eax, ebx, ecx, edx } = read(leaf, subleaf.unwrap_or(0));
         let subleaf = subleaf.unwrap_or(XEN_CPUID_NO_SUBLEAF);
-        policy.push(CpuidLeaf {
-            leaf,
-            subleaf,
-            a: eax,
-            b: ebx,
-            c: ecx,
-            d: edx,
-        });
+        policy.push(CpuidLeaf { leaf, subleaf, a: eax, b: ebx, c: ecx, d: edx });
     };
     for leaf in 0..=machine.cpuid(0, 0).eax.min(MAX_BASIC) {
         match leaf {
@@ -59,10 +44,7 @@ fn policy_of<M: Machine>(machine: &M, read: impl Fn(u32, u32) -> CpuidResult) ->
 
 /// The policy that results where a toolstack asks for `wanted`: never more than [`visible`] in a feature word;
 /// and the highest hypervisor leaf it asks for.
-pub(crate) fn merged<M: Machine>(
-    machine: &M,
-    wanted: &[CpuidLeaf],
-) -> (Vec<CpuidLeaf>, Option<u32>) {
+pub(crate) fn merged<M: Machine>(machine: &M, wanted: &[CpuidLeaf]) -> (Vec<CpuidLeaf>, Option<u32>) {
     let mut limit = None;
     let mut policy = visible(machine);
     policy.retain(|entry| entry.leaf & 0xffff_0000 != BASE);
@@ -72,10 +54,7 @@ pub(crate) fn merged<M: Machine>(
             continue;
         }
         let key = (leaf.leaf, leaf.subleaf);
-        if let Some(place) = policy
-            .iter_mut()
-            .find(|entry| (entry.leaf, entry.subleaf) == key)
-        {
+        if let Some(place) = policy.iter_mut().find(|entry| (entry.leaf, entry.subleaf) == key) {
             restrict(place, leaf);
         }
     }
@@ -86,12 +65,7 @@ pub(crate) fn merged<M: Machine>(
 /// Takes what a toolstack asks for in a leaf: feature words only lose bits, the rest is its choice.
 fn restrict(most: &mut CpuidLeaf, wanted: &CpuidLeaf) {
     match (most.leaf, most.subleaf) {
-        (0 | 0x8000_0000, _) => {
-            *most = CpuidLeaf {
-                a: wanted.a.min(most.a),
-                ..*wanted
-            }
-        }
+        (0 | 0x8000_0000, _) => *most = CpuidLeaf { a: wanted.a.min(most.a), ..*wanted },
         (1, _) => {
             most.a = wanted.a;
             most.b = wanted.b & 0x00ff_ffff;
@@ -99,21 +73,9 @@ fn restrict(most: &mut CpuidLeaf, wanted: &CpuidLeaf) {
             most.d &= wanted.d;
         }
         (7 | 0xd, _) | (0x8000_0008 | 0x8000_0021, _) => {
-            most.a = if most.leaf == 0x8000_0008 {
-                wanted.a
-            } else {
-                most.a & wanted.a
-            };
-            most.b = if most.leaf == 0xd {
-                most.b
-            } else {
-                most.b & wanted.b
-            };
-            most.c = if most.leaf == 0xd {
-                most.c
-            } else {
-                most.c & wanted.c
-            };
+            most.a = if most.leaf == 0x8000_0008 { wanted.a } else { most.a & wanted.a };
+            most.b = if most.leaf == 0xd { most.b } else { most.b & wanted.b };
+            most.c = if most.leaf == 0xd { most.c } else { most.c & wanted.c };
             most.d &= wanted.d;
         }
         (0x8000_0001, _) => {
@@ -134,30 +96,9 @@ mod tests {
     #[test]
     fn a_toolstack_can_only_take_features_away() {
         let machine = FakeMachine::new(1);
-        machine.set_cpuid(
-            0,
-            0,
-            CpuidResult {
-                eax: 1,
-                ..Default::default()
-            },
-        );
-        machine.set_cpuid(
-            1,
-            0,
-            CpuidResult {
-                ecx: 1 << 0 | 1 << 9,
-                ..Default::default()
-            },
-        );
-        let wanted = CpuidLeaf {
-            leaf: 1,
-            subleaf: XEN_CPUID_NO_SUBLEAF,
-            a: 7,
-            b: 0,
-            c: 1 << 9 | 1 << 12,
-            d: 0,
-        };
+        machine.set_cpuid(0, 0, CpuidResult { eax: 1, ..Default::default() });
+        machine.set_cpuid(1, 0, CpuidResult { ecx: 1 << 0 | 1 << 9, ..Default::default() });
+        let wanted = CpuidLeaf { leaf: 1, subleaf: XEN_CPUID_NO_SUBLEAF, a: 7, b: 0, c: 1 << 9 | 1 << 12, d: 0 };
         let (policy, limit) = merged(&machine, &[wanted]);
         let leaf = find(&policy, 1, 0).unwrap();
         assert_eq!((leaf.eax, leaf.ecx, limit), (7, 1 << 9 | HYPERVISOR, None));

@@ -83,17 +83,11 @@ fn may_reach<M: Machine>(hv: &Hypervisor<M>, running: &Running, port: u16, bytes
     let last = u32::from(port % 8) + u32::from(bytes) - 1;
     let len = if last < 8 { 1 } else { 2 };
     let mask = ((1_u32 << bytes) - 1) << (port % 8);
-    hv.machine.copy_from_guest(at, &mut two[..len]).is_ok()
-        && u32::from(u16::from_le_bytes(two)) & mask == 0
+    hv.machine.copy_from_guest(at, &mut two[..len]).is_ok() && u32::from(u16::from_le_bytes(two)) & mask == 0
 }
 
 /// `in`: none where the guest may not execute it.
-pub(super) fn input<M: Machine>(
-    hv: &Hypervisor<M>,
-    running: &Running,
-    port: u16,
-    bytes: u8,
-) -> Option<u32> {
+pub(super) fn input<M: Machine>(hv: &Hypervisor<M>, running: &Running, port: u16, bytes: u8) -> Option<u32> {
     may_reach(hv, running, port, bytes).then(|| read(hv, &running.vcpu.domain, port, bytes))
 }
 
@@ -133,12 +127,7 @@ fn read<M: Machine>(hv: &Hypervisor<M>, domain: &Domain, port: u16, bytes: u8) -
 }
 
 /// What the emulated ports answer from `port` on: the value and how many bytes it has.
-fn read_emulated<M: Machine>(
-    hv: &Hypervisor<M>,
-    domain: &Domain,
-    port: u16,
-    bytes: u8,
-) -> (u32, u8) {
+fn read_emulated<M: Machine>(hv: &Hypervisor<M>, domain: &Domain, port: u16, bytes: u8) -> (u32, u8) {
     let mut legacy = domain.ports.lock();
     match port {
         0x42 => (legacy.timer.read_count(hv.machine.now()).into(), 1),
@@ -149,10 +138,7 @@ fn read_emulated<M: Machine>(
         0xcf8 if bytes == 4 => (legacy.pci_address, 4),
         0xcfc..=0xcff if domain.privileged => {
             let size = window_size(port, bytes);
-            (
-                pci::read(hv, legacy.pci_address, (port & 3) as u8, size),
-                size,
-            )
+            (pci::read(hv, legacy.pci_address, (port & 3) as u8, size), size)
         }
         _ if domain.permissions.lock().allows_ports(port, 1) => (hv.machine.read_port(port, 1), 1),
         _ => (0xff, 1),
@@ -173,24 +159,12 @@ fn write<M: Machine>(hv: &Hypervisor<M>, domain: &Domain, port: u16, bytes: u8, 
     }
     let mut done = 0;
     while done < bytes {
-        done += write_emulated(
-            hv,
-            domain,
-            port.wrapping_add(done.into()),
-            bytes - done,
-            value >> (done * 8),
-        );
+        done += write_emulated(hv, domain, port.wrapping_add(done.into()), bytes - done, value >> (done * 8));
     }
 }
 
 /// Does a write to the emulated ports from `port` on; gives how many bytes it took.
-fn write_emulated<M: Machine>(
-    hv: &Hypervisor<M>,
-    domain: &Domain,
-    port: u16,
-    bytes: u8,
-    value: u32,
-) -> u8 {
+fn write_emulated<M: Machine>(hv: &Hypervisor<M>, domain: &Domain, port: u16, bytes: u8, value: u32) -> u8 {
     let mut legacy = domain.ports.lock();
     let byte = value as u8;
     match port {
@@ -208,9 +182,7 @@ fn write_emulated<M: Machine>(
             pci::write(hv, legacy.pci_address, (port & 3) as u8, size, value);
             return size;
         }
-        _ if domain.permissions.lock().allows_ports(port, 1) => {
-            hv.machine.write_port(port, 1, byte.into())
-        }
+        _ if domain.permissions.lock().allows_ports(port, 1) => hv.machine.write_port(port, 1, byte.into()),
         _ => {}
     }
     1
@@ -224,16 +196,8 @@ impl Timer {
 
     fn count(&self, now_ns: u64) -> u16 {
         let reload = u64::from(self.reload.max(1));
-        let ticks = if self.gate & 1 == 0 {
-            0
-        } else {
-            self.ticks(now_ns)
-        };
-        let count = if self.mode == 0 {
-            reload.wrapping_sub(ticks)
-        } else {
-            reload - ticks % reload
-        };
+        let ticks = if self.gate & 1 == 0 { 0 } else { self.ticks(now_ns) };
+        let count = if self.mode == 0 { reload.wrapping_sub(ticks) } else { reload - ticks % reload };
         count as u16
     }
 
@@ -300,11 +264,7 @@ impl Timer {
         if high || self.access == 1 {
             self.latched = None;
         }
-        if high {
-            (count >> 8) as u8
-        } else {
-            count as u8
-        }
+        if high { (count >> 8) as u8 } else { count as u8 }
     }
 }
 
@@ -324,11 +284,7 @@ pub(super) fn string<M: Machine>(
     } else {
         0xffff
     };
-    let count = if io.prefixes.repeat {
-        registers.rcx & width
-    } else {
-        1
-    };
+    let count = if io.prefixes.repeat { registers.rcx & width } else { 1 };
     if !may_reach(hv, running, port, io.bytes) {
         return None;
     }
@@ -345,54 +301,28 @@ pub(super) fn string<M: Machine>(
         }
         advance(registers, io, width);
     }
-    Some(if count > BATCH {
-        Step::Again
-    } else {
-        Step::Next
-    })
+    Some(if count > BATCH { Step::Again } else { Step::Next })
 }
 
 /// One repetition; where the memory cannot be reached, its address.
-fn one<M: Machine>(
-    hv: &Hypervisor<M>,
-    domain: &Domain,
-    port: u16,
-    io: StringIo,
-    address: u64,
-) -> Result<(), u64> {
+fn one<M: Machine>(hv: &Hypervisor<M>, domain: &Domain, port: u16, io: StringIo, address: u64) -> Result<(), u64> {
     let mut bytes = [0; 4];
     let part = ..usize::from(io.bytes);
     if io.out {
-        hv.machine
-            .copy_from_guest(address, &mut bytes[part])
-            .map_err(|fault| fault.0)?;
+        hv.machine.copy_from_guest(address, &mut bytes[part]).map_err(|fault| fault.0)?;
         write(hv, domain, port, io.bytes, u32::from_le_bytes(bytes));
         return Ok(());
     }
-    hv.machine
-        .copy_from_guest(address, &mut bytes[part])
-        .map_err(|fault| fault.0)?;
-    hv.machine
-        .copy_to_guest(address, &bytes[part])
-        .map_err(|fault| fault.0)?;
+    hv.machine.copy_from_guest(address, &mut bytes[part]).map_err(|fault| fault.0)?;
+    hv.machine.copy_to_guest(address, &bytes[part]).map_err(|fault| fault.0)?;
     bytes = read(hv, domain, port, io.bytes).to_le_bytes();
-    hv.machine
-        .copy_to_guest(address, &bytes[part])
-        .map_err(|fault| fault.0)
+    hv.machine.copy_to_guest(address, &bytes[part]).map_err(|fault| fault.0)
 }
 
 fn advance(registers: &mut Registers, io: StringIo, width: u64) {
     let step = u64::from(io.bytes);
-    let delta = if registers.rflags & flags::DF == 0 {
-        step
-    } else {
-        step.wrapping_neg()
-    };
-    let index = if io.out {
-        &mut registers.rsi
-    } else {
-        &mut registers.rdi
-    };
+    let delta = if registers.rflags & flags::DF == 0 { step } else { step.wrapping_neg() };
+    let index = if io.out { &mut registers.rsi } else { &mut registers.rdi };
     *index = *index & !width | index.wrapping_add(delta) & width;
     if io.prefixes.repeat {
         registers.rcx = registers.rcx & !width | registers.rcx.wrapping_sub(1) & width;

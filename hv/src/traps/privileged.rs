@@ -90,42 +90,19 @@ pub(super) fn decode(bytes: &[u8], long_mode: bool) -> Option<Instruction> {
             _ => break byte,
         }
     };
-    let wide = if prefixes.operand_size && prefixes.rex & 8 == 0 {
-        2
-    } else {
-        4
-    };
+    let wide = if prefixes.operand_size && prefixes.rex & 8 == 0 { 2 } else { 4 };
     let size = |opcode: u8| if opcode & 1 == 0 { 1 } else { wide };
     let operation = match opcode {
-        0x6c..=0x6f => Operation::String(ports::StringIo {
-            out: opcode & 2 != 0,
-            bytes: size(opcode),
-            prefixes,
-        }),
-        0xe4 | 0xe5 => Operation::In {
-            port: Some(next(bytes, &mut at)?),
-            bytes: size(opcode),
-        },
-        0xe6 | 0xe7 => Operation::Out {
-            port: Some(next(bytes, &mut at)?),
-            bytes: size(opcode),
-        },
-        0xec | 0xed => Operation::In {
-            port: None,
-            bytes: size(opcode),
-        },
-        0xee | 0xef => Operation::Out {
-            port: None,
-            bytes: size(opcode),
-        },
+        0x6c..=0x6f => Operation::String(ports::StringIo { out: opcode & 2 != 0, bytes: size(opcode), prefixes }),
+        0xe4 | 0xe5 => Operation::In { port: Some(next(bytes, &mut at)?), bytes: size(opcode) },
+        0xe6 | 0xe7 => Operation::Out { port: Some(next(bytes, &mut at)?), bytes: size(opcode) },
+        0xec | 0xed => Operation::In { port: None, bytes: size(opcode) },
+        0xee | 0xef => Operation::Out { port: None, bytes: size(opcode) },
         0xfa | 0xfb => Operation::InterruptFlag,
         0x0f => two_bytes(bytes, &mut at, prefixes.rex)?,
         _ => return None,
     };
-    Some(Instruction {
-        operation,
-        len: at as u64,
-    })
+    Some(Instruction { operation, len: at as u64 })
 }
 
 fn next(bytes: &[u8], at: &mut usize) -> Option<u8> {
@@ -144,22 +121,10 @@ fn two_bytes(bytes: &[u8], at: &mut usize, rex: u8) -> Option<Operation> {
             let special = modrm >> 3 & 7 | (rex & 4) << 1;
             let general = modrm & 7 | (rex & 1) << 3;
             match opcode {
-                0x20 => Operation::ReadControl {
-                    control: special,
-                    general,
-                },
-                0x21 => Operation::ReadDebug {
-                    debug: special,
-                    general,
-                },
-                0x22 => Operation::WriteControl {
-                    control: special,
-                    general,
-                },
-                _ => Operation::WriteDebug {
-                    debug: special,
-                    general,
-                },
+                0x20 => Operation::ReadControl { control: special, general },
+                0x21 => Operation::ReadDebug { debug: special, general },
+                0x22 => Operation::WriteControl { control: special, general },
+                _ => Operation::WriteDebug { debug: special, general },
             }
         }
         0x30 => Operation::WriteMsr,
@@ -182,23 +147,14 @@ fn fetch<M: Machine>(hv: &Hypervisor<M>, at: u64, bytes: &mut [u8; MAX_BYTES]) -
     if hv.machine.copy_from_guest(at, &mut bytes[..first]).is_err() {
         return 0;
     }
-    if first < MAX_BYTES
-        && hv
-            .machine
-            .copy_from_guest(at.wrapping_add(first as u64), &mut bytes[first..])
-            .is_ok()
-    {
+    if first < MAX_BYTES && hv.machine.copy_from_guest(at.wrapping_add(first as u64), &mut bytes[first..]).is_ok() {
         return MAX_BYTES;
     }
     first
 }
 
 /// Emulates the instruction that raised #GP; says whether it did. Where not, the #GP is the guest's.
-pub(super) fn emulate<M: Machine>(
-    hv: &Hypervisor<M>,
-    running: &mut Running,
-    registers: &mut Registers,
-) -> bool {
+pub(super) fn emulate<M: Machine>(hv: &Hypervisor<M>, running: &mut Running, registers: &mut Registers) -> bool {
     let (long_mode, base) = match registers.cs as u16 {
         pv_abi::arch::FLAT_KERNEL_CS => (true, 0),
         selector => descriptors::code_segment(hv, &running.state, selector),
@@ -283,9 +239,7 @@ fn perform_for_kernel<M: Machine>(
                 registers.rcx = 0;
             }
         }
-        Operation::ClearTaskSwitched => {
-            processor::set_task_switched(&hv.machine, &mut running.state, false)
-        }
+        Operation::ClearTaskSwitched => processor::set_task_switched(&hv.machine, &mut running.state, false),
         Operation::SetXcr => set_xcr(hv, running, registers.rcx as u32, pair(registers))?,
         Operation::WriteBack => {}
         _ => return None,
@@ -349,12 +303,7 @@ fn read_control<M: Machine>(hv: &Hypervisor<M>, running: &Running, control: u8) 
     })
 }
 
-fn write_control<M: Machine>(
-    hv: &Hypervisor<M>,
-    running: &mut Running,
-    control: u8,
-    value: u64,
-) -> Option<()> {
+fn write_control<M: Machine>(hv: &Hypervisor<M>, running: &mut Running, control: u8, value: u64) -> Option<()> {
     match control {
         0 => {
             if (value ^ guest_cr0(running.state.task_switched)) & !CR0_TS != 0 {
@@ -378,25 +327,13 @@ fn write_control<M: Machine>(
 
 /// What of CR4 a guest may set: TSD and DE, and OSXSAVE where XSAVE is shown.
 pub(crate) fn allowed_cr4<M: Machine>(machine: &M, value: u64) -> u64 {
-    let xsave = if machine.cpuid(1, 0).ecx & cpuid::XSAVE != 0 {
-        CR4_OSXSAVE
-    } else {
-        0
-    };
+    let xsave = if machine.cpuid(1, 0).ecx & cpuid::XSAVE != 0 { CR4_OSXSAVE } else { 0 };
     value & (CR4_TSD | processor::CR4_DE | xsave)
 }
 
 /// `xsetbv`: XCR0 may hold what the policy shows, in combinations that the CPU accepts.
-fn set_xcr<M: Machine>(
-    hv: &Hypervisor<M>,
-    running: &mut Running,
-    index: u32,
-    value: u64,
-) -> Option<()> {
-    if index != 0
-        || running.state.cr4 & CR4_OSXSAVE == 0
-        || !valid_xcr0(value, cpuid::xcr0_mask(&hv.machine))
-    {
+fn set_xcr<M: Machine>(hv: &Hypervisor<M>, running: &mut Running, index: u32, value: u64) -> Option<()> {
+    if index != 0 || running.state.cr4 & CR4_OSXSAVE == 0 || !valid_xcr0(value, cpuid::xcr0_mask(&hv.machine)) {
         return None;
     }
     running.state.xcr0 = value;
@@ -428,65 +365,17 @@ mod tests {
     fn each_emulated_instruction_is_decoded() {
         use Operation::*;
         let cases: &[(&[u8], Operation)] = &[
-            (
-                &[0xe4, 0x61],
-                In {
-                    port: Some(0x61),
-                    bytes: 1,
-                },
-            ),
-            (
-                &[0x66, 0xed],
-                In {
-                    port: None,
-                    bytes: 2,
-                },
-            ),
-            (
-                &[0xef],
-                Out {
-                    port: None,
-                    bytes: 4,
-                },
-            ),
-            (
-                &[0xe6, 0x43],
-                Out {
-                    port: Some(0x43),
-                    bytes: 1,
-                },
-            ),
+            (&[0xe4, 0x61], In { port: Some(0x61), bytes: 1 }),
+            (&[0x66, 0xed], In { port: None, bytes: 2 }),
+            (&[0xef], Out { port: None, bytes: 4 }),
+            (&[0xe6, 0x43], Out { port: Some(0x43), bytes: 1 }),
             (&[0xfa], InterruptFlag),
             (&[0x0f, 0x06], ClearTaskSwitched),
             (&[0x0f, 0x09], WriteBack),
-            (
-                &[0x0f, 0x20, 0xc0],
-                ReadControl {
-                    control: 0,
-                    general: 0,
-                },
-            ),
-            (
-                &[0x41, 0x0f, 0x22, 0xe0],
-                WriteControl {
-                    control: 4,
-                    general: 8,
-                },
-            ),
-            (
-                &[0x0f, 0x21, 0xf8],
-                ReadDebug {
-                    debug: 7,
-                    general: 0,
-                },
-            ),
-            (
-                &[0x0f, 0x23, 0xc3],
-                WriteDebug {
-                    debug: 0,
-                    general: 3,
-                },
-            ),
+            (&[0x0f, 0x20, 0xc0], ReadControl { control: 0, general: 0 }),
+            (&[0x41, 0x0f, 0x22, 0xe0], WriteControl { control: 4, general: 8 }),
+            (&[0x0f, 0x21, 0xf8], ReadDebug { debug: 7, general: 0 }),
+            (&[0x0f, 0x23, 0xc3], WriteDebug { debug: 0, general: 3 }),
             (&[0x0f, 0x30], WriteMsr),
             (&[0x0f, 0x32], ReadMsr),
             (&[0x0f, 0x31], ReadTsc { with_id: false }),
@@ -495,11 +384,7 @@ mod tests {
             (&[0x0f, 0xa2], Cpuid),
         ];
         for (bytes, expected) in cases {
-            assert_eq!(
-                operation(bytes),
-                Some((*expected, bytes.len() as u64)),
-                "{bytes:x?}"
-            );
+            assert_eq!(operation(bytes), Some((*expected, bytes.len() as u64)), "{bytes:x?}");
         }
     }
 

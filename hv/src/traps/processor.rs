@@ -5,14 +5,13 @@
 use core::sync::atomic::Ordering;
 
 use pv_abi::arch::{
-    HYPERVISOR_VIRT_END, HYPERVISOR_VIRT_START, SEGBASE_FS, SEGBASE_GS_KERNEL, SEGBASE_GS_USER,
-    SEGBASE_GS_USER_SEL,
+    HYPERVISOR_VIRT_END, HYPERVISOR_VIRT_START, SEGBASE_FS, SEGBASE_GS_KERNEL, SEGBASE_GS_USER, SEGBASE_GS_USER_SEL,
 };
 use pv_abi::errno::Errno;
 use pv_abi::xen::{
-    VMASST_CMD_DISABLE, VMASST_CMD_ENABLE, VMASST_TYPE_4GB_SEGMENTS,
-    VMASST_TYPE_4GB_SEGMENTS_NOTIFY, VMASST_TYPE_ARCHITECTURAL_IOPL, VMASST_TYPE_PAE_EXTENDED_CR3,
-    VMASST_TYPE_RUNSTATE_UPDATE_FLAG, VMASST_TYPE_WRITABLE_PAGETABLES,
+    VMASST_CMD_DISABLE, VMASST_CMD_ENABLE, VMASST_TYPE_4GB_SEGMENTS, VMASST_TYPE_4GB_SEGMENTS_NOTIFY,
+    VMASST_TYPE_ARCHITECTURAL_IOPL, VMASST_TYPE_PAE_EXTENDED_CR3, VMASST_TYPE_RUNSTATE_UPDATE_FLAG,
+    VMASST_TYPE_WRITABLE_PAGETABLES,
 };
 
 use super::callbacks::is_canonical;
@@ -37,10 +36,7 @@ const ASSISTS: u64 = 1 << VMASST_TYPE_4GB_SEGMENTS
 /// # Errors
 /// `EINVAL` for a base that is not canonical or an unknown segment. A user GS selector never fails: one that cannot be
 /// loaded is null.
-pub fn set_segment_base<M: Machine>(
-    call: &mut Call<'_, M>,
-    args: [u64; 5],
-) -> Result<u64, Refusal> {
+pub fn set_segment_base<M: Machine>(call: &mut Call<'_, M>, args: [u64; 5]) -> Result<u64, Refusal> {
     let (which, base) = (args[0] as u32, args[1]);
     let value = match which {
         SEGBASE_FS | SEGBASE_GS_USER | SEGBASE_GS_KERNEL if is_canonical(base) => base,
@@ -48,9 +44,7 @@ pub fn set_segment_base<M: Machine>(
         SEGBASE_FS | SEGBASE_GS_USER | SEGBASE_GS_KERNEL => return Err(not_canonical(base)),
         _ => return Err(no_such_base(which)),
     };
-    call.hv
-        .machine
-        .set_segment_base(&mut call.running.state, which, value);
+    call.hv.machine.set_segment_base(&mut call.running.state, which, value);
     Ok(0)
 }
 
@@ -69,11 +63,7 @@ fn no_such_base(which: u32) -> Refusal {
 /// # Errors
 /// None.
 pub fn fpu_taskswitch<M: Machine>(call: &mut Call<'_, M>, args: [u64; 5]) -> Result<u64, Refusal> {
-    set_task_switched(
-        &call.hv.machine,
-        &mut call.running.state,
-        args[0] as u32 != 0,
-    );
+    set_task_switched(&call.hv.machine, &mut call.running.state, args[0] as u32 != 0);
     Ok(0)
 }
 
@@ -93,9 +83,7 @@ pub fn vm_assist<M: Machine>(call: &mut Call<'_, M>, args: [u64; 5]) -> Result<u
     let (command, kind) = (args[0] as u32, args[1] as u32);
     let bit = if kind < 64 { 1 << kind & ASSISTS } else { 0 };
     if bit == 0 {
-        return Err(
-            Refusal::errno(Errno::Inval, rule::ASSIST_TYPE).with(Evidence::Value(kind.into()))
-        );
+        return Err(Refusal::errno(Errno::Inval, rule::ASSIST_TYPE).with(Evidence::Value(kind.into())));
     }
     let assists = &call.domain().assists;
     match command {
@@ -134,11 +122,7 @@ pub fn get_debugreg<M: Machine>(call: &mut Call<'_, M>, args: [u64; 5]) -> Resul
 }
 
 /// What the guest reads from a debug register.
-pub(super) fn debug_register<M: Machine>(
-    machine: &M,
-    running: &Running,
-    number: u32,
-) -> Result<u64, Refusal> {
+pub(super) fn debug_register<M: Machine>(machine: &M, running: &Running, number: u32) -> Result<u64, Refusal> {
     let state = &running.state;
     Ok(match register_number(number, state.cr4)? {
         index @ 0..=3 => state.debug[index],
@@ -170,8 +154,7 @@ fn register_number(number: u32, cr4: u64) -> Result<usize, Refusal> {
     match number {
         0..=3 | 6 | 7 => Ok(number as usize),
         4 | 5 if cr4 & CR4_DE == 0 => Ok(number as usize + 2),
-        _ => Err(Refusal::errno(Errno::NoDev, rule::DEBUG_REGISTER_NUMBER)
-            .with(Evidence::Value(number.into()))),
+        _ => Err(Refusal::errno(Errno::NoDev, rule::DEBUG_REGISTER_NUMBER).with(Evidence::Value(number.into()))),
     }
 }
 
@@ -188,23 +171,14 @@ pub(crate) struct DebugValue {
 ///
 /// # Errors
 /// `EPERM` and `EINVAL` as for `set_debugreg`.
-pub(crate) fn checked_debug_value(
-    index: usize,
-    value: u64,
-    cr4: u64,
-) -> Result<DebugValue, Refusal> {
+pub(crate) fn checked_debug_value(index: usize, value: u64, cr4: u64) -> Result<DebugValue, Refusal> {
     let plain = |loaded| Ok(DebugValue { loaded, io: 0 });
     match index {
-        0..=3
-            if (HYPERVISOR_VIRT_START..HYPERVISOR_VIRT_END).contains(&value)
-                || !is_canonical(value) =>
-        {
+        0..=3 if (HYPERVISOR_VIRT_START..HYPERVISOR_VIRT_END).contains(&value) || !is_canonical(value) => {
             Err(Refusal::errno(Errno::Perm, rule::BREAKPOINT_ADDRESS).with(Evidence::Value(value)))
         }
         0..=3 => plain(value),
-        _ if value >> 32 != 0 => {
-            Err(Refusal::errno(Errno::Inval, rule::DEBUG_RESERVED).with(Evidence::Value(value)))
-        }
+        _ if value >> 32 != 0 => Err(Refusal::errno(Errno::Inval, rule::DEBUG_RESERVED).with(Evidence::Value(value))),
         6 => plain(value & 0xefff | 0xffff_0ff0),
         _ => checked_debug_control(value, cr4),
     }
@@ -213,8 +187,7 @@ pub(crate) fn checked_debug_value(
 fn checked_debug_control(value: u64, cr4: u64) -> Result<DebugValue, Refusal> {
     const GENERAL_DETECT: u64 = 1 << 13;
     const BREAK_ON_IO: u64 = 2;
-    let forbidden =
-        || Refusal::errno(Errno::Perm, rule::DEBUG_CONTROL).with(Evidence::Value(value));
+    let forbidden = || Refusal::errno(Errno::Perm, rule::DEBUG_CONTROL).with(Evidence::Value(value));
     let value = value & 0xffff_2fff & !0xc000 | 0x400;
     if value & GENERAL_DETECT != 0 {
         return Err(forbidden());
@@ -229,10 +202,7 @@ fn checked_debug_control(value: u64, cr4: u64) -> Result<DebugValue, Refusal> {
             io |= enable;
         }
     }
-    Ok(DebugValue {
-        loaded: value & !io,
-        io,
-    })
+    Ok(DebugValue { loaded: value & !io, io })
 }
 
 #[cfg(test)]
@@ -245,10 +215,7 @@ mod tests {
 
     #[test]
     fn a_breakpoint_on_the_hypervisor_is_refused() {
-        assert_eq!(
-            errno(checked_debug_value(0, HYPERVISOR_VIRT_START + 8, 0)),
-            Some(Errno::Perm)
-        );
+        assert_eq!(errno(checked_debug_value(0, HYPERVISOR_VIRT_START + 8, 0)), Some(Errno::Perm));
         assert!(checked_debug_value(3, 0xffff_ffff_8100_0000, 0).is_ok());
     }
 
@@ -256,10 +223,7 @@ mod tests {
     fn debug_status_and_control_keep_their_fixed_bits() {
         assert_eq!(checked_debug_value(6, 0, 0).unwrap().loaded, 0xffff_0ff0);
         assert_eq!(checked_debug_value(7, 0, 0).unwrap().loaded, 0x400);
-        assert_eq!(
-            errno(checked_debug_value(7, 1 << 32, 0)),
-            Some(Errno::Inval)
-        );
+        assert_eq!(errno(checked_debug_value(7, 1 << 32, 0)), Some(Errno::Inval));
         assert_eq!(errno(checked_debug_value(7, 1 << 13, 0)), Some(Errno::Perm));
     }
 
@@ -268,25 +232,13 @@ mod tests {
         let control = 2 << 16 | 1;
         assert_eq!(errno(checked_debug_value(7, control, 0)), Some(Errno::Perm));
         let split = checked_debug_value(7, control, CR4_DE).unwrap();
-        assert_eq!(
-            split,
-            DebugValue {
-                loaded: 2 << 16 | 0x400,
-                io: 1
-            }
-        );
+        assert_eq!(split, DebugValue { loaded: 2 << 16 | 0x400, io: 1 });
     }
 
     #[test]
     fn dr4_is_dr6_unless_debug_extensions_are_on() {
         assert_eq!(register_number(4, 0).unwrap(), 6);
-        assert_eq!(
-            register_number(4, CR4_DE).unwrap_err().as_errno(),
-            Some(Errno::NoDev)
-        );
-        assert_eq!(
-            register_number(8, 0).unwrap_err().as_errno(),
-            Some(Errno::NoDev)
-        );
+        assert_eq!(register_number(4, CR4_DE).unwrap_err().as_errno(), Some(Errno::NoDev));
+        assert_eq!(register_number(8, 0).unwrap_err().as_errno(), Some(Errno::NoDev));
     }
 }

@@ -288,7 +288,6 @@ impl DomctlGetdomaininfo {
 
     /// Sets what [`state`](Self::state) and [`shutdown_reason`](Self::shutdown_reason) tell.
     pub const fn set_state(&mut self, state: DomainInfoFlags, shutdown_reason: u32) {
-        self.flags =
-            state.bits() | (shutdown_reason & XEN_DOMINF_SHUTDOWNMASK) << XEN_DOMINF_SHUTDOWNSHIFT;
+        self.flags = state.bits() | (shutdown_reason & XEN_DOMINF_SHUTDOWNMASK) << XEN_DOMINF_SHUTDOWNSHIFT;
     }
 }

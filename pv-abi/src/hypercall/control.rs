@@ -7,8 +7,8 @@ use crate::physdev::{PHYSDEVOP_SET_IOPL, PhysdevSetIopl};
 use crate::platform::PlatformOp;
 use crate::sysctl::Sysctl;
 use crate::xen::{
-    HYPERVISOR_DOMCTL, HYPERVISOR_HVM_OP, HYPERVISOR_MULTICALL, HYPERVISOR_PHYSDEV_OP,
-    HYPERVISOR_PLATFORM_OP, HYPERVISOR_SYSCTL, MulticallEntry,
+    HYPERVISOR_DOMCTL, HYPERVISOR_HVM_OP, HYPERVISOR_MULTICALL, HYPERVISOR_PHYSDEV_OP, HYPERVISOR_PLATFORM_OP,
+    HYPERVISOR_SYSCTL, MulticallEntry,
 };
 
 /// Performs a `PHYSDEVOP_*` with its argument.

@@ -3,15 +3,13 @@
 use super::raw::{address, call1, call2, call3, raw1};
 use crate::MachineAddr;
 use crate::arch::{IretContext, TrapInfo};
-use crate::callback::{
-    CALLBACKOP_REGISTER, CALLBACKOP_UNREGISTER, CallbackRegister, CallbackUnregister,
-};
+use crate::callback::{CALLBACKOP_REGISTER, CALLBACKOP_UNREGISTER, CallbackRegister, CallbackUnregister};
 use crate::errno::Errno;
 use crate::xen::{
     HYPERVISOR_CALLBACK_OP, HYPERVISOR_FPU_TASKSWITCH, HYPERVISOR_GET_DEBUGREG, HYPERVISOR_IRET,
-    HYPERVISOR_SET_CALLBACKS, HYPERVISOR_SET_DEBUGREG, HYPERVISOR_SET_GDT,
-    HYPERVISOR_SET_SEGMENT_BASE, HYPERVISOR_SET_TRAP_TABLE, HYPERVISOR_STACK_SWITCH,
-    HYPERVISOR_UPDATE_DESCRIPTOR, HYPERVISOR_VM_ASSIST, VMASST_CMD_DISABLE, VMASST_CMD_ENABLE,
+    HYPERVISOR_SET_CALLBACKS, HYPERVISOR_SET_DEBUGREG, HYPERVISOR_SET_GDT, HYPERVISOR_SET_SEGMENT_BASE,
+    HYPERVISOR_SET_TRAP_TABLE, HYPERVISOR_STACK_SWITCH, HYPERVISOR_UPDATE_DESCRIPTOR, HYPERVISOR_VM_ASSIST,
+    VMASST_CMD_DISABLE, VMASST_CMD_ENABLE,
 };
 
 /// Installs a descriptor table of `entries` descriptors in `frames`.
@@ -60,14 +58,7 @@ pub unsafe fn set_trap_table(traps: &[TrapInfo]) -> Result<(), Errno> {
 /// The entry is one.
 pub unsafe fn callback_register(callback: &CallbackRegister) -> Result<(), Errno> {
     // SAFETY: the call reads its argument; the caller answers for the entry.
-    unsafe {
-        call2(
-            HYPERVISOR_CALLBACK_OP,
-            CALLBACKOP_REGISTER.into(),
-            address(callback),
-        )
-    }
-    .map(drop)
+    unsafe { call2(HYPERVISOR_CALLBACK_OP, CALLBACKOP_REGISTER.into(), address(callback)) }.map(drop)
 }
 
 /// Unregisters an entry.
@@ -76,14 +67,7 @@ pub unsafe fn callback_register(callback: &CallbackRegister) -> Result<(), Errno
 /// `Inval`: that entry cannot be unregistered.
 pub fn callback_unregister(callback: &CallbackUnregister) -> Result<(), Errno> {
     // SAFETY: the call reads its argument.
-    unsafe {
-        call2(
-            HYPERVISOR_CALLBACK_OP,
-            CALLBACKOP_UNREGISTER.into(),
-            address(callback),
-        )
-    }
-    .map(drop)
+    unsafe { call2(HYPERVISOR_CALLBACK_OP, CALLBACKOP_UNREGISTER.into(), address(callback)) }.map(drop)
 }
 
 /// Registers the event, failsafe and syscall entries; the older form of [`callback_register`].
@@ -153,11 +137,7 @@ pub fn get_debugreg(number: u32) -> u64 {
 /// # Errors
 /// `Inval` or `NoSys`: no such aid.
 pub fn vm_assist(enable: bool, aid: u32) -> Result<(), Errno> {
-    let command = if enable {
-        VMASST_CMD_ENABLE
-    } else {
-        VMASST_CMD_DISABLE
-    };
+    let command = if enable { VMASST_CMD_ENABLE } else { VMASST_CMD_DISABLE };
     // SAFETY: the call takes numbers; aids change how faulting instructions are handled, not memory.
     unsafe { call2(HYPERVISOR_VM_ASSIST, command.into(), aid.into()) }.map(drop)
 }

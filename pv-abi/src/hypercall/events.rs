@@ -3,11 +3,10 @@
 use super::raw::{address, address_mut, call2};
 use crate::errno::Errno;
 use crate::event_channel::{
-    EVTCHNOP_ALLOC_UNBOUND, EVTCHNOP_BIND_INTERDOMAIN, EVTCHNOP_BIND_IPI, EVTCHNOP_BIND_PIRQ,
-    EVTCHNOP_BIND_VCPU, EVTCHNOP_BIND_VIRQ, EVTCHNOP_CLOSE, EVTCHNOP_EXPAND_ARRAY,
-    EVTCHNOP_INIT_CONTROL, EVTCHNOP_RESET, EVTCHNOP_SEND, EVTCHNOP_SET_PRIORITY, EVTCHNOP_STATUS,
-    EVTCHNOP_UNMASK, EvtchnAllocUnbound, EvtchnBindInterdomain, EvtchnBindIpi, EvtchnBindPirq,
-    EvtchnBindVcpu, EvtchnBindVirq, EvtchnClose, EvtchnExpandArray, EvtchnInitControl, EvtchnReset,
+    EVTCHNOP_ALLOC_UNBOUND, EVTCHNOP_BIND_INTERDOMAIN, EVTCHNOP_BIND_IPI, EVTCHNOP_BIND_PIRQ, EVTCHNOP_BIND_VCPU,
+    EVTCHNOP_BIND_VIRQ, EVTCHNOP_CLOSE, EVTCHNOP_EXPAND_ARRAY, EVTCHNOP_INIT_CONTROL, EVTCHNOP_RESET, EVTCHNOP_SEND,
+    EVTCHNOP_SET_PRIORITY, EVTCHNOP_STATUS, EVTCHNOP_UNMASK, EvtchnAllocUnbound, EvtchnBindInterdomain, EvtchnBindIpi,
+    EvtchnBindPirq, EvtchnBindVcpu, EvtchnBindVirq, EvtchnClose, EvtchnExpandArray, EvtchnInitControl, EvtchnReset,
     EvtchnSend, EvtchnSetPriority, EvtchnStatus, EvtchnUnmask, PortState,
 };
 use crate::xen::HYPERVISOR_EVENT_CHANNEL_OP;
@@ -54,14 +53,7 @@ event_channel_operations! {
 /// Those of the operation.
 pub fn event_channel_op<T: EventChannelOperation>(argument: &mut T) -> Result<(), Errno> {
     // SAFETY: the command belongs to `T` and writes nothing but its argument (and the event bits, which are atomic).
-    unsafe {
-        call2(
-            HYPERVISOR_EVENT_CHANNEL_OP,
-            T::COMMAND.into(),
-            address_mut(argument),
-        )
-    }
-    .map(drop)
+    unsafe { call2(HYPERVISOR_EVENT_CHANNEL_OP, T::COMMAND.into(), address_mut(argument)) }.map(drop)
 }
 
 /// Gives a vCPU its FIFO control block.
@@ -73,14 +65,7 @@ pub fn event_channel_op<T: EventChannelOperation>(argument: &mut T) -> Result<()
 /// The frame belongs to this domain, nothing but event code uses the block, and it stays so.
 pub unsafe fn evtchn_init_control(argument: &mut EvtchnInitControl) -> Result<(), Errno> {
     // SAFETY: the caller gives the block away.
-    unsafe {
-        call2(
-            HYPERVISOR_EVENT_CHANNEL_OP,
-            EVTCHNOP_INIT_CONTROL.into(),
-            address_mut(argument),
-        )
-    }
-    .map(drop)
+    unsafe { call2(HYPERVISOR_EVENT_CHANNEL_OP, EVTCHNOP_INIT_CONTROL.into(), address_mut(argument)) }.map(drop)
 }
 
 /// Adds a page to the FIFO event array.
@@ -93,14 +78,7 @@ pub unsafe fn evtchn_init_control(argument: &mut EvtchnInitControl) -> Result<()
 pub unsafe fn evtchn_expand_array(frame: Mfn) -> Result<(), Errno> {
     let argument = EvtchnExpandArray { array_gfn: frame.0 };
     // SAFETY: the caller gives the page away.
-    unsafe {
-        call2(
-            HYPERVISOR_EVENT_CHANNEL_OP,
-            EVTCHNOP_EXPAND_ARRAY.into(),
-            address(&argument),
-        )
-    }
-    .map(drop)
+    unsafe { call2(HYPERVISOR_EVENT_CHANNEL_OP, EVTCHNOP_EXPAND_ARRAY.into(), address(&argument)) }.map(drop)
 }
 
 /// Notifies the other end of a channel.
@@ -132,11 +110,7 @@ pub fn evtchn_close(port: Port) -> Result<(), Errno> {
 /// # Errors
 /// `NoSpc`: no port is free. `Perm`: `dom` is not for this caller.
 pub fn evtchn_alloc_unbound(dom: DomId, remote: DomId) -> Result<Port, Errno> {
-    let mut argument = EvtchnAllocUnbound {
-        dom: dom.0,
-        remote_dom: remote.0,
-        port: 0,
-    };
+    let mut argument = EvtchnAllocUnbound { dom: dom.0, remote_dom: remote.0, port: 0 };
     event_channel_op(&mut argument)?;
     Ok(Port(argument.port))
 }
@@ -146,11 +120,7 @@ pub fn evtchn_alloc_unbound(dom: DomId, remote: DomId) -> Result<Port, Errno> {
 /// # Errors
 /// `Inval`: the port is not offered to this domain. `NoSpc`: no port is free.
 pub fn evtchn_bind_interdomain(remote: DomId, remote_port: Port) -> Result<Port, Errno> {
-    let mut argument = EvtchnBindInterdomain {
-        remote_dom: remote.0,
-        remote_port: remote_port.0,
-        ..Default::default()
-    };
+    let mut argument = EvtchnBindInterdomain { remote_dom: remote.0, remote_port: remote_port.0, ..Default::default() };
     event_channel_op(&mut argument)?;
     Ok(Port(argument.local_port))
 }
@@ -160,11 +130,7 @@ pub fn evtchn_bind_interdomain(remote: DomId, remote_port: Port) -> Result<Port,
 /// # Errors
 /// `Exist`: it is bound already. `Inval`: no such interrupt, or a global one not on vCPU 0.
 pub fn evtchn_bind_virq(virq: u32, vcpu: VcpuId) -> Result<Port, Errno> {
-    let mut argument = EvtchnBindVirq {
-        virq,
-        vcpu: vcpu.0,
-        port: 0,
-    };
+    let mut argument = EvtchnBindVirq { virq, vcpu: vcpu.0, port: 0 };
     event_channel_op(&mut argument)?;
     Ok(Port(argument.port))
 }
@@ -174,11 +140,7 @@ pub fn evtchn_bind_virq(virq: u32, vcpu: VcpuId) -> Result<Port, Errno> {
 /// # Errors
 /// `Perm`: not for this domain. `Exist`: it is bound already.
 pub fn evtchn_bind_pirq(pirq: u32, flags: u32) -> Result<Port, Errno> {
-    let mut argument = EvtchnBindPirq {
-        pirq,
-        flags,
-        port: 0,
-    };
+    let mut argument = EvtchnBindPirq { pirq, flags, port: 0 };
     event_channel_op(&mut argument)?;
     Ok(Port(argument.port))
 }
@@ -188,10 +150,7 @@ pub fn evtchn_bind_pirq(pirq: u32, flags: u32) -> Result<Port, Errno> {
 /// # Errors
 /// `NoEnt`: no such vCPU.
 pub fn evtchn_bind_ipi(vcpu: VcpuId) -> Result<Port, Errno> {
-    let mut argument = EvtchnBindIpi {
-        vcpu: vcpu.0,
-        port: 0,
-    };
+    let mut argument = EvtchnBindIpi { vcpu: vcpu.0, port: 0 };
     event_channel_op(&mut argument)?;
     Ok(Port(argument.port))
 }
@@ -201,10 +160,7 @@ pub fn evtchn_bind_ipi(vcpu: VcpuId) -> Result<Port, Errno> {
 /// # Errors
 /// `Inval`: the port's kind is bound to its vCPU. `NoEnt`: no such vCPU.
 pub fn evtchn_bind_vcpu(port: Port, vcpu: VcpuId) -> Result<(), Errno> {
-    event_channel_op(&mut EvtchnBindVcpu {
-        port: port.0,
-        vcpu: vcpu.0,
-    })
+    event_channel_op(&mut EvtchnBindVcpu { port: port.0, vcpu: vcpu.0 })
 }
 
 /// Tells what a port is connected to.
@@ -212,11 +168,7 @@ pub fn evtchn_bind_vcpu(port: Port, vcpu: VcpuId) -> Result<(), Errno> {
 /// # Errors
 /// `Inval`: no such port, or a state this ABI does not know.
 pub fn evtchn_status(dom: DomId, port: Port) -> Result<PortState, Errno> {
-    let mut argument = EvtchnStatus {
-        dom: dom.0,
-        port: port.0,
-        ..Default::default()
-    };
+    let mut argument = EvtchnStatus { dom: dom.0, port: port.0, ..Default::default() };
     event_channel_op(&mut argument)?;
     argument.state().ok_or(Errno::Inval)
 }

@@ -3,17 +3,15 @@
 use super::raw::{address, address_mut, call1, call2, call3};
 use crate::errno::Errno;
 use crate::sched::{
-    SCHEDOP_BLOCK, SCHEDOP_POLL, SCHEDOP_SHUTDOWN, SCHEDOP_YIELD, SchedPoll, SchedShutdown,
-    ShutdownReason,
+    SCHEDOP_BLOCK, SCHEDOP_POLL, SCHEDOP_SHUTDOWN, SCHEDOP_YIELD, SchedPoll, SchedShutdown, ShutdownReason,
 };
 use crate::version::{
-    FeatureInfo, PlatformParameters, XEN_CAPABILITIES_INFO_LEN, XEN_EXTRAVERSION_LEN,
-    XENVER_CAPABILITIES, XENVER_EXTRAVERSION, XENVER_GET_FEATURES, XENVER_PLATFORM_PARAMETERS,
-    XENVER_VERSION,
+    FeatureInfo, PlatformParameters, XEN_CAPABILITIES_INFO_LEN, XEN_EXTRAVERSION_LEN, XENVER_CAPABILITIES,
+    XENVER_EXTRAVERSION, XENVER_GET_FEATURES, XENVER_PLATFORM_PARAMETERS, XENVER_VERSION,
 };
 use crate::xen::{
-    CONSOLEIO_READ, CONSOLEIO_WRITE, HYPERVISOR_CONSOLE_IO, HYPERVISOR_SCHED_OP,
-    HYPERVISOR_SET_TIMER_OP, HYPERVISOR_XEN_VERSION,
+    CONSOLEIO_READ, CONSOLEIO_WRITE, HYPERVISOR_CONSOLE_IO, HYPERVISOR_SCHED_OP, HYPERVISOR_SET_TIMER_OP,
+    HYPERVISOR_XEN_VERSION,
 };
 
 /// The version: major × 65536 + minor. The cheapest call there is; pending events are delivered on its way out.
@@ -67,10 +65,7 @@ pub fn xen_platform_parameters() -> Result<PlatformParameters, Errno> {
 /// # Errors
 /// `Inval`: there is no such submap.
 pub fn xen_features(submap: u32) -> Result<u32, Errno> {
-    let mut out = FeatureInfo {
-        submap_idx: submap,
-        submap: 0,
-    };
+    let mut out = FeatureInfo { submap_idx: submap, submap: 0 };
     // SAFETY: the command reads and fills this struct.
     unsafe { xen_version_into(XENVER_GET_FEATURES, &mut out) }.map(|_| out.submap)
 }
@@ -81,14 +76,7 @@ pub fn xen_features(submap: u32) -> Result<u32, Errno> {
 /// `Perm`: the console is not for this domain.
 pub fn console_write(text: &[u8]) -> Result<u64, Errno> {
     // SAFETY: the hypervisor only reads `text`.
-    unsafe {
-        call3(
-            HYPERVISOR_CONSOLE_IO,
-            CONSOLEIO_WRITE.into(),
-            text.len() as u64,
-            address(text),
-        )
-    }
+    unsafe { call3(HYPERVISOR_CONSOLE_IO, CONSOLEIO_WRITE.into(), text.len() as u64, address(text)) }
 }
 
 /// Reads from the emergency console; returns the number of bytes.
@@ -125,12 +113,7 @@ pub fn sched_block() {
 /// `Inval`: more than 128 ports, or a port that does not exist.
 pub fn sched_poll(ports: &[u32], timeout_ns: u64) -> Result<(), Errno> {
     let nr_ports = u32::try_from(ports.len()).map_err(|_| Errno::Inval)?;
-    let poll = SchedPoll {
-        ports: address(ports),
-        nr_ports,
-        _pad0: 0,
-        timeout: timeout_ns,
-    };
+    let poll = SchedPoll { ports: address(ports), nr_ports, _pad0: 0, timeout: timeout_ns };
     sched_op(SCHEDOP_POLL, &poll).map(drop)
 }
 
@@ -139,12 +122,7 @@ pub fn sched_poll(ports: &[u32], timeout_ns: u64) -> Result<(), Errno> {
 /// # Errors
 /// `Inval`: no such reason.
 pub fn sched_shutdown(reason: ShutdownReason) -> Result<u64, Errno> {
-    sched_op(
-        SCHEDOP_SHUTDOWN,
-        &SchedShutdown {
-            reason: reason as u32,
-        },
-    )
+    sched_op(SCHEDOP_SHUTDOWN, &SchedShutdown { reason: reason as u32 })
 }
 
 /// Arms the vCPU's timer for an absolute system time; 0 stops it.

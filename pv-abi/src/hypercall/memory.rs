@@ -3,15 +3,14 @@
 use super::raw::{address_mut, call2, call3};
 use crate::errno::Errno;
 use crate::grant_table::{
-    GNTTABOP_COPY, GNTTABOP_MAP_GRANT_REF, GNTTABOP_QUERY_SIZE, GNTTABOP_SETUP_TABLE,
-    GNTTABOP_SWAP_GRANT_REF, GNTTABOP_UNMAP_GRANT_REF, GnttabCopy, GnttabMapGrantRef,
-    GnttabQuerySize, GnttabSetupTable, GnttabSwapGrantRef, GnttabUnmapGrantRef,
+    GNTTABOP_COPY, GNTTABOP_MAP_GRANT_REF, GNTTABOP_QUERY_SIZE, GNTTABOP_SETUP_TABLE, GNTTABOP_SWAP_GRANT_REF,
+    GNTTABOP_UNMAP_GRANT_REF, GnttabCopy, GnttabMapGrantRef, GnttabQuerySize, GnttabSetupTable, GnttabSwapGrantRef,
+    GnttabUnmapGrantRef,
 };
 use crate::memory::{
     MachphysMapping, MemoryDomain, MemoryExchange, MemoryReservation, XENMEM_CURRENT_RESERVATION,
-    XENMEM_DECREASE_RESERVATION, XENMEM_EXCHANGE, XENMEM_INCREASE_RESERVATION,
-    XENMEM_MACHPHYS_MAPPING, XENMEM_MAXIMUM_RAM_PAGE, XENMEM_MAXIMUM_RESERVATION,
-    XENMEM_POPULATE_PHYSMAP,
+    XENMEM_DECREASE_RESERVATION, XENMEM_EXCHANGE, XENMEM_INCREASE_RESERVATION, XENMEM_MACHPHYS_MAPPING,
+    XENMEM_MAXIMUM_RAM_PAGE, XENMEM_MAXIMUM_RESERVATION, XENMEM_POPULATE_PHYSMAP,
 };
 use crate::xen::{HYPERVISOR_GRANT_TABLE_OP, HYPERVISOR_MEMORY_OP};
 use crate::{DomId, GrantRef};
@@ -53,12 +52,7 @@ pub fn maximum_ram_page() -> Result<u64, Errno> {
 /// `Srch`: no such domain. `Perm`: not for this caller.
 pub fn current_reservation(domid: DomId) -> Result<u64, Errno> {
     // SAFETY: the command reads its argument and changes nothing.
-    unsafe {
-        memory_op(
-            XENMEM_CURRENT_RESERVATION,
-            &mut MemoryDomain { domid: domid.0 },
-        )
-    }
+    unsafe { memory_op(XENMEM_CURRENT_RESERVATION, &mut MemoryDomain { domid: domid.0 }) }
 }
 
 /// The number of pages a domain may have.
@@ -67,12 +61,7 @@ pub fn current_reservation(domid: DomId) -> Result<u64, Errno> {
 /// `Srch`: no such domain. `Perm`: not for this caller.
 pub fn maximum_reservation(domid: DomId) -> Result<u64, Errno> {
     // SAFETY: the command reads its argument and changes nothing.
-    unsafe {
-        memory_op(
-            XENMEM_MAXIMUM_RESERVATION,
-            &mut MemoryDomain { domid: domid.0 },
-        )
-    }
+    unsafe { memory_op(XENMEM_MAXIMUM_RESERVATION, &mut MemoryDomain { domid: domid.0 }) }
 }
 
 /// Gets memory for the frames of a list, and writes the machine frames into it. Returns how many extents were done.
@@ -178,12 +167,8 @@ pub unsafe fn grant_copy(operations: &mut [GnttabCopy]) -> Result<(), Errno> {
 /// As [`grant_table_op`].
 pub fn grant_setup_table(frames: &mut [u64]) -> Result<i16, Errno> {
     let nr_frames = u32::try_from(frames.len()).map_err(|_| Errno::Inval)?;
-    let mut operation = GnttabSetupTable {
-        dom: DomId::SELF.0,
-        nr_frames,
-        frame_list: address_mut(frames),
-        ..Default::default()
-    };
+    let mut operation =
+        GnttabSetupTable { dom: DomId::SELF.0, nr_frames, frame_list: address_mut(frames), ..Default::default() };
     // SAFETY: the command writes its argument and `nr_frames` words of `frames`.
     unsafe { grant_table_op(GNTTABOP_SETUP_TABLE, core::slice::from_mut(&mut operation)) }?;
     Ok(operation.status)
@@ -194,10 +179,7 @@ pub fn grant_setup_table(frames: &mut [u64]) -> Result<i16, Errno> {
 /// # Errors
 /// As [`grant_table_op`].
 pub fn grant_query_size(domid: DomId) -> Result<GnttabQuerySize, Errno> {
-    let mut operation = GnttabQuerySize {
-        dom: domid.0,
-        ..Default::default()
-    };
+    let mut operation = GnttabQuerySize { dom: domid.0, ..Default::default() };
     // SAFETY: the command writes nothing but its argument.
     unsafe { grant_table_op(GNTTABOP_QUERY_SIZE, core::slice::from_mut(&mut operation)) }?;
     Ok(operation)
@@ -211,17 +193,8 @@ pub fn grant_query_size(domid: DomId) -> Result<GnttabQuerySize, Errno> {
 /// # Safety
 /// Whoever keeps track of the table knows.
 pub unsafe fn grant_swap(a: GrantRef, b: GrantRef) -> Result<i16, Errno> {
-    let mut operation = GnttabSwapGrantRef {
-        ref_a: a.0,
-        ref_b: b.0,
-        ..Default::default()
-    };
+    let mut operation = GnttabSwapGrantRef { ref_a: a.0, ref_b: b.0, ..Default::default() };
     // SAFETY: the struct belongs to the command.
-    unsafe {
-        grant_table_op(
-            GNTTABOP_SWAP_GRANT_REF,
-            core::slice::from_mut(&mut operation),
-        )
-    }?;
+    unsafe { grant_table_op(GNTTABOP_SWAP_GRANT_REF, core::slice::from_mut(&mut operation)) }?;
     Ok(operation.status)
 }

@@ -5,8 +5,7 @@ use crate::DomId;
 use crate::errno::Errno;
 use crate::xen::{
     HYPERVISOR_MMU_UPDATE, HYPERVISOR_MMUEXT_OP, HYPERVISOR_UPDATE_VA_MAPPING,
-    HYPERVISOR_UPDATE_VA_MAPPING_OTHERDOMAIN, MMUEXT_INVLPG_LOCAL, MMUEXT_TLB_FLUSH_LOCAL,
-    MmuUpdate, MmuextOp,
+    HYPERVISOR_UPDATE_VA_MAPPING_OTHERDOMAIN, MMUEXT_INVLPG_LOCAL, MMUEXT_TLB_FLUSH_LOCAL, MmuUpdate, MmuextOp,
 };
 
 /// The last argument of `mmu_update`: who owns the frames that entries name, and whose tables are changed.
@@ -34,28 +33,11 @@ pub unsafe fn mmu_update(requests: &[MmuUpdate], domid: DomId) -> Result<u64, Er
 ///
 /// # Safety
 /// As [`mmu_update`].
-pub unsafe fn mmu_update_for(
-    requests: &[MmuUpdate],
-    frames: DomId,
-    tables: Option<DomId>,
-) -> Result<u64, Errno> {
+pub unsafe fn mmu_update_for(requests: &[MmuUpdate], frames: DomId, tables: Option<DomId>) -> Result<u64, Errno> {
     let mut done = 0u32;
-    let (at, count, out) = (
-        address(requests),
-        requests.len() as u64,
-        address_mut(&mut done),
-    );
+    let (at, count, out) = (address(requests), requests.len() as u64, address_mut(&mut done));
     // SAFETY: the call reads `requests` and writes `done`; the caller answers for the mappings.
-    unsafe {
-        call4(
-            HYPERVISOR_MMU_UPDATE,
-            at,
-            count,
-            out,
-            foreign(frames, tables),
-        )
-    }
-    .map(|_| done.into())
+    unsafe { call4(HYPERVISOR_MMU_UPDATE, at, count, out, foreign(frames, tables)) }.map(|_| done.into())
 }
 
 /// Changes the L1 entry of an address; `flags` are `UVMF_*`.
@@ -77,23 +59,9 @@ pub unsafe fn update_va_mapping(va: u64, entry: u64, flags: u64) -> Result<(), E
 ///
 /// # Safety
 /// As [`mmu_update`].
-pub unsafe fn update_va_mapping_otherdomain(
-    va: u64,
-    entry: u64,
-    flags: u64,
-    domid: DomId,
-) -> Result<(), Errno> {
+pub unsafe fn update_va_mapping_otherdomain(va: u64, entry: u64, flags: u64, domid: DomId) -> Result<(), Errno> {
     // SAFETY: the caller answers for the mapping.
-    unsafe {
-        call4(
-            HYPERVISOR_UPDATE_VA_MAPPING_OTHERDOMAIN,
-            va,
-            entry,
-            flags,
-            domid.0.into(),
-        )
-    }
-    .map(drop)
+    unsafe { call4(HYPERVISOR_UPDATE_VA_MAPPING_OTHERDOMAIN, va, entry, flags, domid.0.into()) }.map(drop)
 }
 
 /// Pins, switches, flushes. Returns how many were done, which is all of them.
@@ -105,11 +73,7 @@ pub unsafe fn update_va_mapping_otherdomain(
 /// As [`mmu_update`].
 pub unsafe fn mmuext_op(operations: &[MmuextOp], domid: DomId) -> Result<u64, Errno> {
     let mut done = 0u32;
-    let (at, count, out) = (
-        address(operations),
-        operations.len() as u64,
-        address_mut(&mut done),
-    );
+    let (at, count, out) = (address(operations), operations.len() as u64, address_mut(&mut done));
     // SAFETY: the call reads `operations` and writes `done`; the caller answers for the mappings.
     unsafe { call4(HYPERVISOR_MMUEXT_OP, at, count, out, domid.0.into()) }.map(|_| done.into())
 }
@@ -119,10 +83,7 @@ pub unsafe fn mmuext_op(operations: &[MmuextOp], domid: DomId) -> Result<u64, Er
 /// # Errors
 /// None from Xen.
 pub fn tlb_flush_local() -> Result<(), Errno> {
-    let operation = MmuextOp {
-        cmd: MMUEXT_TLB_FLUSH_LOCAL,
-        ..Default::default()
-    };
+    let operation = MmuextOp { cmd: MMUEXT_TLB_FLUSH_LOCAL, ..Default::default() };
     // SAFETY: a flush changes no mapping.
     unsafe { mmuext_op(&[operation], DomId::SELF) }.map(drop)
 }
@@ -132,11 +93,7 @@ pub fn tlb_flush_local() -> Result<(), Errno> {
 /// # Errors
 /// None from Xen.
 pub fn invlpg_local(va: u64) -> Result<(), Errno> {
-    let operation = MmuextOp {
-        cmd: MMUEXT_INVLPG_LOCAL,
-        arg1: va,
-        ..Default::default()
-    };
+    let operation = MmuextOp { cmd: MMUEXT_INVLPG_LOCAL, arg1: va, ..Default::default() };
     // SAFETY: a flush changes no mapping.
     unsafe { mmuext_op(&[operation], DomId::SELF) }.map(drop)
 }

@@ -4,10 +4,9 @@ use super::raw::{address, address_mut, call3};
 use crate::arch::VcpuGuestContext;
 use crate::errno::Errno;
 use crate::vcpu::{
-    VCPUOP_GET_RUNSTATE_INFO, VCPUOP_INITIALISE, VCPUOP_IS_UP, VCPUOP_REGISTER_VCPU_INFO,
-    VCPUOP_SET_PERIODIC_TIMER, VCPUOP_SET_SINGLESHOT_TIMER, VCPUOP_STOP_PERIODIC_TIMER,
-    VCPUOP_STOP_SINGLESHOT_TIMER, VcpuRegisterVcpuInfo, VcpuRunstateInfo, VcpuSetPeriodicTimer,
-    VcpuSetSingleshotTimer,
+    VCPUOP_GET_RUNSTATE_INFO, VCPUOP_INITIALISE, VCPUOP_IS_UP, VCPUOP_REGISTER_VCPU_INFO, VCPUOP_SET_PERIODIC_TIMER,
+    VCPUOP_SET_SINGLESHOT_TIMER, VCPUOP_STOP_PERIODIC_TIMER, VCPUOP_STOP_SINGLESHOT_TIMER, VcpuRegisterVcpuInfo,
+    VcpuRunstateInfo, VcpuSetPeriodicTimer, VcpuSetSingleshotTimer,
 };
 use crate::xen::HYPERVISOR_VCPU_OP;
 use crate::{Mfn, VcpuId};
@@ -66,16 +65,8 @@ pub fn vcpu_stop_periodic_timer(vcpu: VcpuId) -> Result<(), Errno> {
 ///
 /// # Errors
 /// `Time`: with `VCPU_SSHOTTMR_FUTURE`, a time in the past. `Inval`: another vCPU than the caller's.
-pub fn vcpu_set_singleshot_timer(
-    vcpu: VcpuId,
-    timeout_abs_ns: u64,
-    flags: u32,
-) -> Result<(), Errno> {
-    let argument = VcpuSetSingleshotTimer {
-        timeout_abs_ns,
-        flags,
-        _pad0: 0,
-    };
+pub fn vcpu_set_singleshot_timer(vcpu: VcpuId, timeout_abs_ns: u64, flags: u32) -> Result<(), Errno> {
+    let argument = VcpuSetSingleshotTimer { timeout_abs_ns, flags, _pad0: 0 };
     // SAFETY: the command only reads its argument.
     unsafe { vcpu_op(VCPUOP_SET_SINGLESHOT_TIMER, vcpu, address(&argument)) }.map(drop)
 }
@@ -97,11 +88,7 @@ pub fn vcpu_stop_singleshot_timer(vcpu: VcpuId) -> Result<(), Errno> {
 /// # Safety
 /// The memory holds a [`VcpuInfoAtomic`](crate::xen::VcpuInfoAtomic), and nothing uses it as anything else from now on.
 pub unsafe fn vcpu_register_vcpu_info(vcpu: VcpuId, frame: Mfn, offset: u32) -> Result<(), Errno> {
-    let argument = VcpuRegisterVcpuInfo {
-        mfn: frame.0,
-        offset,
-        rsvd: 0,
-    };
+    let argument = VcpuRegisterVcpuInfo { mfn: frame.0, offset, rsvd: 0 };
     // SAFETY: the caller gives the memory away.
     unsafe { vcpu_op(VCPUOP_REGISTER_VCPU_INFO, vcpu, address(&argument)) }.map(drop)
 }

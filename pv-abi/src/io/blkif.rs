@@ -47,8 +47,7 @@ constants! {
 pub const BLKIF_RING_ENTRY_SIZE: usize = size_of::<BlkifRequest>();
 
 /// Segments in a page of an indirect request.
-pub const BLKIF_SEGMENTS_PER_INDIRECT_PAGE: usize =
-    crate::PAGE_SIZE / size_of::<BlkifRequestSegment>();
+pub const BLKIF_SEGMENTS_PER_INDIRECT_PAGE: usize = crate::PAGE_SIZE / size_of::<BlkifRequestSegment>();
 
 structs! {
     header "io/blkif.h";

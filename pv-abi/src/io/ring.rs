@@ -127,11 +127,7 @@ pub struct BadIndex {
 
 impl core::fmt::Display for BadIndex {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
-        write!(
-            f,
-            "the peer's ring index {} is impossible after {}",
-            self.published, self.consumed
-        )
+        write!(f, "the peer's ring index {} is impossible after {}", self.published, self.consumed)
     }
 }
 
@@ -145,11 +141,7 @@ impl core::error::Error for BadIndex {}
 /// ```
 pub const fn capacity(bytes: usize, entry_size: usize) -> u32 {
     let entries = bytes.saturating_sub(SRING_HEADER_SIZE) / entry_size;
-    if entries == 0 {
-        0
-    } else {
-        1 << entries.ilog2()
-    }
+    if entries == 0 { 0 } else { 1 << entries.ilog2() }
 }
 
 /// The slot of an index. `size` is a power of two.
@@ -210,12 +202,7 @@ impl Front {
     /// A front end of an empty ring of `size` entries, a power of two.
     pub const fn new(size: u32) -> Front {
         assert!(size.is_power_of_two());
-        Front {
-            req_prod: 0,
-            published: 0,
-            rsp_cons: 0,
-            size,
-        }
+        Front { req_prod: 0, published: 0, rsp_cons: 0, size }
     }
 
     /// Entries in the ring.
@@ -252,10 +239,7 @@ impl Front {
         let published = shared.rsp_prod.load(Ordering::Acquire);
         let waiting = unconsumed(published, self.rsp_cons);
         if waiting > unconsumed(self.published, self.rsp_cons) {
-            return Err(BadIndex {
-                published,
-                consumed: self.rsp_cons,
-            });
+            return Err(BadIndex { published, consumed: self.rsp_cons });
         }
         Ok(waiting)
     }
@@ -276,9 +260,7 @@ impl Front {
         if waiting > 0 {
             return Ok(waiting);
         }
-        shared
-            .rsp_event
-            .store(self.rsp_cons.wrapping_add(1), Ordering::Relaxed);
+        shared.rsp_event.store(self.rsp_cons.wrapping_add(1), Ordering::Relaxed);
         fence(Ordering::SeqCst);
         self.unconsumed_responses(shared)
     }
@@ -306,12 +288,7 @@ impl Back {
     /// A back end that takes over a ring in which `index` requests were made and answered.
     pub const fn attach(size: u32, index: u32) -> Back {
         assert!(size.is_power_of_two());
-        Back {
-            rsp_prod: index,
-            published: index,
-            req_cons: index,
-            size,
-        }
+        Back { rsp_prod: index, published: index, req_cons: index, size }
     }
 
     /// Entries in the ring.
@@ -332,10 +309,7 @@ impl Back {
         let published = shared.req_prod.load(Ordering::Acquire);
         let waiting = unconsumed(published, self.req_cons);
         if waiting > self.size - self.outstanding() {
-            return Err(BadIndex {
-                published,
-                consumed: self.req_cons,
-            });
+            return Err(BadIndex { published, consumed: self.req_cons });
         }
         Ok(waiting)
     }
@@ -373,9 +347,7 @@ impl Back {
         if waiting > 0 {
             return Ok(waiting);
         }
-        shared
-            .req_event
-            .store(self.req_cons.wrapping_add(1), Ordering::Relaxed);
+        shared.req_event.store(self.req_cons.wrapping_add(1), Ordering::Relaxed);
         fence(Ordering::SeqCst);
         self.unconsumed_requests(shared)
     }
@@ -392,11 +364,7 @@ pub type Runs = [(usize, usize); 2];
 pub const fn runs(index: u32, length: usize, size: usize) -> Runs {
     let start = index as usize & (size - 1);
     let length = if length < size { length } else { size };
-    let first = if length < size - start {
-        length
-    } else {
-        size - start
-    };
+    let first = if length < size - start { length } else { size - start };
     [(start, first), (0, length - first)]
 }
 
@@ -407,10 +375,7 @@ pub const fn runs(index: u32, length: usize, size: usize) -> Runs {
 pub const fn bytes_waiting(produced: u32, consumed: u32, size: usize) -> Result<usize, BadIndex> {
     let waiting = unconsumed(produced, consumed) as usize;
     if waiting > size {
-        return Err(BadIndex {
-            published: produced,
-            consumed,
-        });
+        return Err(BadIndex { published: produced, consumed });
     }
     Ok(waiting)
 }

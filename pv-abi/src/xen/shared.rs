@@ -221,11 +221,7 @@ impl VcpuTimeInfo {
     /// Stamps wrap: where Xen emulates a domain's counter, the first `tsc_timestamp` lies before the counter's zero.
     pub const fn system_time_at(&self, tsc: u64) -> u64 {
         let difference = tsc.wrapping_sub(self.tsc_timestamp).cast_signed();
-        let ticks = if difference < 0 {
-            0
-        } else {
-            difference.cast_unsigned()
-        };
+        let ticks = if difference < 0 { 0 } else { difference.cast_unsigned() };
         let shifted = if self.tsc_shift < 0 {
             ticks >> (self.tsc_shift.unsigned_abs() & 63)
         } else {

@@ -186,10 +186,7 @@ impl StartInfo {
     ///
     /// Xen: `console.dom0.info_off`, `console.dom0.info_size`.
     pub const fn console_dom0(&self) -> (u32, u32) {
-        (
-            self.console_domu_mfn as u32,
-            (self.console_domu_mfn >> 32) as u32,
-        )
+        (self.console_domu_mfn as u32, (self.console_domu_mfn >> 32) as u32)
     }
 
     /// Sets what [`StartInfo::console_dom0`] tells.

@@ -21,15 +21,7 @@ impl World {
         let domain = self.domain(owner);
         let port = domain.next_port;
         domain.next_port += 1;
-        domain.ports.insert(
-            port,
-            Channel {
-                remote,
-                remote_port,
-                masked: true,
-                pending: false,
-            },
-        );
+        domain.ports.insert(port, Channel { remote, remote_port, masked: true, pending: false });
         port
     }
 
@@ -86,9 +78,7 @@ impl World {
         let Some(channel) = self.domain(owner).ports.remove(&port) else {
             return;
         };
-        self.domain(owner)
-            .pending
-            .retain(|pending| pending.0 != port);
+        self.domain(owner).pending.retain(|pending| pending.0 != port);
         let Some(remote_port) = channel.remote_port else {
             return;
         };
@@ -108,9 +98,7 @@ impl World {
 
 impl Events for Loopback {
     fn alloc_unbound(&mut self, remote: DomId) -> Result<Port, EventError> {
-        Ok(Port(
-            self.world.borrow_mut().open_port(self.id, remote, None),
-        ))
+        Ok(Port(self.world.borrow_mut().open_port(self.id, remote, None)))
     }
 
     fn bind_interdomain(&mut self, remote: DomId, remote_port: Port) -> Result<Port, EventError> {

@@ -46,10 +46,7 @@ fn read_word<const N: usize>(frame: &Frame, offset: usize) -> [u8; N] {
 }
 
 fn write_word(frame: &Frame, offset: usize, word: &[u8]) {
-    assert!(
-        offset.is_multiple_of(word.len()),
-        "misaligned word at {offset:#x}"
-    );
+    assert!(offset.is_multiple_of(word.len()), "misaligned word at {offset:#x}");
     frame.borrow_mut()[offset..offset + word.len()].copy_from_slice(word);
 }
 
@@ -59,12 +56,7 @@ impl LoopbackPage {
 
 impl LoopbackMapping {
     fn check_writable(&self) {
-        assert_eq!(
-            self.access,
-            Access::ReadWrite,
-            "page fault: write to a read-only mapping of grant {}",
-            self.grant
-        );
+        assert_eq!(self.access, Access::ReadWrite, "page fault: write to a read-only mapping of grant {}", self.grant);
     }
 }
 
@@ -89,12 +81,7 @@ macro_rules! shared_page {
                 write_word(&self.frame, offset, &value.to_le_bytes());
             }
 
-            fn compare_exchange_u32(
-                &self,
-                offset: usize,
-                current: u32,
-                new: u32,
-            ) -> Result<u32, u32> {
+            fn compare_exchange_u32(&self, offset: usize, current: u32, new: u32) -> Result<u32, u32> {
                 let found = self.load_u32(offset, Ordering::SeqCst);
                 if found != current {
                     return Err(found);
@@ -112,12 +99,7 @@ macro_rules! shared_page {
                 write_word(&self.frame, offset, &value.to_le_bytes());
             }
 
-            fn compare_exchange_u64(
-                &self,
-                offset: usize,
-                current: u64,
-                new: u64,
-            ) -> Result<u64, u64> {
+            fn compare_exchange_u64(&self, offset: usize, current: u64, new: u64) -> Result<u64, u64> {
                 let found = self.load_u64(offset, Ordering::SeqCst);
                 if found != current {
                     return Err(found);
@@ -141,17 +123,12 @@ impl Memory for Loopback {
             return Err(OutOfMemory);
         }
         domain.pages += 1;
-        Ok(LoopbackPage {
-            frame: Rc::new(RefCell::new([0; PAGE_SIZE])),
-        })
+        Ok(LoopbackPage { frame: Rc::new(RefCell::new([0; PAGE_SIZE])) })
     }
 
     fn free_page(&mut self, page: LoopbackPage) {
         let mut domain = self.domain_mut();
-        let granted = domain
-            .grants
-            .values()
-            .any(|grant| Rc::ptr_eq(&grant.frame, &page.frame));
+        let granted = domain.grants.values().any(|grant| Rc::ptr_eq(&grant.frame, &page.frame));
         assert!(!granted, "a page was freed while it is granted");
         domain.pages -= 1;
     }
@@ -188,12 +165,7 @@ impl World {
         entry.maps += 1;
         let frame = Rc::clone(&entry.frame);
         self.domain(user).mappings += 1;
-        Ok(LoopbackMapping {
-            frame,
-            peer,
-            grant: grant.0,
-            access,
-        })
+        Ok(LoopbackMapping { frame, peer, grant: grant.0, access })
     }
 
     fn unmap(&mut self, user: DomId, mapping: &LoopbackMapping) {
@@ -204,20 +176,13 @@ impl World {
         }
     }
 
-    fn copy(
-        &mut self,
-        user: DomId,
-        peer: DomId,
-        copy: &mut GrantCopy<'_>,
-    ) -> Result<(), GrantError> {
+    fn copy(&mut self, user: DomId, peer: DomId, copy: &mut GrantCopy<'_>) -> Result<(), GrantError> {
         let access = match copy.buffer {
             CopyBuffer::FromPeer(_) => Access::ReadOnly,
             CopyBuffer::ToPeer(_) => Access::ReadWrite,
         };
         let end = copy.offset.checked_add(copy.buffer.len_bytes());
-        let end = end
-            .filter(|end| *end <= PAGE_SIZE)
-            .ok_or(BAD_COPY_ARGUMENT)?;
+        let end = end.filter(|end| *end <= PAGE_SIZE).ok_or(BAD_COPY_ARGUMENT)?;
         let entry = self.granted(peer, user, copy.grant, access)?;
         let mut frame = entry.frame.borrow_mut();
         match &mut copy.buffer {
@@ -229,11 +194,7 @@ impl World {
 
     pub(super) fn unmap_everything_of(&mut self, user: DomId) {
         for domain in self.domains.values_mut() {
-            for grant in domain
-                .grants
-                .values_mut()
-                .filter(|grant| grant.peer == user)
-            {
+            for grant in domain.grants.values_mut().filter(|grant| grant.peer == user) {
                 grant.maps = 0;
             }
         }
@@ -244,24 +205,11 @@ impl World {
 impl Grants for Loopback {
     type Mapping = LoopbackMapping;
 
-    fn grant_access(
-        &mut self,
-        peer: DomId,
-        page: &LoopbackPage,
-        access: Access,
-    ) -> Result<GrantRef, GrantError> {
+    fn grant_access(&mut self, peer: DomId, page: &LoopbackPage, access: Access) -> Result<GrantRef, GrantError> {
         let mut domain = self.domain_mut();
         let number = domain.next_grant;
         domain.next_grant += 1;
-        domain.grants.insert(
-            number,
-            Grant {
-                frame: Rc::clone(&page.frame),
-                peer,
-                access,
-                maps: 0,
-            },
-        );
+        domain.grants.insert(number, Grant { frame: Rc::clone(&page.frame), peer, access, maps: 0 });
         Ok(GrantRef(number))
     }
 
@@ -283,11 +231,7 @@ impl Grants for Loopback {
         mapped: &mut Vec<Result<LoopbackMapping, GrantError>>,
     ) {
         let mut world = self.world.borrow_mut();
-        mapped.extend(
-            grants
-                .iter()
-                .map(|grant| world.map(self.id, peer, *grant, access)),
-        );
+        mapped.extend(grants.iter().map(|grant| world.map(self.id, peer, *grant, access)));
     }
 
     fn unmap_grants(&mut self, mappings: &mut Vec<LoopbackMapping>) {

@@ -88,21 +88,9 @@ impl Loopback {
     pub fn domains(ids: &[DomId]) -> Vec<Self> {
         let world = Rc::new(RefCell::new(World::default()));
         for id in ids {
-            world.borrow_mut().domains.insert(
-                *id,
-                Domain {
-                    next_port: 1,
-                    next_grant: 8,
-                    ..Domain::default()
-                },
-            );
+            world.borrow_mut().domains.insert(*id, Domain { next_port: 1, next_grant: 8, ..Domain::default() });
         }
-        ids.iter()
-            .map(|id| Self {
-                id: *id,
-                world: Rc::clone(&world),
-            })
-            .collect()
+        ids.iter().map(|id| Self { id: *id, world: Rc::clone(&world) }).collect()
     }
 
     /// This domain's number.
@@ -114,10 +102,7 @@ impl Loopback {
     /// Another handle on the same domain, as a second driver in it would use.
     #[must_use]
     pub fn handle(&self) -> Self {
-        Self {
-            id: self.id,
-            world: Rc::clone(&self.world),
-        }
+        Self { id: self.id, world: Rc::clone(&self.world) }
     }
 
     /// Moves time on.
@@ -169,18 +154,9 @@ impl Loopback {
 
     /// Does the toolstack's part: makes both directories of a device, each in state `Initialising`, and gives their
     /// paths, the front's first.
-    pub fn create_device(
-        &mut self,
-        front: DomId,
-        back: DomId,
-        class: &str,
-        handle: u32,
-    ) -> (String, String) {
+    pub fn create_device(&mut self, front: DomId, back: DomId, class: &str, handle: u32) -> (String, String) {
         let front_path = format!("/local/domain/{}/device/{class}/{handle}", front.0);
-        let back_path = format!(
-            "/local/domain/{}/backend/{class}/{}/{handle}",
-            back.0, front.0
-        );
+        let back_path = format!("/local/domain/{}/backend/{class}/{}/{handle}", back.0, front.0);
         self.put(&join(&front_path, "backend"), &back_path);
         self.put(&join(&front_path, "backend-id"), back.0);
         self.put(&join(&front_path, "state"), XenbusState::Initialising as u8);

@@ -43,22 +43,15 @@ fn absolute(id: DomId, path: &str) -> Result<String, StoreError> {
     if malformed || path.len() > 3072 {
         return Err(StoreError::Invalid);
     }
-    if path.starts_with('/') {
-        Ok(path.into())
-    } else {
-        Ok(format!("/local/domain/{}/{path}", id.0))
-    }
+    if path.starts_with('/') { Ok(path.into()) } else { Ok(format!("/local/domain/{}/{path}", id.0)) }
 }
 
 fn is_below(path: &str, ancestor: &str) -> bool {
-    path.strip_prefix(ancestor)
-        .is_some_and(|rest| rest.starts_with('/'))
+    path.strip_prefix(ancestor).is_some_and(|rest| rest.starts_with('/'))
 }
 
 fn parents(path: &str) -> impl Iterator<Item = &str> {
-    path.match_indices('/')
-        .map(|(at, _)| &path[..at])
-        .filter(|parent| !parent.is_empty())
+    path.match_indices('/').map(|(at, _)| &path[..at]).filter(|parent| !parent.is_empty())
 }
 
 impl StoreTree {
@@ -66,10 +59,7 @@ impl StoreTree {
         if transaction == Transaction::NONE {
             return Ok(&self.nodes);
         }
-        self.transactions
-            .get(&transaction.0)
-            .map(|open| &open.nodes)
-            .ok_or(StoreError::NoEntry)
+        self.transactions.get(&transaction.0).map(|open| &open.nodes).ok_or(StoreError::NoEntry)
     }
 
     fn change(&mut self, transaction: Transaction, path: &str) -> Result<&mut Nodes, StoreError> {
@@ -77,20 +67,12 @@ impl StoreTree {
             self.generation += 1;
             return Ok(&mut self.nodes);
         }
-        let open = self
-            .transactions
-            .get_mut(&transaction.0)
-            .ok_or(StoreError::NoEntry)?;
+        let open = self.transactions.get_mut(&transaction.0).ok_or(StoreError::NoEntry)?;
         open.changed.push(path.into());
         Ok(&mut open.nodes)
     }
 
-    fn put(
-        &mut self,
-        transaction: Transaction,
-        path: &str,
-        value: &[u8],
-    ) -> Result<(), StoreError> {
+    fn put(&mut self, transaction: Transaction, path: &str, value: &[u8]) -> Result<(), StoreError> {
         let nodes = self.change(transaction, path)?;
         for parent in parents(path) {
             nodes.entry(parent.into()).or_default();
@@ -103,11 +85,7 @@ impl StoreTree {
         let nodes = self.change(transaction, path)?;
         if !nodes.contains_key(path) {
             let parent = path.rsplit_once('/').map_or("", |(parent, _)| parent);
-            return if nodes.contains_key(parent) {
-                Ok(())
-            } else {
-                Err(StoreError::NoEntry)
-            };
+            return if nodes.contains_key(parent) { Ok(()) } else { Err(StoreError::NoEntry) };
         }
         nodes.retain(|node, _| node != path && !is_below(node, path));
         Ok(())
@@ -119,29 +97,20 @@ impl StoreTree {
             return Err(StoreError::NoEntry);
         }
         let below = nodes.keys().filter(|node| is_below(node, path));
-        let names: BTreeSet<&str> = below
-            .filter_map(|node| node[path.len() + 1..].split('/').next())
-            .collect();
+        let names: BTreeSet<&str> = below.filter_map(|node| node[path.len() + 1..].split('/').next()).collect();
         Ok(names.into_iter().map(ToString::to_string).collect())
     }
 
     fn start(&mut self) -> Transaction {
         self.next_transaction += 1;
-        let open = OpenTransaction {
-            nodes: self.nodes.clone(),
-            began: self.generation,
-            changed: Vec::new(),
-        };
+        let open = OpenTransaction { nodes: self.nodes.clone(), began: self.generation, changed: Vec::new() };
         self.transactions.insert(self.next_transaction, open);
         Transaction(self.next_transaction)
     }
 
     /// The paths that changed.
     fn end(&mut self, transaction: Transaction, commit: bool) -> Result<Vec<String>, StoreError> {
-        let open = self
-            .transactions
-            .remove(&transaction.0)
-            .ok_or(StoreError::NoEntry)?;
+        let open = self.transactions.remove(&transaction.0).ok_or(StoreError::NoEntry)?;
         if !commit {
             return Ok(Vec::new());
         }
@@ -159,10 +128,7 @@ impl World {
         for domain in self.domains.values_mut() {
             for watch in &domain.watches {
                 if let Some(path) = watch.told_of(changed) {
-                    domain.watch_events.push_back(WatchEvent {
-                        watch: watch.id,
-                        path,
-                    });
+                    domain.watch_events.push_back(WatchEvent { watch: watch.id, path });
                 }
             }
         }
@@ -175,8 +141,7 @@ impl Watch {
         if changed == self.path || is_below(&self.path, changed) {
             return Some(self.given.clone());
         }
-        is_below(changed, &self.path)
-            .then(|| format!("{}{}", self.given, &changed[self.path.len()..]))
+        is_below(changed, &self.path).then(|| format!("{}{}", self.given, &changed[self.path.len()..]))
     }
 }
 
@@ -184,20 +149,10 @@ impl Store for Loopback {
     fn read(&mut self, transaction: Transaction, path: &str) -> Result<Vec<u8>, StoreError> {
         let path = absolute(self.id, path)?;
         let world = self.world.borrow();
-        world
-            .store
-            .nodes(transaction)?
-            .get(&path)
-            .cloned()
-            .ok_or(StoreError::NoEntry)
+        world.store.nodes(transaction)?.get(&path).cloned().ok_or(StoreError::NoEntry)
     }
 
-    fn write(
-        &mut self,
-        transaction: Transaction,
-        path: &str,
-        value: &[u8],
-    ) -> Result<(), StoreError> {
+    fn write(&mut self, transaction: Transaction, path: &str, value: &[u8]) -> Result<(), StoreError> {
         if value.len() > NODE_LIMIT_BYTES {
             return Err(StoreError::NoSpace);
         }
@@ -227,11 +182,7 @@ impl Store for Loopback {
         Ok(())
     }
 
-    fn directory(
-        &mut self,
-        transaction: Transaction,
-        path: &str,
-    ) -> Result<Vec<String>, StoreError> {
+    fn directory(&mut self, transaction: Transaction, path: &str) -> Result<Vec<String>, StoreError> {
         let path = absolute(self.id, path)?;
         self.world.borrow().store.children(transaction, &path)
     }
@@ -240,11 +191,7 @@ impl Store for Loopback {
         Ok(self.world.borrow_mut().store.start())
     }
 
-    fn transaction_end(
-        &mut self,
-        transaction: Transaction,
-        commit: bool,
-    ) -> Result<(), StoreError> {
+    fn transaction_end(&mut self, transaction: Transaction, commit: bool) -> Result<(), StoreError> {
         let mut world = self.world.borrow_mut();
         for path in world.store.end(transaction, commit)? {
             world.fire(&path);
@@ -258,15 +205,8 @@ impl Store for Loopback {
         world.store.next_watch += 1;
         let id = WatchId(world.store.next_watch);
         let domain = world.domain(self.id);
-        domain.watches.push(Watch {
-            id,
-            path: absolute,
-            given: path.into(),
-        });
-        domain.watch_events.push_back(WatchEvent {
-            watch: id,
-            path: path.into(),
-        });
+        domain.watches.push(Watch { id, path: absolute, given: path.into() });
+        domain.watch_events.push_back(WatchEvent { watch: id, path: path.into() });
         Ok(id)
     }
 

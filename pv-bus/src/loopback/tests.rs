@@ -12,12 +12,7 @@ use crate::{GrantError, SharedPage, StoreError};
 use core::sync::atomic::Ordering;
 use pv_abi::GrantRef;
 
-fn map_one(
-    domain: &mut Loopback,
-    peer: DomId,
-    access: Access,
-    grant: GrantRef,
-) -> Result<LoopbackMapping, GrantError> {
+fn map_one(domain: &mut Loopback, peer: DomId, access: Access, grant: GrantRef) -> Result<LoopbackMapping, GrantError> {
     let mut mapped = Vec::new();
     domain.map_grants(peer, access, &[grant], &mut mapped);
     mapped.remove(0)
@@ -27,9 +22,7 @@ fn map_one(
 fn a_granted_page_is_the_same_page_on_both_sides() {
     let (mut front, mut back) = Loopback::pair();
     let page = front.alloc_page().unwrap();
-    let grant = front
-        .grant_access(back.id(), &page, Access::ReadWrite)
-        .unwrap();
+    let grant = front.grant_access(back.id(), &page, Access::ReadWrite).unwrap();
     let mapping = map_one(&mut back, front.id(), Access::ReadWrite, grant).unwrap();
     page.write(100, b"hello");
     let mut seen = [0; 5];
@@ -45,9 +38,7 @@ fn a_granted_page_is_the_same_page_on_both_sides() {
 fn a_mapped_grant_does_not_end_and_an_ended_one_is_not_mapped() {
     let (mut front, mut back) = Loopback::pair();
     let page = front.alloc_page().unwrap();
-    let grant = front
-        .grant_access(back.id(), &page, Access::ReadWrite)
-        .unwrap();
+    let grant = front.grant_access(back.id(), &page, Access::ReadWrite).unwrap();
     let mapping = map_one(&mut back, front.id(), Access::ReadOnly, grant).unwrap();
     assert_eq!(front.end_access(grant), Err(GrantError::InUse));
     back.unmap_grants(&mut vec![mapping]);
@@ -62,9 +53,7 @@ fn a_mapped_grant_does_not_end_and_an_ended_one_is_not_mapped() {
 fn a_read_only_grant_is_not_mapped_or_copied_for_writing() {
     let (mut front, mut back) = Loopback::pair();
     let page = front.alloc_page().unwrap();
-    let grant = front
-        .grant_access(back.id(), &page, Access::ReadOnly)
-        .unwrap();
+    let grant = front.grant_access(back.id(), &page, Access::ReadOnly).unwrap();
     assert!(map_one(&mut back, front.id(), Access::ReadWrite, grant).is_err());
     let mut batch = [GrantCopy::to_peer(grant, 0, b"x")];
     back.copy_grants(front.id(), &mut batch);
@@ -81,12 +70,8 @@ fn a_read_only_grant_is_not_mapped_or_copied_for_writing() {
 fn writing_a_read_only_mapping_faults() {
     let (mut front, mut back) = Loopback::pair();
     let page = front.alloc_page().unwrap();
-    let grant = front
-        .grant_access(back.id(), &page, Access::ReadOnly)
-        .unwrap();
-    map_one(&mut back, front.id(), Access::ReadOnly, grant)
-        .unwrap()
-        .write(0, b"x");
+    let grant = front.grant_access(back.id(), &page, Access::ReadOnly).unwrap();
+    map_one(&mut back, front.id(), Access::ReadOnly, grant).unwrap().write(0, b"x");
 }
 
 #[test]
@@ -94,9 +79,7 @@ fn writing_a_read_only_mapping_faults() {
 fn freeing_a_granted_page_is_noticed() {
     let (mut front, back) = Loopback::pair();
     let page = front.alloc_page().unwrap();
-    front
-        .grant_access(back.id(), &page, Access::ReadOnly)
-        .unwrap();
+    front.grant_access(back.id(), &page, Access::ReadOnly).unwrap();
     front.free_page(page);
 }
 
@@ -104,9 +87,7 @@ fn freeing_a_granted_page_is_noticed() {
 fn a_copy_beyond_the_page_is_refused() {
     let (mut front, mut back) = Loopback::pair();
     let page = front.alloc_page().unwrap();
-    let grant = front
-        .grant_access(back.id(), &page, Access::ReadWrite)
-        .unwrap();
+    let grant = front.grant_access(back.id(), &page, Access::ReadWrite).unwrap();
     for offset in [4095, 4096, usize::MAX] {
         let mut batch = [GrantCopy::to_peer(grant, offset, b"xy")];
         back.copy_grants(front.id(), &mut batch);
@@ -118,9 +99,7 @@ fn a_copy_beyond_the_page_is_refused() {
 fn a_third_domain_cannot_use_a_grant() {
     let mut domains = Loopback::domains(&[DomId(1), DomId(0), DomId(2)]);
     let page = domains[0].alloc_page().unwrap();
-    let grant = domains[0]
-        .grant_access(DomId(0), &page, Access::ReadWrite)
-        .unwrap();
+    let grant = domains[0].grant_access(DomId(0), &page, Access::ReadWrite).unwrap();
     assert!(map_one(&mut domains[2], DomId(1), Access::ReadOnly, grant).is_err());
 }
 
@@ -136,20 +115,14 @@ fn a_masked_port_delivers_when_it_is_unmasked() {
     assert_eq!(front.take_event(), None);
     back.close(other);
     assert!(back.bind_interdomain(DomId(9), port).is_err());
-    assert!(
-        back.bind_interdomain(front.id(), port).is_ok(),
-        "a port whose other end closed can be bound again"
-    );
+    assert!(back.bind_interdomain(front.id(), port).is_ok(), "a port whose other end closed can be bound again");
 }
 
 #[test]
 fn a_watch_fires_at_once_and_then_for_each_change_at_or_below() {
     let (mut front, mut back) = Loopback::pair();
     let watch = back.watch("/local/domain/1/device").unwrap();
-    assert_eq!(
-        back.next_watch_event().map(|event| event.watch),
-        Some(watch)
-    );
+    assert_eq!(back.next_watch_event().map(|event| event.watch), Some(watch));
     front.put("device/vbd/1/state", 1);
     let event = back.next_watch_event().unwrap();
     assert_eq!(event.path, "/local/domain/1/device/vbd/1/state");
@@ -177,10 +150,7 @@ fn a_transaction_takes_effect_at_once_or_is_retried() {
     });
     assert_eq!(result, Ok(()));
     assert_eq!(attempts, 2);
-    assert_eq!(
-        front.directory(Transaction::NONE, "/local/domain/1"),
-        Ok(vec![String::from("a"), "b".into()])
-    );
+    assert_eq!(front.directory(Transaction::NONE, "/local/domain/1"), Ok(vec![String::from("a"), "b".into()]));
 }
 
 #[test]
@@ -199,14 +169,8 @@ type TestBack = BackRing<LoopbackMapping, [u8; 24], [u8; 8]>;
 fn rings(pages: usize) -> (Loopback, Loopback, TestFront, TestBack) {
     let (mut front, mut back) = Loopback::pair();
     let own: Vec<_> = (0..pages).map(|_| front.alloc_page().unwrap()).collect();
-    let grants: Vec<_> = own
-        .iter()
-        .map(|page| {
-            front
-                .grant_access(back.id(), page, Access::ReadWrite)
-                .unwrap()
-        })
-        .collect();
+    let grants: Vec<_> =
+        own.iter().map(|page| front.grant_access(back.id(), page, Access::ReadWrite).unwrap()).collect();
     let front_ring = FrontRing::new(own);
     let mut mapped = Vec::new();
     back.map_grants(front.id(), Access::ReadWrite, &grants, &mut mapped);
@@ -279,9 +243,6 @@ fn an_index_that_no_peer_can_have_breaks_the_ring_and_not_the_reader() {
     let pages = back_ring.into_pages();
     for lie in [1, 300, u32::MAX] {
         pages[0].store_u32(8, lie, Ordering::SeqCst);
-        assert!(
-            front_ring.take().is_err(),
-            "there is no request to respond to"
-        );
+        assert!(front_ring.take().is_err(), "there is no request to respond to");
     }
 }

@@ -79,20 +79,13 @@ impl Link {
     pub fn open<S: Store>(store: &mut S, side: Side, path: &str) -> Result<Self, LinkError> {
         let none = Transaction::NONE;
         let key = join(path, side.peer_key());
-        let peer_path =
-            store::read_text(store, none, &key).map_err(|error| LinkError { key, error })?;
+        let peer_path = store::read_text(store, none, &key).map_err(|error| LinkError { key, error })?;
         let key = join(path, side.peer_id_key());
-        let peer =
-            store::read_number(store, none, &key).map_err(|error| LinkError { key, error })?;
+        let peer = store::read_number(store, none, &key).map_err(|error| LinkError { key, error })?;
         let left_behind = read_state(store, &join(path, "state"));
-        let fresh = matches!(
-            left_behind,
-            XenbusState::Unknown | XenbusState::Initialising
-        );
+        let fresh = matches!(left_behind, XenbusState::Unknown | XenbusState::Initialising);
         let key = join(&peer_path, "state");
-        let watch = store
-            .watch(&key)
-            .map_err(|error| LinkError { key, error })?;
+        let watch = store.watch(&key).map_err(|error| LinkError { key, error })?;
         Ok(Self {
             side,
             path: path.into(),
@@ -217,21 +210,12 @@ impl Link {
     ///
     /// # Errors
     /// The store's answer; [`StoreError::Invalid`] when it is no such number.
-    pub fn read_peer<S: Store, N: core::str::FromStr>(
-        &self,
-        store: &mut S,
-        key: &str,
-    ) -> Result<N, StoreError> {
+    pub fn read_peer<S: Store, N: core::str::FromStr>(&self, store: &mut S, key: &str) -> Result<N, StoreError> {
         store::read_number(store, Transaction::NONE, &join(&self.peer_path, key))
     }
 
     /// Reads an optional number from the peer's directory.
-    pub fn read_peer_or<S: Store, N: core::str::FromStr>(
-        &self,
-        store: &mut S,
-        key: &str,
-        default: N,
-    ) -> N {
+    pub fn read_peer_or<S: Store, N: core::str::FromStr>(&self, store: &mut S, key: &str, default: N) -> N {
         store::read_number_or(store, &join(&self.peer_path, key), default)
     }
 

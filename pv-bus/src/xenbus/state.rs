@@ -56,10 +56,7 @@ impl XenbusState {
     /// The state with this number; [`XenbusState::Unknown`] for any other number.
     #[must_use]
     pub fn from_number(number: u32) -> Self {
-        Self::ALL
-            .into_iter()
-            .find(|state| *state as u32 == number)
-            .unwrap_or(Self::Unknown)
+        Self::ALL.into_iter().find(|state| *state as u32 == number).unwrap_or(Self::Unknown)
     }
 }
 
@@ -155,9 +152,7 @@ fn front_from_start(intent: Intent, back: XenbusState) -> FrontStep {
     use XenbusState as S;
     match (intent, back) {
         (Intent::Leave, _) => FrontStep::Enter(Phase::Closed),
-        (Intent::Restart, S::Unknown | S::Initialising | S::Closed) => {
-            FrontStep::Enter(Phase::Start)
-        }
+        (Intent::Restart, S::Unknown | S::Initialising | S::Closed) => FrontStep::Enter(Phase::Start),
         (Intent::Restart, _) => FrontStep::Enter(Phase::Leaving),
         (Intent::Run, S::InitWait | S::Initialised) => FrontStep::Offer,
         (Intent::Run, S::Connected | S::Reconfiguring | S::Reconfigured) => FrontStep::Evict,
@@ -180,12 +175,8 @@ fn front_from_established(intent: Intent, back: XenbusState) -> FrontStep {
     match (intent, back) {
         (Intent::Run | Intent::Restart, S::Connected | S::Reconfigured) => FrontStep::Serve,
         (Intent::Run | Intent::Restart, S::Reconfiguring) => FrontStep::Pause,
-        (Intent::Leave, S::Connected | S::Reconfigured | S::Reconfiguring) | (_, S::Closing) => {
-            FrontStep::Finish
-        }
-        (_, S::Unknown | S::Initialising | S::InitWait | S::Initialised | S::Closed) => {
-            FrontStep::Disconnect
-        }
+        (Intent::Leave, S::Connected | S::Reconfigured | S::Reconfiguring) | (_, S::Closing) => FrontStep::Finish,
+        (_, S::Unknown | S::Initialising | S::InitWait | S::Initialised | S::Closed) => FrontStep::Disconnect,
     }
 }
 
@@ -194,12 +185,9 @@ fn front_from_leaving(back: XenbusState) -> FrontStep {
     match back {
         // Only an answer counts. `InitWait` may be what was seen before the back joined the rings.
         S::Unknown | S::Closing | S::Closed => FrontStep::Disconnect,
-        S::Initialising
-        | S::InitWait
-        | S::Initialised
-        | S::Connected
-        | S::Reconfiguring
-        | S::Reconfigured => FrontStep::Wait,
+        S::Initialising | S::InitWait | S::Initialised | S::Connected | S::Reconfiguring | S::Reconfigured => {
+            FrontStep::Wait
+        }
     }
 }
 
@@ -207,9 +195,7 @@ fn front_from_closed(intent: Intent, back: XenbusState) -> FrontStep {
     use XenbusState as S;
     match (intent, back) {
         (Intent::Leave, _) => FrontStep::Wait,
-        (_, S::Initialising | S::InitWait) | (Intent::Restart, S::Closed) => {
-            FrontStep::Enter(Phase::Start)
-        }
+        (_, S::Initialising | S::InitWait) | (Intent::Restart, S::Closed) => FrontStep::Enter(Phase::Start),
         _ => FrontStep::Wait,
     }
 }
@@ -247,10 +233,9 @@ fn back_from_start(intent: Intent, front: XenbusState) -> BackStep {
     use XenbusState as S;
     match (intent, front) {
         (Intent::Leave, _) => BackStep::Enter(Phase::Closed),
-        (
-            Intent::Restart,
-            S::Initialised | S::Connected | S::Closing | S::Reconfiguring | S::Reconfigured,
-        ) => BackStep::Enter(Phase::Closed),
+        (Intent::Restart, S::Initialised | S::Connected | S::Closing | S::Reconfiguring | S::Reconfigured) => {
+            BackStep::Enter(Phase::Closed)
+        }
         _ => BackStep::Publish,
     }
 }
@@ -277,9 +262,7 @@ fn back_from_leaving(front: XenbusState) -> BackStep {
     use XenbusState as S;
     match front {
         S::Unknown | S::Initialising | S::InitWait | S::Closed => BackStep::Disconnect,
-        S::Initialised | S::Connected | S::Closing | S::Reconfiguring | S::Reconfigured => {
-            BackStep::Serve
-        }
+        S::Initialised | S::Connected | S::Closing | S::Reconfiguring | S::Reconfigured => BackStep::Serve,
     }
 }
 

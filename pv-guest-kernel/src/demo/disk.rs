@@ -6,9 +6,7 @@
 
 use core::fmt;
 
-use frontends::block::{
-    BlockError, BlockFront, Completion, Device, Operation, Options, RequestId, SubmitError,
-};
+use frontends::block::{BlockError, BlockFront, Completion, Device, Operation, Options, RequestId, SubmitError};
 use pv_bus::Store;
 use pv_guest_kernel::sync::SleepLock;
 use pv_guest_kernel::task::{self, Signal};
@@ -116,10 +114,7 @@ fn with<R>(action: impl FnOnce(&mut Disk) -> Result<R, DiskError>) -> Result<R, 
 /// # Errors
 /// [`DiskError`].
 pub(crate) fn read(sector: u64, into: &mut [u8]) -> Result<(), DiskError> {
-    let operation = Operation::Read {
-        sector,
-        len_bytes: into.len(),
-    };
+    let operation = Operation::Read { sector, len_bytes: into.len() };
     transfer(operation, into)
 }
 
@@ -152,24 +147,20 @@ fn transfer(operation: Operation<'_>, into: &mut [u8]) -> Result<(), DiskError> 
 
 impl Disk {
     fn submit(&mut self, operation: Operation<'_>) -> Result<RequestId, DiskError> {
-        let id = self
-            .front
-            .submit(&mut self.hal, operation)
-            .map_err(DiskError::Refused)?;
+        let id = self.front.submit(&mut self.hal, operation).map_err(DiskError::Refused)?;
         self.front.kick(&mut self.hal);
         Ok(id)
     }
 
     /// The next answer; a successful read's bytes go to `into`.
     fn completion(&mut self, into: &mut [u8]) -> Option<Completion> {
-        self.front
-            .next_completion(&mut self.hal, |completion, data| {
-                let len = into.len().min(data.len_bytes());
-                if completion.result.is_ok() {
-                    data.copy_to(0, &mut into[..len]);
-                }
-                completion
-            })
+        self.front.next_completion(&mut self.hal, |completion, data| {
+            let len = into.len().min(data.len_bytes());
+            if completion.result.is_ok() {
+                data.copy_to(0, &mut into[..len]);
+            }
+            completion
+        })
     }
 
     fn work(&mut self) {

@@ -32,16 +32,10 @@ pub(crate) fn start() {
 fn first_device(class: &str) -> Option<String> {
     let mut hal = connect()?;
     let directory = alloc::format!("device/{class}");
-    let mut names: Vec<u32> = hal
-        .directory(Transaction::NONE, &directory)
-        .ok()?
-        .iter()
-        .filter_map(|name| name.parse().ok())
-        .collect();
+    let mut names: Vec<u32> =
+        hal.directory(Transaction::NONE, &directory).ok()?.iter().filter_map(|name| name.parse().ok()).collect();
     names.sort_unstable();
-    names
-        .first()
-        .map(|name| alloc::format!("{directory}/{name}"))
+    names.first().map(|name| alloc::format!("{directory}/{name}"))
 }
 
 /// A connection of its own to the store.

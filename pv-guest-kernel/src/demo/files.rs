@@ -8,8 +8,8 @@ use alloc::vec::Vec;
 use core::ops::ControlFlow;
 
 use embedded_sdmmc::{
-    Block, BlockCount, BlockDevice, BlockIdx, DirEntry, Error, LfnBuffer, Mode, RawDirectory,
-    ShortFileName, TimeSource, Timestamp, VolumeIdx, VolumeManager,
+    Block, BlockCount, BlockDevice, BlockIdx, DirEntry, Error, LfnBuffer, Mode, RawDirectory, ShortFileName,
+    TimeSource, Timestamp, VolumeIdx, VolumeManager,
 };
 
 use crate::disk::{self, DiskError, SECTOR_BYTES};
@@ -44,10 +44,7 @@ impl Sectors {
         let device = disk::describe()?;
         let mut first = [0; SECTOR_BYTES];
         disk::read(0, &mut first)?;
-        Ok(Self {
-            shift: u32::from(is_boot_sector(&first)),
-            count: u32::try_from(device.sectors).unwrap_or(u32::MAX),
-        })
+        Ok(Self { shift: u32::from(is_boot_sector(&first)), count: u32::try_from(device.sectors).unwrap_or(u32::MAX) })
     }
 
     /// A partition table with one partition: everything behind it.
@@ -124,9 +121,7 @@ impl TimeSource for WallClock {
 
 /// Year, month and day (both from 0) of a day since 1970.
 fn civil_date(days: u64) -> (u64, u64, u64) {
-    let is_leap = |year: u64| {
-        (year.is_multiple_of(4) && !year.is_multiple_of(100)) || year.is_multiple_of(400)
-    };
+    let is_leap = |year: u64| (year.is_multiple_of(4) && !year.is_multiple_of(100)) || year.is_multiple_of(400);
     let (mut year, mut left) = (1970, days);
     while left >= 365 + u64::from(is_leap(year)) {
         left -= 365 + u64::from(is_leap(year));
@@ -169,11 +164,7 @@ fn in_directory<R>(
     result
 }
 
-fn enter(
-    volumes: &Volumes,
-    directory: RawDirectory,
-    name: &str,
-) -> Result<RawDirectory, FileError> {
+fn enter(volumes: &Volumes, directory: RawDirectory, name: &str) -> Result<RawDirectory, FileError> {
     let short = find(volumes, directory, name)?.ok_or(Error::NotFound)?.name;
     let inner = volumes.open_dir(directory, short)?;
     volumes.close_dir(directory)?;
@@ -181,11 +172,7 @@ fn enter(
 }
 
 /// The entry with a long or short name, without regard to case.
-fn find(
-    volumes: &Volumes,
-    directory: RawDirectory,
-    name: &str,
-) -> Result<Option<DirEntry>, FileError> {
+fn find(volumes: &Volumes, directory: RawDirectory, name: &str) -> Result<Option<DirEntry>, FileError> {
     let mut found = None;
     each(volumes, directory, |entry, long| {
         let same = long.is_some_and(|long| long.eq_ignore_ascii_case(name))
@@ -228,11 +215,7 @@ pub(crate) fn list(path: &str) -> Result<Vec<Listing>, FileError> {
         };
         let result = each(volumes, directory, |entry, long| {
             let name = long.map_or_else(|| entry.name.to_string().to_lowercase(), String::from);
-            listings.push(Listing {
-                name,
-                is_directory: entry.attributes.is_directory(),
-                len_bytes: entry.size,
-            });
+            listings.push(Listing { name, is_directory: entry.attributes.is_directory(), len_bytes: entry.size });
         });
         if last.is_empty() {
             return result;

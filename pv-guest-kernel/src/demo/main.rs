@@ -24,16 +24,10 @@ pv_guest_kernel::kernel_main!(main);
 fn main() {
     let platform = platform::current();
     driver::start();
-    let shell = Shell {
-        commands: commands::COMMANDS,
-        prompt: "demo> ",
-    };
+    let shell = Shell { commands: commands::COMMANDS, prompt: "demo> " };
     if shell.run_exec_option().is_some() {
         platform.shutdown(Shutdown::PowerOff);
     }
-    println!(
-        "demo kernel, platform {}. `help` lists the commands.",
-        platform.name()
-    );
+    println!("demo kernel, platform {}. `help` lists the commands.", platform.name());
     shell.interact();
 }

@@ -160,9 +160,7 @@ fn serve(signal: &Signal) {
 ///
 /// # Errors
 /// [`NetworkError::NoCard`], or whatever `action` returns.
-pub(crate) fn with<R>(
-    action: impl FnOnce(&mut Stack) -> Result<R, NetworkError>,
-) -> Result<R, NetworkError> {
+pub(crate) fn with<R>(action: impl FnOnce(&mut Stack) -> Result<R, NetworkError>) -> Result<R, NetworkError> {
     action(STACK.lock().as_mut().ok_or(NetworkError::NoCard)?)
 }
 
@@ -240,9 +238,7 @@ impl Stack {
             card.front.on_watch(&mut card.hal, &event);
         }
         card.front.poll(&mut card.hal);
-        let result = self
-            .interface
-            .poll(now(), &mut self.card, &mut self.sockets);
+        let result = self.interface.poll(now(), &mut self.card, &mut self.sockets);
         self.follow_dhcp() || result == PollResult::SocketStateChanged
     }
 
@@ -260,30 +256,19 @@ impl Stack {
         let Some(event) = event else { return false };
         match event {
             dhcpv4::Event::Configured(config) => {
-                let servers: Vec<_> = config
-                    .dns_servers
-                    .iter()
-                    .copied()
-                    .map(IpAddress::Ipv4)
-                    .collect();
+                let servers: Vec<_> = config.dns_servers.iter().copied().map(IpAddress::Ipv4).collect();
                 let (address, router) = (config.address, config.router);
                 self.configure(address, router, &servers);
             }
             dhcpv4::Event::Deconfigured => {
-                self.interface
-                    .update_ip_addrs(|addresses| addresses.clear());
+                self.interface.update_ip_addrs(|addresses| addresses.clear());
                 self.interface.routes_mut().remove_default_ipv4_route();
             }
         }
         true
     }
 
-    fn configure(
-        &mut self,
-        address: Ipv4Cidr,
-        gateway: Option<Ipv4Address>,
-        servers: &[IpAddress],
-    ) {
+    fn configure(&mut self, address: Ipv4Cidr, gateway: Option<Ipv4Address>, servers: &[IpAddress]) {
         self.interface.update_ip_addrs(|addresses| {
             addresses.clear();
             // The list has room for more than one.
@@ -293,9 +278,7 @@ impl Stack {
             let _ = self.interface.routes_mut().add_default_ipv4_route(gateway);
         }
         self.servers = servers.to_vec();
-        self.sockets
-            .get_mut::<dns::Socket>(self.dns)
-            .update_servers(servers);
+        self.sockets.get_mut::<dns::Socket>(self.dns).update_servers(servers);
     }
 
     /// What the card and its addresses are, as lines of text.
@@ -325,9 +308,7 @@ impl Stack {
 /// # Errors
 /// [`NetworkError::NoCard`], [`NetworkError::NoAddress`].
 pub(crate) fn wait_for_address() -> Result<(), NetworkError> {
-    let found = wait_for(PATIENCE_NS, |stack| {
-        Ok((!stack.interface.ip_addrs().is_empty()).then_some(()))
-    });
+    let found = wait_for(PATIENCE_NS, |stack| Ok((!stack.interface.ip_addrs().is_empty()).then_some(())));
     found.map_err(|error| match error {
         NetworkError::TimedOut => NetworkError::NoAddress,
         other => other,
@@ -349,9 +330,7 @@ pub(crate) fn resolve(host: &str) -> Result<IpAddress, NetworkError> {
         }
         let socket = stack.sockets.get_mut::<dns::Socket>(stack.dns);
         let kind = smoltcp::wire::DnsQueryType::A;
-        socket
-            .start_query(stack.interface.context(), host, kind)
-            .map_err(|_| NetworkError::UnknownHost)
+        socket.start_query(stack.interface.context(), host, kind).map_err(|_| NetworkError::UnknownHost)
     })?;
     let answer = wait_for(PATIENCE_NS, |stack| {
         let socket = stack.sockets.get_mut::<dns::Socket>(stack.dns);

@@ -34,17 +34,11 @@ bitflags! {
 
 impl EntryFlags {
     /// A link to a lower table: everything is allowed here, the last level decides.
-    pub const TABLE: Self = Self::PRESENT
-        .union(Self::WRITABLE)
-        .union(Self::USER)
-        .union(Self::ACCESSED)
-        .union(Self::DIRTY);
+    pub const TABLE: Self =
+        Self::PRESENT.union(Self::WRITABLE).union(Self::USER).union(Self::ACCESSED).union(Self::DIRTY);
     /// Kernel data.
-    pub const KERNEL_DATA: Self = Self::PRESENT
-        .union(Self::WRITABLE)
-        .union(Self::ACCESSED)
-        .union(Self::DIRTY)
-        .union(Self::NO_EXECUTE);
+    pub const KERNEL_DATA: Self =
+        Self::PRESENT.union(Self::WRITABLE).union(Self::ACCESSED).union(Self::DIRTY).union(Self::NO_EXECUTE);
     /// Kernel constants.
     pub const KERNEL_READ_ONLY: Self = Self::PRESENT.union(Self::ACCESSED).union(Self::NO_EXECUTE);
     /// Kernel text.
@@ -65,10 +59,7 @@ pub struct Entry {
 
 impl Entry {
     /// Nothing is there.
-    pub const ABSENT: Self = Self {
-        pfn: Pfn(0),
-        flags: EntryFlags::empty(),
-    };
+    pub const ABSENT: Self = Self { pfn: Pfn(0), flags: EntryFlags::empty() };
 
     /// An entry for `pfn`.
     #[must_use]
@@ -85,11 +76,7 @@ impl Entry {
     /// The 64 bits with `frame` as the frame number.
     #[must_use]
     pub const fn bits_with_frame(self, frame: u64) -> u64 {
-        if self.is_present() {
-            ((frame << 12) & FRAME_MASK) | self.flags.bits()
-        } else {
-            0
-        }
+        if self.is_present() { ((frame << 12) & FRAME_MASK) | self.flags.bits() } else { 0 }
     }
 
     /// The frame number in 64 bits of a page table.
@@ -142,9 +129,6 @@ mod tests {
     #[test]
     fn an_address_is_four_indices_and_an_offset() {
         let addr = (5 << 39) | (6 << 30) | (7 << 21) | (8 << 12) | 9;
-        assert_eq!(
-            [4, 3, 2, 1].map(|level| index_at(addr, level)),
-            [5, 6, 7, 8]
-        );
+        assert_eq!([4, 3, 2, 1].map(|level| index_at(addr, level)), [5, 6, 7, 8]);
     }
 }

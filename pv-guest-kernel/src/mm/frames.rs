@@ -30,12 +30,7 @@ impl FrameAllocator {
     /// No frames.
     #[must_use]
     pub const fn new() -> Self {
-        Self {
-            free_bits: Vec::new(),
-            counts: Vec::new(),
-            free: 0,
-            hint: 0,
-        }
+        Self { free_bits: Vec::new(), counts: Vec::new(), free: 0, hint: 0 }
     }
 
     /// Bookkeeping for frames 0 to `count`, none of them free yet.
@@ -222,19 +217,13 @@ impl Pages {
 
     /// Copies bytes out, from `offset` on.
     pub fn read(&self, offset: usize, into: &mut [u8]) {
-        assert!(
-            offset + into.len() <= self.len_bytes(),
-            "read beyond the pages"
-        );
+        assert!(offset + into.len() <= self.len_bytes(), "read beyond the pages");
         phys::copy_out(self.first, offset, into);
     }
 
     /// Copies bytes in, from `offset` on.
     pub fn write(&self, offset: usize, from: &[u8]) {
-        assert!(
-            offset + from.len() <= self.len_bytes(),
-            "write beyond the pages"
-        );
+        assert!(offset + from.len() <= self.len_bytes(), "write beyond the pages");
         phys::copy_in(self.first, offset, from);
     }
 

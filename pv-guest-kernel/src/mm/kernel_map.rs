@@ -30,10 +30,7 @@ impl AddressRange {
     /// Reserves addresses for `pages` pages and makes the tables down to the last level.
     pub fn reserve(pages: usize) -> Option<Self> {
         let start = AREA.lock().take((pages + 1) * PAGE_SIZE)?;
-        let range = Self {
-            addr: start + PAGE_SIZE,
-            pages,
-        };
+        let range = Self { addr: start + PAGE_SIZE, pages };
         range.tables().is_some().then_some(range)
     }
 
@@ -65,8 +62,7 @@ impl AddressRange {
 
 impl Drop for AddressRange {
     fn drop(&mut self) {
-        AREA.lock()
-            .give(self.addr - PAGE_SIZE, (self.pages + 1) * PAGE_SIZE);
+        AREA.lock().give(self.addr - PAGE_SIZE, (self.pages + 1) * PAGE_SIZE);
     }
 }
 
@@ -77,11 +73,7 @@ fn table_for(addr: usize) -> Option<Pfn> {
     for level in [4, 3, 2] {
         let index = index_at(addr, level);
         let entry = platform.read_entry(table, index);
-        table = if entry.is_present() {
-            entry.pfn
-        } else {
-            make_table(table, index, level - 1)?
-        };
+        table = if entry.is_present() { entry.pfn } else { make_table(table, index, level - 1)? };
     }
     Some(table)
 }
@@ -105,11 +97,7 @@ fn make_table(parent: Pfn, index: usize, level: u8) -> Option<Pfn> {
     let table = FRAMES.lock().alloc()?;
     phys::zero(table);
     platform.make_table(table, level);
-    platform.write_entries(&[EntryUpdate {
-        table: parent,
-        index,
-        entry: Entry::new(table, EntryFlags::TABLE),
-    }]);
+    platform.write_entries(&[EntryUpdate { table: parent, index, entry: Entry::new(table, EntryFlags::TABLE) }]);
     Some(table)
 }
 
@@ -124,10 +112,7 @@ impl Mapping {
     /// Takes `pages` zeroed frames, wherever they are, and maps them in a row.
     pub fn of_new_frames(pages: usize) -> Option<Self> {
         let range = AddressRange::reserve(pages)?;
-        let mut mapping = Self {
-            range,
-            frames: Vec::with_capacity(pages),
-        };
+        let mut mapping = Self { range, frames: Vec::with_capacity(pages) };
         for _ in 0..pages {
             let pfn = FRAMES.lock().alloc()?;
             phys::zero(pfn);
@@ -146,11 +131,7 @@ impl Mapping {
     fn write(&self, entry: impl Fn(Pfn) -> Entry) {
         let update = |(page, pfn): (usize, &Pfn)| {
             let (table, index) = AddressRange::slot(self.addr() + page * PAGE_SIZE)?;
-            Some(EntryUpdate {
-                table,
-                index,
-                entry: entry(*pfn),
-            })
+            Some(EntryUpdate { table, index, entry: entry(*pfn) })
         };
         let updates: Vec<_> = self.frames.iter().enumerate().filter_map(update).collect();
         platform::current().write_entries(&updates);

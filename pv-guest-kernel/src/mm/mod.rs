@@ -54,9 +54,5 @@ pub fn frame_of(addr: usize) -> Option<Pfn> {
 #[cfg(target_os = "none")]
 #[must_use]
 pub fn translate(addr: usize) -> Option<Pfn> {
-    if (MAPPING_AREA..IMAGE_BASE).contains(&addr) {
-        kernel_map::frame_at(addr)
-    } else {
-        frame_of(addr)
-    }
+    if (MAPPING_AREA..IMAGE_BASE).contains(&addr) { kernel_map::frame_at(addr) } else { frame_of(addr) }
 }

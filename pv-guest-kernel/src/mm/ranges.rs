@@ -15,18 +15,12 @@ impl Ranges {
     /// Nothing is free.
     #[must_use]
     pub const fn new() -> Self {
-        Self {
-            free: BTreeMap::new(),
-        }
+        Self { free: BTreeMap::new() }
     }
 
     /// Takes `len` bytes from the lowest range that has them; returns their start.
     pub fn take(&mut self, len: usize) -> Option<usize> {
-        let (start, have) = self
-            .free
-            .iter()
-            .find(|(_, have)| **have >= len)
-            .map(|(start, have)| (*start, *have))?;
+        let (start, have) = self.free.iter().find(|(_, have)| **have >= len).map(|(start, have)| (*start, *have))?;
         self.free.remove(&start);
         if have > len {
             self.free.insert(start + len, have - len);
@@ -69,8 +63,7 @@ mod tests {
     fn ranges_given_back_in_any_order_become_one() {
         let mut ranges = Ranges::new();
         ranges.give(0x1000, 0x4000);
-        let parts: [usize; 4] =
-            core::array::from_fn(|_| ranges.take(0x1000).expect("there are four"));
+        let parts: [usize; 4] = core::array::from_fn(|_| ranges.take(0x1000).expect("there are four"));
         assert_eq!(ranges.take(1), None);
         for part in [parts[2], parts[0], parts[3], parts[1]] {
             ranges.give(part, 0x1000);

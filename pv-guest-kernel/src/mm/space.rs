@@ -156,12 +156,7 @@ impl<M: Mmu> AddressSpace<M> {
     pub fn new(mmu: M) -> Result<Self, Fault> {
         let root = mmu.alloc_frame().ok_or(Fault::OutOfMemory)?;
         mmu.make_table(root, 4);
-        Ok(Self {
-            mmu,
-            root,
-            regions: BTreeMap::new(),
-            tables: Vec::from([(root, 4)]),
-        })
+        Ok(Self { mmu, root, regions: BTreeMap::new(), tables: Vec::from([(root, 4)]) })
     }
 
     /// The top-level table.
@@ -196,12 +191,7 @@ impl<M: Mmu> AddressSpace<M> {
             }
             start = region.end;
         }
-        let region = Region {
-            end: start + len,
-            writable,
-            executable: false,
-            backing: Backing::Zeros,
-        };
+        let region = Region { end: start + len, writable, executable: false, backing: Backing::Zeros };
         self.map(start, region).map(|()| start)
     }
 
@@ -228,10 +218,7 @@ impl<M: Mmu> AddressSpace<M> {
         for (first, region) in touched {
             self.regions.remove(&first);
             if first < start {
-                let head = Region {
-                    end: start,
-                    ..region
-                };
+                let head = Region { end: start, ..region };
                 self.regions.insert(first, head);
             }
             if region.end > end {
@@ -253,11 +240,7 @@ impl<M: Mmu> AddressSpace<M> {
             };
             let entry = self.mmu.read_entry(table, index);
             if entry.is_present() {
-                let update = EntryUpdate {
-                    table,
-                    index,
-                    entry,
-                };
+                let update = EntryUpdate { table, index, entry };
                 pages.push(ResidentPage { addr, update });
             }
             addr += PAGE_SIZE;
@@ -268,10 +251,7 @@ impl<M: Mmu> AddressSpace<M> {
     /// Makes the pages of a range absent and releases their frames.
     fn drop_pages(&mut self, start: usize, end: usize) {
         let pages = self.resident_pages(start, end);
-        let absent = |page: &ResidentPage| EntryUpdate {
-            entry: Entry::ABSENT,
-            ..page.update
-        };
+        let absent = |page: &ResidentPage| EntryUpdate { entry: Entry::ABSENT, ..page.update };
         let updates: Vec<_> = pages.iter().map(absent).collect();
         self.mmu.write_entries(&updates);
         self.mmu.flush_user();
@@ -328,11 +308,7 @@ impl<M: Mmu> AddressSpace<M> {
         for level in [4, 3, 2] {
             let index = index_at(addr, level);
             let entry = self.mmu.read_entry(table, index);
-            table = if entry.is_present() {
-                entry.pfn
-            } else {
-                self.make_table(table, index, level - 1)?
-            };
+            table = if entry.is_present() { entry.pfn } else { self.make_table(table, index, level - 1)? };
         }
         Ok((table, index_at(addr, 1)))
     }
@@ -341,11 +317,7 @@ impl<M: Mmu> AddressSpace<M> {
         let table = self.mmu.alloc_frame().ok_or(Fault::OutOfMemory)?;
         self.mmu.make_table(table, level);
         self.tables.push((table, level));
-        self.mmu.write_entries(&[EntryUpdate {
-            table: parent,
-            index,
-            entry: Entry::new(table, EntryFlags::TABLE),
-        }]);
+        self.mmu.write_entries(&[EntryUpdate { table: parent, index, entry: Entry::new(table, EntryFlags::TABLE) }]);
         Ok(table)
     }
 
@@ -392,16 +364,11 @@ impl<M: Mmu> AddressSpace<M> {
     /// A new frame with what belongs `offset` bytes into a region.
     fn filled_frame(&self, offset: usize, region: &Region) -> Result<Pfn, Fault> {
         let pfn = self.mmu.alloc_frame().ok_or(Fault::OutOfMemory)?;
-        if let Backing::Image {
-            bytes,
-            offset: first,
-        } = region.backing
-        {
+        if let Backing::Image { bytes, offset: first } = region.backing {
             let from = offset.max(first);
             let end = (offset + PAGE_SIZE).min(first + bytes.len());
             if from < end {
-                self.mmu
-                    .write_frame(pfn, from - offset, &bytes[from - first..end - first]);
+                self.mmu.write_frame(pfn, from - offset, &bytes[from - first..end - first]);
             }
         }
         Ok(pfn)
@@ -423,11 +390,7 @@ impl<M: Mmu> AddressSpace<M> {
     }
 
     fn set(&self, table: Pfn, index: usize, entry: Entry, page: usize) {
-        self.mmu.write_entries(&[EntryUpdate {
-            table,
-            index,
-            entry,
-        }]);
+        self.mmu.write_entries(&[EntryUpdate { table, index, entry }]);
         self.mmu.flush_page(page);
     }
 
@@ -452,27 +415,16 @@ impl<M: Mmu> AddressSpace<M> {
     }
 
     /// Shares every resident page, makes the child's tables, and collects its entries in `theirs`.
-    fn prepare_fork(
-        &mut self,
-        child: &mut Self,
-        theirs: &mut Vec<EntryUpdate>,
-    ) -> Result<(), Fault> {
+    fn prepare_fork(&mut self, child: &mut Self, theirs: &mut Vec<EntryUpdate>) -> Result<(), Fault> {
         let mut ours = Vec::new();
         for (start, region) in &self.regions {
             for page in self.resident_pages(*start, region.end) {
                 let (table, index) = child.make_slot(page.addr)?;
                 let old = page.update.entry;
                 let entry = self.share(old)?;
-                theirs.push(EntryUpdate {
-                    table,
-                    index,
-                    entry,
-                });
+                theirs.push(EntryUpdate { table, index, entry });
                 if entry.pfn == old.pfn && entry.flags != old.flags {
-                    ours.push(EntryUpdate {
-                        entry,
-                        ..page.update
-                    });
+                    ours.push(EntryUpdate { entry, ..page.update });
                 }
             }
         }
@@ -507,8 +459,7 @@ impl<M: Mmu> AddressSpace<M> {
             let offset = at % PAGE_SIZE;
             let step = (into.len() - done).min(PAGE_SIZE - offset);
             let pfn = self.resident(at, Touch::Read)?;
-            self.mmu
-                .read_frame(pfn, offset, &mut into[done..done + step]);
+            self.mmu.read_frame(pfn, offset, &mut into[done..done + step]);
             done += step;
         }
         Ok(())
@@ -534,10 +485,7 @@ impl<M: Mmu> AddressSpace<M> {
     /// Pages and tables in use.
     pub fn usage(&self) -> Usage {
         let resident = self.leaf_frames().len();
-        Usage {
-            resident,
-            tables: self.tables.len(),
-        }
+        Usage { resident, tables: self.tables.len() }
     }
 
     fn leaf_frames(&self) -> Vec<Pfn> {
@@ -556,10 +504,7 @@ fn tail(first: usize, region: Region, end: usize) -> Region {
         Backing::Image { bytes, offset } => {
             let cut = end - first;
             let skipped = cut.saturating_sub(offset).min(bytes.len());
-            Backing::Image {
-                bytes: &bytes[skipped..],
-                offset: offset.saturating_sub(cut),
-            }
+            Backing::Image { bytes: &bytes[skipped..], offset: offset.saturating_sub(cut) }
         }
     };
     Region { backing, ..region }
@@ -581,10 +526,7 @@ impl<M: Mmu> Drop for AddressSpace<M> {
     fn drop(&mut self) {
         let frames = self.leaf_frames();
         self.mmu.retire_tables(&self.tables);
-        for pfn in frames
-            .into_iter()
-            .chain(self.tables.iter().map(|(table, _)| *table))
-        {
+        for pfn in frames.into_iter().chain(self.tables.iter().map(|(table, _)| *table)) {
             self.mmu.release_frame(pfn);
         }
     }

@@ -94,10 +94,7 @@ impl Mmu for FakeMmu {
         for update in updates {
             let pfn = update.entry.pfn;
             let writers = self.writable_mappings(pfn);
-            assert!(
-                writers <= 1 || !update.entry.is_present(),
-                "{pfn} has {writers} writers"
-            );
+            assert!(writers <= 1 || !update.entry.is_present(), "{pfn} has {writers} writers");
         }
     }
     fn make_table(&self, table: Pfn, _level: u8) {
@@ -117,12 +114,7 @@ impl Mmu for FakeMmu {
 const HEAP: usize = 0x40_0000;
 
 fn zeros(pages: usize) -> Region {
-    Region {
-        end: HEAP + pages * PAGE_SIZE,
-        writable: true,
-        executable: false,
-        backing: Backing::Zeros,
-    }
+    Region { end: HEAP + pages * PAGE_SIZE, writable: true, executable: false, backing: Backing::Zeros }
 }
 
 fn read_u8(space: &mut AddressSpace<FakeMmu>, addr: usize) -> Result<u8, Fault> {
@@ -137,13 +129,7 @@ fn a_region_costs_nothing_until_it_is_touched() {
     space.map(HEAP, zeros(1000)).expect("room");
     assert_eq!(space.usage().resident, 0);
     space.write(HEAP + 5 * PAGE_SIZE + 7, b"x").expect("room");
-    assert_eq!(
-        space.usage(),
-        Usage {
-            resident: 1,
-            tables: 4
-        }
-    );
+    assert_eq!(space.usage(), Usage { resident: 1, tables: 4 });
 }
 
 #[test]
@@ -190,14 +176,7 @@ fn all_frames_come_back_when_spaces_end() {
 fn a_read_only_page_is_not_written() {
     let mmu = FakeMmu::new(64);
     let mut space = AddressSpace::new(mmu).expect("memory");
-    let region = Region {
-        writable: false,
-        backing: Backing::Image {
-            bytes: b"text",
-            offset: 0,
-        },
-        ..zeros(1)
-    };
+    let region = Region { writable: false, backing: Backing::Image { bytes: b"text", offset: 0 }, ..zeros(1) };
     space.map(HEAP, region).expect("room");
     assert_eq!(read_u8(&mut space, HEAP + 2), Ok(b'x'));
     assert_eq!(space.write(HEAP, b"y"), Err(Fault::Forbidden));
@@ -214,18 +193,10 @@ fn unmapping_the_middle_leaves_both_ends() {
         image[2 * PAGE_SIZE] = 3;
         image
     };
-    let region = Region {
-        backing: Backing::Image {
-            bytes: &IMAGE,
-            offset: 0,
-        },
-        ..zeros(3)
-    };
+    let region = Region { backing: Backing::Image { bytes: &IMAGE, offset: 0 }, ..zeros(3) };
     space.map(HEAP, region).expect("room");
     space.write(HEAP + PAGE_SIZE, b"m").expect("room");
-    space
-        .unmap(HEAP + PAGE_SIZE, PAGE_SIZE)
-        .expect("a good range");
+    space.unmap(HEAP + PAGE_SIZE, PAGE_SIZE).expect("a good range");
     assert_eq!(read_u8(&mut space, HEAP), Ok(1));
     assert_eq!(read_u8(&mut space, HEAP + PAGE_SIZE), Err(Fault::Unmapped));
     assert_eq!(read_u8(&mut space, HEAP + 2 * PAGE_SIZE), Ok(3));
@@ -249,10 +220,7 @@ fn without_memory_a_touch_fails_and_nothing_breaks() {
     let mmu = FakeMmu::new(6);
     let mut space = AddressSpace::new(mmu.clone()).expect("memory");
     space.map(HEAP, zeros(8)).expect("room");
-    assert_eq!(
-        space.write(HEAP, &[7; 8 * PAGE_SIZE]),
-        Err(Fault::OutOfMemory)
-    );
+    assert_eq!(space.write(HEAP, &[7; 8 * PAGE_SIZE]), Err(Fault::OutOfMemory));
     assert_eq!(read_u8(&mut space, HEAP), Ok(7));
     drop(space);
     assert_eq!(mmu.free(), 6);

@@ -61,25 +61,9 @@ impl core::fmt::Debug for TrapFrame {
             "vector {:#x} error {:#x} cs:rip {:#x}:{:#018x} ss:rsp {:#x}:{:#018x} rflags {:#x}",
             self.vector, self.error, self.cs, self.rip, self.ss, self.rsp, self.rflags
         )?;
-        writeln!(
-            f,
-            "rax {:#018x} rbx {:#018x} rcx {:#018x} rdx {:#018x}",
-            self.rax, self.rbx, self.rcx, self.rdx
-        )?;
-        writeln!(
-            f,
-            "rsi {:#018x} rdi {:#018x} rbp {:#018x} r8  {:#018x}",
-            self.rsi, self.rdi, self.rbp, self.r8
-        )?;
-        writeln!(
-            f,
-            "r9  {:#018x} r10 {:#018x} r11 {:#018x} r12 {:#018x}",
-            self.r9, self.r10, self.r11, self.r12
-        )?;
-        write!(
-            f,
-            "r13 {:#018x} r14 {:#018x} r15 {:#018x}",
-            self.r13, self.r14, self.r15
-        )
+        writeln!(f, "rax {:#018x} rbx {:#018x} rcx {:#018x} rdx {:#018x}", self.rax, self.rbx, self.rcx, self.rdx)?;
+        writeln!(f, "rsi {:#018x} rdi {:#018x} rbp {:#018x} r8  {:#018x}", self.rsi, self.rdi, self.rbp, self.r8)?;
+        writeln!(f, "r9  {:#018x} r10 {:#018x} r11 {:#018x} r12 {:#018x}", self.r9, self.r10, self.r11, self.r12)?;
+        write!(f, "r13 {:#018x} r14 {:#018x} r15 {:#018x}", self.r13, self.r14, self.r15)
     }
 }

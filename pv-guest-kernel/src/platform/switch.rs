@@ -47,11 +47,7 @@ const RETURN_ADDRESS: usize = 6;
 pub(crate) fn prepare(stack_top: usize) -> usize {
     let sp = stack_top - FIRST_FRAME_WORDS * 8;
     for word in 0..FIRST_FRAME_WORDS {
-        let value = if word == RETURN_ADDRESS {
-            thread_trampoline as *const () as usize
-        } else {
-            0
-        };
+        let value = if word == RETURN_ADDRESS { thread_trampoline as *const () as usize } else { 0 };
         // SAFETY: the top of a mapped stack that nobody runs on yet.
         unsafe { ((sp + word * 8) as *mut usize).write(value) };
     }

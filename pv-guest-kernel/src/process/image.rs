@@ -57,12 +57,7 @@ pub(super) fn load(program: &str, arguments: &str) -> Result<Loaded, LoadError> 
     let mut space = AddressSpace::new(KernelMmu)?;
     let (entry, end) = map_segments(&mut space, file)?;
     let heap = end + PAGE_SIZE;
-    let heap_region = Region {
-        end: heap + PAGE_SIZE,
-        writable: true,
-        executable: false,
-        backing: Backing::Zeros,
-    };
+    let heap_region = Region { end: heap + PAGE_SIZE, writable: true, executable: false, backing: Backing::Zeros };
     space.map(heap, heap_region)?;
     let (stack, stack_region) = stack_region();
     space.map(stack, stack_region)?;
@@ -79,10 +74,7 @@ pub(super) fn load(program: &str, arguments: &str) -> Result<Loaded, LoadError> 
 }
 
 /// Maps the segments; returns the entry and the end of the last one.
-fn map_segments<M: Mmu>(
-    space: &mut AddressSpace<M>,
-    file: &'static [u8],
-) -> Result<(usize, usize), LoadError> {
+fn map_segments<M: Mmu>(space: &mut AddressSpace<M>, file: &'static [u8]) -> Result<(usize, usize), LoadError> {
     let parsed = ElfBytes::<LittleEndian>::minimal_parse(file);
     let elf = parsed.map_err(|_| LoadError::NotExecutable)?;
     if elf.ehdr.e_type != ET_EXEC || elf.ehdr.e_machine != EM_X86_64 {
@@ -110,18 +102,12 @@ fn map_segment<M: Mmu>(
         .ok_or(LoadError::NotExecutable)?;
     let vaddr = header.p_vaddr as usize;
     let start = vaddr & !(PAGE_SIZE - 1);
-    let end = vaddr
-        .checked_add(header.p_memsz as usize)
-        .ok_or(LoadError::NotExecutable)?
-        .next_multiple_of(PAGE_SIZE);
+    let end = vaddr.checked_add(header.p_memsz as usize).ok_or(LoadError::NotExecutable)?.next_multiple_of(PAGE_SIZE);
     let region = Region {
         end,
         writable: header.p_flags & PF_W != 0,
         executable: header.p_flags & PF_X != 0,
-        backing: Backing::Image {
-            bytes,
-            offset: vaddr - start,
-        },
+        backing: Backing::Image { bytes, offset: vaddr - start },
     };
     space.map(start, region)?;
     Ok(end)

@@ -65,12 +65,7 @@ impl fmt::Debug for Process {
 }
 
 impl Process {
-    fn new(
-        parent: Option<Pid>,
-        name: &str,
-        space: AddressSpace<KernelMmu>,
-        heap: usize,
-    ) -> Arc<Self> {
+    fn new(parent: Option<Pid>, name: &str, space: AddressSpace<KernelMmu>, heap: usize) -> Arc<Self> {
         table::insert(|pid| Self {
             pid,
             parent: IrqLock::new(parent),
@@ -111,8 +106,7 @@ impl Process {
     /// The memory it uses.
     #[must_use]
     pub fn usage(&self) -> Usage {
-        self.with_space(|space| Ok(space.usage()))
-            .unwrap_or_default()
+        self.with_space(|space| Ok(space.usage())).unwrap_or_default()
     }
 
     /// Nanoseconds its thread has used.
@@ -198,11 +192,7 @@ pub(crate) fn fork(parent: &Arc<Process>, frame: &TrapFrame) -> Result<Pid, Faul
 }
 
 /// `exec`: replaces the running process's program; on success `frame` starts the new one.
-pub(crate) fn exec(
-    process: &Arc<Process>,
-    program: &str,
-    frame: &mut TrapFrame,
-) -> Result<(), LoadError> {
+pub(crate) fn exec(process: &Arc<Process>, program: &str, frame: &mut TrapFrame) -> Result<(), LoadError> {
     let loaded = image::load(program, "")?;
     let old = process.space.lock().replace(loaded.space);
     let root = process.space.lock().as_ref().map(AddressSpace::root);
@@ -265,11 +255,6 @@ pub(crate) fn on_page_fault(process: &Arc<Process>, addr: usize, error: u64) -> 
 
 /// The region a new process's stack lies in.
 fn stack_region() -> (usize, Region) {
-    let region = Region {
-        end: STACK_TOP,
-        writable: true,
-        executable: false,
-        backing: Backing::Zeros,
-    };
+    let region = Region { end: STACK_TOP, writable: true, executable: false, backing: Backing::Zeros };
     (STACK_TOP - STACK_BYTES, region)
 }

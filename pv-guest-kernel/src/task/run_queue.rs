@@ -20,10 +20,7 @@ impl<T: Copy + Ord> RunQueue<T> {
     /// Nobody is ready.
     #[must_use]
     pub const fn new() -> Self {
-        Self {
-            ready: VecDeque::new(),
-            sleeping: BTreeSet::new(),
-        }
+        Self { ready: VecDeque::new(), sleeping: BTreeSet::new() }
     }
 
     /// `thread` can run; it goes to the end of the queue.

@@ -55,11 +55,7 @@ pub fn switches() -> u64 {
 /// Before the scheduler has started.
 #[must_use]
 pub fn current() -> Arc<Thread> {
-    SCHEDULER
-        .lock()
-        .current
-        .clone()
-        .expect("threads have started")
+    SCHEDULER.lock().current.clone().expect("threads have started")
 }
 
 /// All threads, by number.
@@ -158,9 +154,7 @@ impl Scheduler {
     }
 
     fn is_idle(&self, thread: &Arc<Thread>) -> bool {
-        self.idle
-            .as_ref()
-            .is_some_and(|idle| Arc::ptr_eq(idle, thread))
+        self.idle.as_ref().is_some_and(|idle| Arc::ptr_eq(idle, thread))
     }
 }
 
@@ -256,10 +250,7 @@ impl Scheduler {
         if let Some(root) = next.user_root() {
             platform::current().prepare_user(next.stack_top(), Some(root));
         }
-        let stack_pointers = (
-            prev.saved_sp.as_ptr(),
-            next.saved_sp.load(Ordering::Relaxed),
-        );
+        let stack_pointers = (prev.saved_sp.as_ptr(), next.saved_sp.load(Ordering::Relaxed));
         if *prev.state.lock() == State::Dead {
             self.buried = Some(prev);
         }
@@ -308,9 +299,7 @@ pub(crate) fn on_timer() {
     let now = time::now_ns();
     scheduler.timer_ns = u64::MAX;
     scheduler.wake_expired(now);
-    if scheduler.queue.has_ready()
-        && now.saturating_sub(scheduler.since_ns) >= super::run_queue::SLICE_NS
-    {
+    if scheduler.queue.has_ready() && now.saturating_sub(scheduler.since_ns) >= super::run_queue::SLICE_NS {
         NEED_SWITCH.store(true, Ordering::Relaxed);
     }
     scheduler.arm_timer();
@@ -327,8 +316,7 @@ pub(crate) fn on_interrupt_end() {
 pub fn set_user_root(root: Option<crate::mm::Pfn>) {
     let _irq = IrqGuard::new();
     let me = current();
-    me.user_root
-        .store(root.map_or(0, |root| root.0), Ordering::Relaxed);
+    me.user_root.store(root.map_or(0, |root| root.0), Ordering::Relaxed);
     platform::current().prepare_user(me.stack_top(), root);
 }
 

@@ -20,10 +20,7 @@ impl KernelStack {
     pub(super) fn new(pages: usize) -> Self {
         let mapping = Mapping::of_new_frames(pages).expect("memory for a kernel stack");
         let top = mapping.addr() + pages * PAGE_SIZE;
-        Self {
-            _pages: mapping,
-            top,
-        }
+        Self { _pages: mapping, top }
     }
 
     /// The address above the stack.

@@ -21,9 +21,7 @@ impl WaitQueue {
     /// Nobody waits.
     #[must_use]
     pub const fn new() -> Self {
-        Self {
-            waiters: IrqLock::new(Vec::new()),
-        }
+        Self { waiters: IrqLock::new(Vec::new()) }
     }
 
     /// Sleeps until `condition` is true. It is checked first, and after each wake-up, with interrupts off: keep it short.
@@ -33,11 +31,7 @@ impl WaitQueue {
 
     /// As [`wait_until`](Self::wait_until), but no longer than `deadline_ns` (clock of [`crate::time::now_ns`]). Says
     /// whether the condition is true.
-    pub fn wait_until_deadline(
-        &self,
-        deadline_ns: Option<u64>,
-        mut condition: impl FnMut() -> bool,
-    ) -> bool {
+    pub fn wait_until_deadline(&self, deadline_ns: Option<u64>, mut condition: impl FnMut() -> bool) -> bool {
         let _irq = IrqGuard::new();
         loop {
             if condition() {
@@ -49,9 +43,7 @@ impl WaitQueue {
             let me = scheduler::current();
             self.waiters.lock().push(me.clone());
             scheduler::wait(deadline_ns);
-            self.waiters
-                .lock()
-                .retain(|waiter| !Arc::ptr_eq(waiter, &me));
+            self.waiters.lock().retain(|waiter| !Arc::ptr_eq(waiter, &me));
         }
     }
 
@@ -99,10 +91,7 @@ impl Signal {
     /// Not raised.
     #[must_use]
     pub const fn new() -> Self {
-        Self {
-            raised: AtomicBool::new(false),
-            queue: WaitQueue::new(),
-        }
+        Self { raised: AtomicBool::new(false), queue: WaitQueue::new() }
     }
 
     /// Raises it and wakes those who wait. May be called by interrupt handlers.

@@ -63,11 +63,7 @@ pub(crate) fn run(options: &Options) -> Result<u8> {
     };
     let rows: Vec<Row> = OPERATIONS
         .iter()
-        .map(|&operation| Row {
-            operation,
-            hv: hv.get(operation).copied(),
-            xen: xen.get(operation).copied(),
-        })
+        .map(|&operation| Row { operation, hv: hv.get(operation).copied(), xen: xen.get(operation).copied() })
         .collect();
     if options.json {
         println!("{}", serde_json::json!({ "rows": rows }));
@@ -75,29 +71,19 @@ pub(crate) fn run(options: &Options) -> Result<u8> {
         print_table(&rows);
         print_latencies(&hv_latencies, &xen_latencies);
     }
-    Ok(if rows.iter().all(|row| row.hv.is_some()) {
-        0
-    } else {
-        2
-    })
+    Ok(if rows.iter().all(|row| row.hv.is_some()) { 0 } else { 2 })
 }
 
 fn print_table(rows: &[Row]) {
     let mut table = Builder::default();
     table.push_record(["operation", "hv", "Xen 4.17", "hv / Xen"]);
-    let number =
-        |value: Option<u64>| value.map_or_else(|| "-".to_owned(), |value| value.to_string());
+    let number = |value: Option<u64>| value.map_or_else(|| "-".to_owned(), |value| value.to_string());
     for row in rows {
         let ratio = match (row.hv, row.xen) {
             (Some(hv), Some(xen)) => format!("{:.2}", hv as f64 / xen as f64),
             _ => "-".to_owned(),
         };
-        table.push_record([
-            row.operation.to_owned(),
-            number(row.hv),
-            number(row.xen),
-            ratio,
-        ]);
+        table.push_record([row.operation.to_owned(), number(row.hv), number(row.xen), ratio]);
     }
     println!("Instructions, from the guest and back:");
     println!("{}", table.build().with(Style::rounded()));
@@ -120,11 +106,7 @@ fn print_latencies(hv: &Figures, xen: &Figures) {
 /// Instructions by the name of what took them.
 type Figures = BTreeMap<String, u64>;
 
-fn measure(
-    artifacts: &Artifacts,
-    kernel: PathBuf,
-    message: &'static str,
-) -> Result<(Figures, Figures)> {
+fn measure(artifacts: &Artifacts, kernel: PathBuf, message: &'static str) -> Result<(Figures, Figures)> {
     let machine = Machine {
         kernel,
         command_line: "console=com1 com1=115200,8n1 dom0_mem=64M noreboot".to_owned(),
@@ -146,10 +128,7 @@ fn read_figures(console: &mut Console) -> Result<(Figures, Figures)> {
     let (mut figures, mut latencies) = (Figures::new(), Figures::new());
     loop {
         let Event::Line(line) = console.next()? else {
-            bail!(
-                "the bench guest ended early; the console's end:\n{}",
-                console.tail()
-            );
+            bail!("the bench guest ended early; the console's end:\n{}", console.tail());
         };
         if let Some((_, figure)) = line.split_once("bench: ") {
             match figure.trim().split_once(' ') {

@@ -11,12 +11,7 @@ pub(crate) fn run() -> Result<u8> {
         if tool.is_present() {
             println!("ok       {:<18} {}", tool.packages[0], tool.purpose);
         } else {
-            println!(
-                "missing  {:<18} {}; {}",
-                tool.packages[0],
-                tool.purpose,
-                tool.cure()
-            );
+            println!("missing  {:<18} {}; {}", tool.packages[0], tool.purpose, tool.cure());
             missing = true;
         }
     }
@@ -28,14 +23,8 @@ pub(crate) fn run() -> Result<u8> {
         }
     }
     match xen::image() {
-        Ok(_) => println!(
-            "ok       {:<18} real Xen, for tests and figures beside it",
-            "xen-4.17"
-        ),
-        Err(error) => println!(
-            "without  {:<18} figures have no Xen beside them: {error:#}",
-            "xen-4.17"
-        ),
+        Ok(_) => println!("ok       {:<18} real Xen, for tests and figures beside it", "xen-4.17"),
+        Err(error) => println!("without  {:<18} figures have no Xen beside them: {error:#}", "xen-4.17"),
     }
     Ok(u8::from(missing))
 }

@@ -52,8 +52,7 @@ pub(crate) fn make(machine: &Machine, protocol: Protocol, output: &Path) -> Resu
     let boot = folder.path().join("boot");
     std::fs::create_dir_all(boot.join("grub"))?;
     let copy = |from: &Path, name: &str| {
-        std::fs::copy(from, boot.join(name))
-            .with_context(|| format!("{} cannot be copied", from.display()))
+        std::fs::copy(from, boot.join(name)).with_context(|| format!("{} cannot be copied", from.display()))
     };
     copy(&machine.kernel, "hv")?;
     let (load, module) = match protocol {
@@ -79,10 +78,7 @@ pub(crate) fn make(machine: &Machine, protocol: Protocol, output: &Path) -> Resu
         .context("grub-mkrescue cannot be started")?;
     if !result.status.success() {
         let why = String::from_utf8_lossy(&result.stderr);
-        bail!(
-            "the image cannot be made: {}",
-            why.trim().lines().last().unwrap_or("no reason given")
-        );
+        bail!("the image cannot be made: {}", why.trim().lines().last().unwrap_or("no reason given"));
     }
     Ok(())
 }

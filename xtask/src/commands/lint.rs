@@ -9,36 +9,15 @@ use crate::artifacts;
 /// Checks formatting and lints on the host and for the bare metal; status 1 where something is found.
 pub(crate) fn run() -> Result<u8> {
     let mut clean = cargo(&["fmt", "--all", "--check"])?;
-    clean &= cargo(&[
-        "clippy",
-        "--quiet",
-        "--workspace",
-        "--all-targets",
-        "--",
-        "-D",
-        "warnings",
-    ])?;
+    clean &= cargo(&["clippy", "--quiet", "--workspace", "--all-targets", "--", "-D", "warnings"])?;
     for packages in artifacts::KERNELS {
         let named = artifacts::bare_metal(packages);
-        let mut bare = vec![
-            "clippy",
-            "--quiet",
-            "--release",
-            "--target",
-            artifacts::TARGET,
-        ];
+        let mut bare = vec!["clippy", "--quiet", "--release", "--target", artifacts::TARGET];
         bare.extend(named.iter().map(String::as_str));
         bare.extend(["--", "-D", "warnings"]);
         clean &= cargo(&bare)?;
     }
-    println!(
-        "{}",
-        if clean {
-            "lint: clean"
-        } else {
-            "lint: see above"
-        }
-    );
+    println!("{}", if clean { "lint: clean" } else { "lint: see above" });
     Ok(u8::from(!clean))
 }
 

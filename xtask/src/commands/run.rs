@@ -88,14 +88,8 @@ pub(crate) fn run(options: &Options) -> Result<u8> {
         print!("{}", outcome.output);
         return Ok(outcome.status);
     }
-    let status = system
-        .machine
-        .interactive()
-        .status()
-        .context("qemu-system-x86_64 cannot be started")?;
-    Ok(u8::from(
-        !status.success() && status.code() != Some(POWERED_OFF),
-    ))
+    let status = system.machine.interactive().status().context("qemu-system-x86_64 cannot be started")?;
+    Ok(u8::from(!status.success() && status.code() != Some(POWERED_OFF)))
 }
 
 /// The status of a QEMU that a guest ended through `isa-debug-exit` with value 0.
@@ -123,10 +117,7 @@ impl System {
 
     /// The usual system with the demo guest and these commands.
     pub(crate) fn for_commands(artifacts: &Artifacts, disk: &Path, exec: &str) -> Result<Self> {
-        let options = Options {
-            exec: Some(exec.to_owned()),
-            ..Options::for_test(Hypervisor::Hv, disk)
-        };
+        let options = Options { exec: Some(exec.to_owned()), ..Options::for_test(Hypervisor::Hv, disk) };
         Self::prepare(artifacts, &options)
     }
 
@@ -136,10 +127,7 @@ impl System {
         let kernel = std::fs::read(artifacts.kernel("demo"))?;
         let mut files = vec![("boot/demo".to_owned(), kernel)];
         for (index, description) in guests.iter().enumerate() {
-            files.push((
-                format!("guests/{index}.toml"),
-                description.as_bytes().to_vec(),
-            ));
+            files.push((format!("guests/{index}.toml"), description.as_bytes().to_vec()));
         }
         let ramdisk = system.folder.path().join("guests");
         std::fs::write(&ramdisk, image::make_ramdisk(&files)?)?;
@@ -173,23 +161,19 @@ impl System {
             cpus: options.cpus,
             ..Machine::default()
         };
-        Ok(Self {
-            machine,
-            folder: tempfile::tempdir()?,
-        })
+        Ok(Self { machine, folder: tempfile::tempdir()? })
     }
 
     fn paravirtual(artifacts: &Artifacts, options: &Options) -> Result<Self> {
         let folder = tempfile::tempdir()?;
         let kernel = guest_kernel(artifacts, &options.guest)?;
         let description = match &options.config {
-            Some(file) => std::fs::read_to_string(file)
-                .with_context(|| format!("{} cannot be read", file.display()))?,
+            Some(file) => {
+                std::fs::read_to_string(file).with_context(|| format!("{} cannot be read", file.display()))?
+            }
             None => describe_guest(options.exec.as_deref())?,
         };
-        let read = |path: &Path| {
-            std::fs::read(path).with_context(|| format!("{} cannot be read", path.display()))
-        };
+        let read = |path: &Path| std::fs::read(path).with_context(|| format!("{} cannot be read", path.display()));
         let ramdisk = image::make_ramdisk(&[
             ("guests/demo.toml".to_owned(), description.into_bytes()),
             ("boot/demo".to_owned(), read(&kernel)?),
@@ -204,10 +188,7 @@ impl System {
                 Hypervisor::Xen => xen::image()?,
             },
             command_line: hypervisor_options(options, quiet),
-            modules: vec![
-                (artifacts.kernel("dom0"), dom0_arguments.to_owned()),
-                (ramdisk_file, String::new()),
-            ],
+            modules: vec![(artifacts.kernel("dom0"), dom0_arguments.to_owned()), (ramdisk_file, String::new())],
             memory_mib: options.memory,
             cpus: options.cpus,
             ..Machine::default()
@@ -255,15 +236,8 @@ fn read_execution(console: &mut Console, progress: &ProgressBar) -> Result<Outco
         } else if let Some((last, status)) = line.split_once("\x1eexec-end ") {
             let mut output = output.context("the guest's commands ended before they began")?;
             output.push_str(last);
-            let status = status
-                .trim()
-                .parse()
-                .with_context(|| format!("\"{status}\" is no exit status"))?;
-            return Ok(Outcome {
-                output,
-                status,
-                transcript: console.transcript.clone(),
-            });
+            let status = status.trim().parse().with_context(|| format!("\"{status}\" is no exit status"))?;
+            return Ok(Outcome { output, status, transcript: console.transcript.clone() });
         } else if let Some(output) = &mut output {
             output.push_str(&line);
             output.push('\n');
@@ -273,9 +247,7 @@ fn read_execution(console: &mut Console, progress: &ProgressBar) -> Result<Outco
 
 /// What hv or dom0 say on the console instead of starting the guest.
 fn problem_in(line: &str) -> Option<&str> {
-    line.split_once("(hv) error: ")
-        .map(|(_, problem)| problem)
-        .or_else(|| line.strip_prefix("dom0: "))
+    line.split_once("(hv) error: ").map(|(_, problem)| problem).or_else(|| line.strip_prefix("dom0: "))
 }
 
 /// A spinner with the time since it began, on a terminal only.
@@ -294,19 +266,13 @@ fn guest_kernel(artifacts: &Artifacts, name: &str) -> Result<PathBuf> {
     }
     let path = PathBuf::from(name);
     if !path.is_file() {
-        bail!(
-            "there is no guest and no file \"{name}\"; give --guest demo or the path of a kernel"
-        );
+        bail!("there is no guest and no file \"{name}\"; give --guest demo or the path of a kernel");
     }
     Ok(path)
 }
 
 fn hypervisor_options(options: &Options, quiet: bool) -> String {
-    let mut words = vec![
-        "console=com1".to_owned(),
-        format!("dom0_mem={DOM0_MEMORY_MIB}M"),
-        "noreboot".to_owned(),
-    ];
+    let mut words = vec!["console=com1".to_owned(), format!("dom0_mem={DOM0_MEMORY_MIB}M"), "noreboot".to_owned()];
     if options.on == Hypervisor::Xen {
         words.push("com1=115200,8n1".to_owned());
     }
@@ -343,28 +309,13 @@ fn describe_guest(exec: Option<&str>) -> Result<String> {
 }
 
 /// What a test runs: the demo guest with these commands on this hypervisor and disk.
-pub(crate) fn execute(
-    artifacts: &Artifacts,
-    on: Hypervisor,
-    mode: Mode,
-    disk: &Path,
-    exec: &str,
-) -> Result<Outcome> {
-    let options = Options {
-        mode,
-        exec: Some(exec.to_owned()),
-        ..Options::for_test(on, disk)
-    };
+pub(crate) fn execute(artifacts: &Artifacts, on: Hypervisor, mode: Mode, disk: &Path, exec: &str) -> Result<Outcome> {
+    let options = Options { mode, exec: Some(exec.to_owned()), ..Options::for_test(on, disk) };
     System::prepare(artifacts, &options)?.execute(Duration::from_secs(options.timeout))
 }
 
 /// What a test runs: a guest with this description.
-pub(crate) fn execute_described(
-    artifacts: &Artifacts,
-    on: Hypervisor,
-    disk: &Path,
-    config: &Path,
-) -> Result<Outcome> {
+pub(crate) fn execute_described(artifacts: &Artifacts, on: Hypervisor, disk: &Path, config: &Path) -> Result<Outcome> {
     let options = Options {
         config: Some(config.to_owned()),
         exec: Some(String::new()),

@@ -32,11 +32,7 @@ pub(crate) struct Tally {
 impl Tally {
     /// Runs one test and prints its line; `name` is a sentence that is true where the test passes.
     pub(crate) fn test(&mut self, name: &str, body: impl FnOnce() -> Result<()>) {
-        if self
-            .only
-            .as_ref()
-            .is_some_and(|only| !name.contains(only.as_str()))
-        {
+        if self.only.as_ref().is_some_and(|only| !name.contains(only.as_str())) {
             return;
         }
         let start = std::time::Instant::now();
@@ -59,10 +55,7 @@ impl Tally {
 /// Runs the tests; the last line is `N passed, N failed`.
 pub(crate) fn run(options: &Options) -> Result<u8> {
     tools::XEN_HEADERS.ensure()?;
-    let mut tally = Tally {
-        only: options.only.clone(),
-        ..Tally::default()
-    };
+    let mut tally = Tally { only: options.only.clone(), ..Tally::default() };
     if options.only.is_none() {
         host::run(&mut tally)?;
     }

@@ -65,11 +65,8 @@ impl Layout {
     /// # Errors
     /// [`BuildError::TooLarge`] where it does not fit into its frames.
     pub(super) fn new(wishes: &Wishes) -> Result<Self, BuildError> {
-        let mut layout = Self {
-            frames: wishes.frames,
-            p2m_data: (wishes.frames * 8).div_ceil(4096),
-            ..Self::default()
-        };
+        let mut layout =
+            Self { frames: wishes.frames, p2m_data: (wishes.frames * 8).div_ceil(4096), ..Self::default() };
         let mut next = wishes.kernel_end;
         let mut place = |count: u64| {
             let first = next;
@@ -107,10 +104,7 @@ impl Layout {
             above += layout.p2m.1;
         }
         if above > wishes.frames {
-            return Err(BuildError::TooLarge {
-                needs: above,
-                has: wishes.frames,
-            });
+            return Err(BuildError::TooLarge { needs: above, has: wishes.frames });
         }
         Ok(layout)
     }
@@ -148,14 +142,8 @@ mod tests {
 
     #[test]
     fn a_kernel_that_wants_all_mapped_gets_it_below_the_room() {
-        let wishes = Wishes {
-            base: 0,
-            kernel_end: 0x10,
-            ramdisk: 5,
-            ramdisk_unmapped: false,
-            init_p2m: None,
-            frames: 8192,
-        };
+        let wishes =
+            Wishes { base: 0, kernel_end: 0x10, ramdisk: 5, ramdisk_unmapped: false, init_p2m: None, frames: 8192 };
         let layout = Layout::new(&wishes).unwrap();
         assert_eq!(layout.ramdisk, (0x10, 5));
         assert_eq!(layout.p2m, (0x15, 16));
@@ -165,12 +153,7 @@ mod tests {
 
     #[test]
     fn what_does_not_fit_is_refused_with_both_sizes() {
-        let wishes = Wishes {
-            frames: 0x4b00,
-            ..LINUX
-        };
-        assert!(
-            matches!(Layout::new(&wishes), Err(BuildError::TooLarge { needs, has: 0x4b00 }) if needs > 0x4b00)
-        );
+        let wishes = Wishes { frames: 0x4b00, ..LINUX };
+        assert!(matches!(Layout::new(&wishes), Err(BuildError::TooLarge { needs, has: 0x4b00 }) if needs > 0x4b00));
     }
 }

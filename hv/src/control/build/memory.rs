@@ -27,10 +27,7 @@ impl Memory {
         frames: u64,
         ramdisk: (u64, Range<u64>),
     ) -> Result<Self, BuildError> {
-        let mut memory = Self {
-            runs: Vec::new(),
-            frames,
-        };
+        let mut memory = Self { runs: Vec::new(), frames };
         let (place, machine) = ramdisk;
         let count = machine.end - machine.start;
         memory.fill(hv, domain, 0..place)?;
@@ -56,20 +53,14 @@ impl Memory {
         let mut largest = MAX_ORDER;
         while next < range.end {
             let order = (range.end - next).ilog2().min(largest);
-            let block = Block {
-                order,
-                keep_contents: true,
-                ..Block::default()
-            };
+            let block = Block { order, keep_contents: true, ..Block::default() };
             match frames::allocate_domain_block(hv, domain, block) {
                 Ok(first) => {
                     self.runs.push((next, first, 1 << order));
                     next += 1 << order;
                 }
                 Err(_) if order == 0 => {
-                    return Err(BuildError::NoMemory {
-                        frames: range.end - next,
-                    });
+                    return Err(BuildError::NoMemory { frames: range.end - next });
                 }
                 Err(_) => largest = order - 1,
             }
@@ -91,11 +82,7 @@ impl Memory {
     /// # Panics
     /// Past the domain's last frame: the layout does not go there.
     pub(super) fn mfn(&self, pfn: u64) -> Mfn {
-        assert!(
-            pfn < self.frames,
-            "frame {pfn:#x} of a domain that has {:#x}",
-            self.frames
-        );
+        assert!(pfn < self.frames, "frame {pfn:#x} of a domain that has {:#x}", self.frames);
         let place = self.runs.partition_point(|run| run.0 <= pfn) - 1;
         let (first, mfn, _) = self.runs[place];
         Mfn(mfn.0 + (pfn - first))
@@ -115,8 +102,7 @@ impl Memory {
             let at = address + done as u64;
             let offset = (at & 0xfff) as usize;
             let here = (4096 - offset).min(bytes.len() - done);
-            hv.machine
-                .write_bytes(self.mfn(at >> 12), offset, &bytes[done..done + here]);
+            hv.machine.write_bytes(self.mfn(at >> 12), offset, &bytes[done..done + here]);
             done += here;
         }
     }
@@ -126,11 +112,7 @@ impl Memory {
         for (first, mfn, count) in &self.runs {
             for n in 0..*count {
                 let index = first + n;
-                hv.machine.write_word(
-                    self.mfn(list + index / 512),
-                    (index % 512) as usize,
-                    mfn.0 + n,
-                );
+                hv.machine.write_word(self.mfn(list + index / 512), (index % 512) as usize, mfn.0 + n);
             }
         }
     }

@@ -21,10 +21,7 @@ use core::sync::atomic::Ordering;
 use elf::ElfBytes;
 use elf::endian::LittleEndian;
 use pv_abi::arch::{FLAT_KERNEL_CS, FLAT_KERNEL_SS};
-use pv_abi::xen::{
-    MAX_GUEST_CMDLINE, SIF_INITDOMAIN, SIF_MOD_START_PFN, SIF_PRIVILEGED, START_INFO_MAGIC,
-    StartInfo,
-};
+use pv_abi::xen::{MAX_GUEST_CMDLINE, SIF_INITDOMAIN, SIF_MOD_START_PFN, SIF_PRIVILEGED, START_INFO_MAGIC, StartInfo};
 use pv_abi::{DomId, VcpuId, hypercall_page};
 use zerocopy::{FromZeros, IntoBytes};
 
@@ -149,16 +146,11 @@ impl<'a> Image<'a> {
         recognise(bytes)?;
         let file = ElfBytes::<LittleEndian>::minimal_parse(bytes)
             .map_err(|_| BuildError::NotLoadable("its headers are damaged or cut off"))?;
-        if file.ehdr.class != elf::file::Class::ELF64 || file.ehdr.e_machine != elf::abi::EM_X86_64
-        {
+        if file.ehdr.class != elf::file::Class::ELF64 || file.ehdr.e_machine != elf::abi::EM_X86_64 {
             return Err(BuildError::NotLoadable("it is for another processor"));
         }
         let notes = Notes::read(&file)?;
-        let mut image = Self {
-            file,
-            notes,
-            end: 0,
-        };
+        let mut image = Self { file, notes, end: 0 };
         let mut end = 0;
         image.each_segment(|start, len, data| {
             end = end.max(start + len);
@@ -182,25 +174,15 @@ impl<'a> Image<'a> {
         &self,
         mut each: impl FnMut(u64, u64, &'a [u8]) -> Result<(), BuildError>,
     ) -> Result<(), BuildError> {
-        let segments = self
-            .file
-            .segments()
-            .ok_or(BuildError::NotLoadable("it has no program headers"))?;
-        for segment in segments
-            .iter()
-            .filter(|segment| segment.p_type == elf::abi::PT_LOAD && segment.p_memsz > 0)
-        {
+        let segments = self.file.segments().ok_or(BuildError::NotLoadable("it has no program headers"))?;
+        for segment in segments.iter().filter(|segment| segment.p_type == elf::abi::PT_LOAD && segment.p_memsz > 0) {
             let start = segment
                 .p_paddr
                 .checked_sub(self.notes.paddr_offset)
                 .ok_or(BuildError::NotLoadable("a segment lies below PADDR_OFFSET"))?;
-            let fits = start
-                .checked_add(segment.p_memsz)
-                .is_some_and(|end| end < 1 << 40);
+            let fits = start.checked_add(segment.p_memsz).is_some_and(|end| end < 1 << 40);
             let data = self.file.segment_data(&segment).ok().filter(|_| fits);
-            let data = data.ok_or(BuildError::NotLoadable(
-                "a segment is cut off or lies too high",
-            ))?;
+            let data = data.ok_or(BuildError::NotLoadable("a segment is cut off or lies too high"))?;
             each(start, segment.p_memsz, data)?;
         }
         Ok(())
@@ -209,22 +191,14 @@ impl<'a> Image<'a> {
     /// The addresses that the notes name must lie in the kernel.
     fn check(&self) -> Result<(), BuildError> {
         let base = self.notes.virt_base;
-        let inside = |address: u64| {
-            address
-                .checked_sub(base)
-                .is_some_and(|offset| offset < self.end)
-        };
+        let inside = |address: u64| address.checked_sub(base).is_some_and(|offset| offset < self.end);
         if base & 0xfff != 0 || base.checked_add(self.end).is_none() {
             return Err(BuildError::OutOfKernel("VIRT_BASE"));
         }
         if !inside(self.entry()) {
             return Err(BuildError::OutOfKernel("ENTRY"));
         }
-        if self
-            .notes
-            .hypercall_page
-            .is_some_and(|page| page & 0xfff != 0 || !inside(page))
-        {
+        if self.notes.hypercall_page.is_some_and(|page| page & 0xfff != 0 || !inside(page)) {
             return Err(BuildError::OutOfKernel("HYPERCALL_PAGE"));
         }
         Ok(())
@@ -236,9 +210,7 @@ impl<'a> Image<'a> {
 
     /// Where the list of frames is wanted, where that can be: page-aligned and below the kernel.
     fn init_p2m(&self) -> Option<u64> {
-        self.notes
-            .init_p2m
-            .filter(|address| address & 0xfff == 0 && *address < self.notes.virt_base)
+        self.notes.init_p2m.filter(|address| address & 0xfff == 0 && *address < self.notes.virt_base)
     }
 
     fn load<M: Machine>(&self, hv: &Hypervisor<M>, memory: &Memory) -> Result<(), BuildError> {
@@ -264,9 +236,7 @@ fn recognise(bytes: &[u8]) -> Result<(), BuildError> {
         () if starts(b"\x1f\x8b") => Err(BuildError::Compressed("gzip'd")),
         () if starts(b"\xfd7zXZ") => Err(BuildError::Compressed("packed with xz")),
         () if starts(b"\x28\xb5\x2f\xfd") => Err(BuildError::Compressed("packed with zstd")),
-        () if !starts(b"\x7fELF") => Err(BuildError::NotLoadable(
-            "it does not start with the ELF magic",
-        )),
+        () if !starts(b"\x7fELF") => Err(BuildError::NotLoadable("it does not start with the ELF magic")),
         () => Ok(()),
     }
 }
@@ -275,10 +245,7 @@ fn recognise(bytes: &[u8]) -> Result<(), BuildError> {
 ///
 /// # Errors
 /// [`BuildError`]; no domain is left then.
-pub fn build_dom0<M: Machine>(
-    hv: &Hypervisor<M>,
-    from: &Dom0<'_>,
-) -> Result<Arc<Domain>, BuildError> {
+pub fn build_dom0<M: Machine>(hv: &Hypervisor<M>, from: &Dom0<'_>) -> Result<Arc<Domain>, BuildError> {
     let image = Image::read(from.kernel)?;
     let ramdisk = from.ramdisk.clone().unwrap_or_default();
     let frames = memory_size(hv, &ramdisk);
@@ -290,10 +257,7 @@ pub fn build_dom0<M: Machine>(
         init_p2m: image.init_p2m(),
         frames,
     })?;
-    let config = DomainConfig {
-        privileged: true,
-        ..DomainConfig::default()
-    };
+    let config = DomainConfig { privileged: true, ..DomainConfig::default() };
     let domain = Domain::new(hv, DomId::DOM0, config)?;
     match fill(hv, &domain, &image, &layout, &ramdisk, from.command_line) {
         Ok(()) => Ok(domain),
@@ -309,13 +273,9 @@ fn memory_size<M: Machine>(hv: &Hypervisor<M>, ramdisk: &Ramdisk) -> u64 {
     let wishes = hv.options.dom0_memory;
     let available = hv.allocator.lock().free_count() + (ramdisk.frames.end - ramdisk.frames.start);
     let all_but_reserve = available.saturating_sub(RESERVE.min(available / 16));
-    let wanted = wishes
-        .initial
-        .map_or(all_but_reserve, |amount| amount.frames_of(available));
+    let wanted = wishes.initial.map_or(all_but_reserve, |amount| amount.frames_of(available));
     let least = wishes.min.map_or(0, |amount| amount.frames_of(available));
-    let most = wishes
-        .max
-        .map_or(u64::MAX, |amount| amount.frames_of(available));
+    let most = wishes.max.map_or(u64::MAX, |amount| amount.frames_of(available));
     wanted.max(least).min(most)
 }
 
@@ -328,20 +288,8 @@ fn fill<M: Machine>(
     command_line: &str,
 ) -> Result<(), BuildError> {
     domain.memory.lock().max = most_frames(hv);
-    let memory = Memory::allocate(
-        hv,
-        domain,
-        layout.frames,
-        (layout.ramdisk.0, ramdisk.frames.clone()),
-    )?;
-    memory.clear(
-        hv,
-        0..if layout.ramdisk.0 < layout.mapped {
-            layout.ramdisk.0
-        } else {
-            layout.mapped
-        },
-    );
+    let memory = Memory::allocate(hv, domain, layout.frames, (layout.ramdisk.0, ramdisk.frames.clone()))?;
+    memory.clear(hv, 0..if layout.ramdisk.0 < layout.mapped { layout.ramdisk.0 } else { layout.mapped });
     memory.clear(hv, layout.start_info..layout.mapped);
     memory.clear(hv, layout.p2m.0..layout.p2m.0 + layout.p2m.1);
     image.load(hv, &memory)?;
@@ -358,26 +306,14 @@ fn fill<M: Machine>(
 /// How many frames dom0 may grow to.
 fn most_frames<M: Machine>(hv: &Hypervisor<M>) -> u64 {
     let available = hv.machine.frame_count();
-    hv.options
-        .dom0_memory
-        .max
-        .map_or(u64::from(u32::MAX), |amount| amount.frames_of(available))
+    hv.options.dom0_memory.max.map_or(u64::from(u32::MAX), |amount| amount.frames_of(available))
 }
 
 fn map_all<M: Machine>(hv: &Hypervisor<M>, memory: &Memory, image: &Image<'_>, layout: &Layout) {
-    let tables = Tables {
-        hv,
-        memory,
-        root: layout.tables.0,
-    };
+    let tables = Tables { hv, memory, root: layout.tables.0 };
     let read_only = layout.tables.0..layout.tables.0 + layout.tables.1;
     let mut pool = layout.tables.0 + 1..layout.tables.0 + layout.tables.1;
-    tables.map(
-        image.notes.virt_base,
-        0..layout.mapped,
-        &mut pool,
-        &read_only,
-    );
+    tables.map(image.notes.virt_base, 0..layout.mapped, &mut pool, &read_only);
     if let Some(list) = image.init_p2m() {
         let data = layout.p2m.0..layout.p2m.0 + layout.p2m_data;
         let mut pool = data.end..layout.p2m.0 + layout.p2m.1;
@@ -409,11 +345,7 @@ fn start_info(
     }
     if ramdisk.len > 0 {
         let unmapped = image.notes.module_unmapped;
-        info.mod_start = if unmapped {
-            layout.ramdisk.0
-        } else {
-            address(layout.ramdisk.0)
-        };
+        info.mod_start = if unmapped { layout.ramdisk.0 } else { address(layout.ramdisk.0) };
         info.mod_len = ramdisk.len;
         info.flags |= if unmapped { SIF_MOD_START_PFN } else { 0 };
     }

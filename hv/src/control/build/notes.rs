@@ -61,15 +61,9 @@ impl Notes {
         let Some(segments) = file.segments() else {
             return;
         };
-        for segment in segments
-            .iter()
-            .filter(|segment| segment.p_type == elf::abi::PT_NOTE)
-        {
+        for segment in segments.iter().filter(|segment| segment.p_type == elf::abi::PT_NOTE) {
             // A segment's data is looked at with 4-byte alignment, as the notes of kernels have whatever it says.
-            let segment = elf::segment::ProgramHeader {
-                p_align: 4,
-                ..segment
-            };
+            let segment = elf::segment::ProgramHeader { p_align: 4, ..segment };
             for one in file.segment_data_as_notes(&segment).into_iter().flatten() {
                 self.take_note(&one);
             }
@@ -80,14 +74,8 @@ impl Notes {
         let Some(sections) = file.section_headers() else {
             return;
         };
-        for section in sections
-            .iter()
-            .filter(|section| section.sh_type == elf::abi::SHT_NOTE)
-        {
-            let section = elf::section::SectionHeader {
-                sh_addralign: 4,
-                ..section
-            };
+        for section in sections.iter().filter(|section| section.sh_type == elf::abi::SHT_NOTE) {
+            let section = elf::section::SectionHeader { sh_addralign: 4, ..section };
             for one in file.section_data_as_notes(&section).into_iter().flatten() {
                 self.take_note(&one);
             }
@@ -132,9 +120,7 @@ impl Notes {
         let mut paddr_offset = None;
         for (key, value) in text.split(',').filter_map(|pair| pair.split_once('=')) {
             self.any = true;
-            let number = value
-                .strip_prefix("0x")
-                .and_then(|digits| u64::from_str_radix(digits, 16).ok());
+            let number = value.strip_prefix("0x").and_then(|digits| u64::from_str_radix(digits, 16).ok());
             match key {
                 "LOADER" => self.loader_fits |= value == "generic",
                 "GUEST_OS" => self.loader_fits |= value == "linux",
@@ -154,12 +140,7 @@ impl Notes {
 /// A number of 1, 2, 4 or 8 bytes.
 fn number(bytes: &[u8]) -> Option<u64> {
     match bytes.len() {
-        1 | 2 | 4 | 8 => Some(
-            bytes
-                .iter()
-                .rev()
-                .fold(0, |value, byte| value << 8 | u64::from(*byte)),
-        ),
+        1 | 2 | 4 | 8 => Some(bytes.iter().rev().fold(0, |value, byte| value << 8 | u64::from(*byte))),
         _ => None,
     }
 }

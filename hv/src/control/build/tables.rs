@@ -30,28 +30,16 @@ pub(super) struct Tables<'a, M: Machine> {
 impl<M: Machine> Tables<'_, M> {
     /// Maps frames from `first` on at `start`, with new tables taken from `pool`; frames in `read_only` cannot be
     /// written. The tables are linked so that each is used right after it was taken.
-    pub(super) fn map(
-        &self,
-        start: u64,
-        frames: Range<u64>,
-        pool: &mut Range<u64>,
-        read_only: &Range<u64>,
-    ) {
+    pub(super) fn map(&self, start: u64, frames: Range<u64>, pool: &mut Range<u64>, read_only: &Range<u64>) {
         let mut table = (u64::MAX, Mfn(0));
         for (n, pfn) in frames.enumerate() {
             let address = start + ((n as u64) << 12);
             if address >> 21 != table.0 {
                 table = (address >> 21, self.level_1(address, pool));
             }
-            let leaf = if read_only.contains(&pfn) {
-                LEAF & !WRITABLE
-            } else {
-                LEAF
-            };
+            let leaf = if read_only.contains(&pfn) { LEAF & !WRITABLE } else { LEAF };
             let entry = self.memory.mfn(pfn).0 << 12 | leaf;
-            self.hv
-                .machine
-                .write_word(table.1, (address >> 12 & 0x1ff) as usize, entry);
+            self.hv.machine.write_word(table.1, (address >> 12 & 0x1ff) as usize, entry);
         }
     }
 
@@ -66,9 +54,7 @@ impl<M: Machine> Tables<'_, M> {
             } else {
                 let new = pool.next().map(|pfn| self.memory.mfn(pfn));
                 let new = new.expect("the layout counted the tables");
-                self.hv
-                    .machine
-                    .write_word(table, index, new.0 << 12 | UPPER);
+                self.hv.machine.write_word(table, index, new.0 << 12 | UPPER);
                 new
             };
         }

@@ -40,13 +40,7 @@ fn kernel(notes: &[(u32, Vec<u8>)], code: &[u8]) -> Vec<u8> {
     put(56, &2_u16.to_le_bytes());
     let segments: [(u32, u64, u64, u64, u64); 2] = [
         (1, code_at as u64, KERNEL_AT, code.len() as u64, 0x3000),
-        (
-            4,
-            notes_at as u64,
-            0,
-            table.len() as u64,
-            table.len() as u64,
-        ),
+        (4, notes_at as u64, 0, table.len() as u64, table.len() as u64),
     ];
     for (n, (kind, offset, paddr, filesz, memsz)) in segments.into_iter().enumerate() {
         let at = 64 + n * 56;
@@ -75,10 +69,7 @@ fn linux_notes() -> Vec<(u32, Vec<u8>)> {
         (note::XEN_ELFNOTE_ENTRY, word(ENTRY)),
         (note::XEN_ELFNOTE_INIT_P2M, word(LIST)),
         (note::XEN_ELFNOTE_MOD_START_PFN, word(1)),
-        (
-            note::XEN_ELFNOTE_HYPERCALL_PAGE,
-            word(BASE + KERNEL_AT + 0x1000),
-        ),
+        (note::XEN_ELFNOTE_HYPERCALL_PAGE, word(BASE + KERNEL_AT + 0x1000)),
     ]
 }
 
@@ -89,31 +80,17 @@ fn bed(options: &str) -> Bed {
 }
 
 fn without(kind: u32) -> Vec<(u32, Vec<u8>)> {
-    linux_notes()
-        .into_iter()
-        .filter(|note| note.0 != kind)
-        .collect()
+    linux_notes().into_iter().filter(|note| note.0 != kind).collect()
 }
 
 fn built(bed: &Bed, file: &[u8], ramdisk: Option<Ramdisk>) -> Arc<Domain> {
-    build_dom0(
-        &bed.hv,
-        &Dom0 {
-            kernel: file,
-            command_line: "console=hvc0",
-            ramdisk,
-        },
-    )
-    .unwrap()
+    build_dom0(&bed.hv, &Dom0 { kernel: file, command_line: "console=hvc0", ramdisk }).unwrap()
 }
 
 /// Reads dom0's memory through its own tables.
 fn read<T: FromBytes + IntoBytes>(bed: &Bed, address: u64) -> T {
     let mut value = T::new_zeroed();
-    bed.hv
-        .machine
-        .copy_from_guest(address, value.as_mut_bytes())
-        .unwrap();
+    bed.hv.machine.copy_from_guest(address, value.as_mut_bytes()).unwrap();
     value
 }
 
@@ -130,19 +107,13 @@ fn a_kernel_finds_itself_its_start_info_and_its_stack() {
     let bed = bed("dom0_mem=12M");
     let domain = built(&bed, &kernel(&linux_notes(), b"code of the kernel"), None);
     let (registers, root) = enter(&bed, &domain);
-    assert_eq!(
-        (registers.rip, registers.rflags),
-        (ENTRY, flags::IF | flags::ALWAYS)
-    );
+    assert_eq!((registers.rip, registers.rflags), (ENTRY, flags::IF | flags::ALWAYS));
     assert_eq!(read::<[u8; 4]>(&bed, BASE + KERNEL_AT), *b"code");
     let stub: [u8; 14] = read(&bed, BASE + KERNEL_AT + 0x1000 + 17 * 32);
     assert_eq!(stub[..8], [0x51, 0x41, 0x53, 0xb8, 17, 0, 0, 0]);
     let info: Box<StartInfo> = Box::new(read(&bed, registers.rsi));
     assert!(info.has_magic());
-    assert_eq!(
-        (info.nr_pages, info.flags),
-        (12 << 8, SIF_PRIVILEGED | SIF_INITDOMAIN)
-    );
+    assert_eq!((info.nr_pages, info.flags), (12 << 8, SIF_PRIVILEGED | SIF_INITDOMAIN));
     assert_eq!(info.shared_info, domain.shared_info.0 << 12);
     assert_eq!(info.command_line(), b"console=hvc0");
     assert_eq!(info.mfn_list, LIST);
@@ -176,12 +147,7 @@ fn page_tables_are_mapped_read_only_and_all_else_is_writable() {
     }
     assert!(bed.hv.machine.translate(BASE, true).is_ok());
     assert!(bed.hv.machine.translate(registers.rsp - 8, true).is_ok());
-    assert!(
-        bed.hv
-            .machine
-            .translate(registers.rsp + (512 << 10), true)
-            .is_ok()
-    );
+    assert!(bed.hv.machine.translate(registers.rsp + (512 << 10), true).is_ok());
 }
 
 #[test]
@@ -189,23 +155,14 @@ fn the_ramdisk_keeps_its_frames() {
     let bed = bed("dom0_mem=12M");
     let first = crate::frames::allocate(&bed.hv, 2).unwrap();
     bed.hv.machine.write_bytes(first, 0, b"ramdisk");
-    let ramdisk = Ramdisk {
-        frames: first.0..first.0 + 3,
-        len: 9000,
-    };
+    let ramdisk = Ramdisk { frames: first.0..first.0 + 3, len: 9000 };
     let domain = built(&bed, &kernel(&linux_notes(), b"x"), Some(ramdisk));
     let (registers, _) = enter(&bed, &domain);
     let info: Box<StartInfo> = Box::new(read(&bed, registers.rsi));
-    assert_eq!(
-        (info.mod_len, info.flags & SIF_MOD_START_PFN),
-        (9000, SIF_MOD_START_PFN)
-    );
+    assert_eq!((info.mod_len, info.flags & SIF_MOD_START_PFN), (9000, SIF_MOD_START_PFN));
     let mfn: u64 = read(&bed, LIST + info.mod_start * 8);
     assert_eq!(Mfn(mfn), first);
-    assert_eq!(
-        crate::frames::owner(&bed.hv, first.into()),
-        Some(DomId::DOM0)
-    );
+    assert_eq!(crate::frames::owner(&bed.hv, first.into()), Some(DomId::DOM0));
 }
 
 #[test]
@@ -217,10 +174,7 @@ fn a_kernel_without_wishes_has_ramdisk_and_list_mapped() {
         .into_iter()
         .filter(|note| note.0 != note::XEN_ELFNOTE_MOD_START_PFN)
         .collect();
-    let ramdisk = Ramdisk {
-        frames: first.0..first.0 + 1,
-        len: 7,
-    };
+    let ramdisk = Ramdisk { frames: first.0..first.0 + 1, len: 7 };
     let domain = built(&bed, &kernel(&notes, b"x"), Some(ramdisk));
     let (registers, _) = enter(&bed, &domain);
     let info: Box<StartInfo> = Box::new(read(&bed, registers.rsi));
@@ -240,10 +194,7 @@ fn dom0_runs_once_it_is_started() {
     let mut slot = None;
     assert_eq!(bed.schedule(&mut slot).domain.id, DomId::DOM0);
     let time = bed.hv.machine.read_word(domain.shared_info, 32 / 8 + 3);
-    assert_ne!(
-        time as u32, 0,
-        "the clock's multiplier is there before the first instruction"
-    );
+    assert_ne!(time as u32, 0, "the clock's multiplier is there before the first instruction");
 }
 
 #[test]
@@ -272,44 +223,19 @@ fn each_fault_of_a_kernel_is_one_line_with_the_cure() {
         (vec![], BuildError::NoKernel),
         (bzimage, BuildError::Compressed("a bzImage")),
         (b"\x1f\x8b\x08".to_vec(), BuildError::Compressed("gzip'd")),
-        (
-            b"#!/bin/sh".to_vec(),
-            BuildError::NotLoadable("it does not start with the ELF magic"),
-        ),
-        (
-            good[..40].to_vec(),
-            BuildError::NotLoadable("its headers are damaged or cut off"),
-        ),
-        (
-            good[..0x1000].to_vec(),
-            BuildError::NotLoadable("a segment is cut off or lies too high"),
-        ),
-        (
-            other_machine,
-            BuildError::NotLoadable("it is for another processor"),
-        ),
+        (b"#!/bin/sh".to_vec(), BuildError::NotLoadable("it does not start with the ELF magic")),
+        (good[..40].to_vec(), BuildError::NotLoadable("its headers are damaged or cut off")),
+        (good[..0x1000].to_vec(), BuildError::NotLoadable("a segment is cut off or lies too high")),
+        (other_machine, BuildError::NotLoadable("it is for another processor")),
         (kernel(&[], b"x"), BuildError::NoNotes),
-        (
-            kernel(&without(note::XEN_ELFNOTE_XEN_VERSION), b"x"),
-            BuildError::WrongVersion,
-        ),
-        (
-            kernel(&without(note::XEN_ELFNOTE_LOADER), b"x"),
-            BuildError::WrongLoader,
-        ),
-        (
-            kernel(&entry_outside, b"x"),
-            BuildError::OutOfKernel("ENTRY"),
-        ),
+        (kernel(&without(note::XEN_ELFNOTE_XEN_VERSION), b"x"), BuildError::WrongVersion),
+        (kernel(&without(note::XEN_ELFNOTE_LOADER), b"x"), BuildError::WrongLoader),
+        (kernel(&entry_outside, b"x"), BuildError::OutOfKernel("ENTRY")),
     ];
     for (file, expected) in cases {
         let bed = bed("dom0_mem=12M");
         let free = bed.hv.allocator.lock().free_count();
-        let from = Dom0 {
-            kernel: &file,
-            command_line: "",
-            ramdisk: None,
-        };
+        let from = Dom0 { kernel: &file, command_line: "", ramdisk: None };
         let error = build_dom0(&bed.hv, &from).map(|_| ()).unwrap_err();
         assert_eq!(error, expected);
         assert!(!std::format!("{error}").contains('\n'));
@@ -322,20 +248,8 @@ fn each_fault_of_a_kernel_is_one_line_with_the_cure() {
 fn a_kernel_that_is_too_large_is_told_with_both_sizes() {
     let bed = bed("dom0_mem=2M");
     let file = kernel(&linux_notes(), b"x");
-    let error = build_dom0(
-        &bed.hv,
-        &Dom0 {
-            kernel: &file,
-            command_line: "",
-            ramdisk: None,
-        },
-    )
-    .map(|_| ())
-    .unwrap_err();
-    assert!(
-        matches!(error, BuildError::TooLarge { has: 512, .. }),
-        "{error:?}"
-    );
+    let error = build_dom0(&bed.hv, &Dom0 { kernel: &file, command_line: "", ramdisk: None }).map(|_| ()).unwrap_err();
+    assert!(matches!(error, BuildError::TooLarge { has: 512, .. }), "{error:?}");
     assert!(std::format!("{error}").contains("dom0_mem"));
 }
 
@@ -343,16 +257,7 @@ fn a_kernel_that_is_too_large_is_told_with_both_sizes() {
 fn memory_that_there_is_not_is_named() {
     let bed = bed("dom0_mem=64M");
     let file = kernel(&linux_notes(), b"x");
-    let error = build_dom0(
-        &bed.hv,
-        &Dom0 {
-            kernel: &file,
-            command_line: "",
-            ramdisk: None,
-        },
-    )
-    .map(|_| ())
-    .unwrap_err();
+    let error = build_dom0(&bed.hv, &Dom0 { kernel: &file, command_line: "", ramdisk: None }).map(|_| ()).unwrap_err();
     assert!(matches!(error, BuildError::NoMemory { .. }), "{error:?}");
 }
 
@@ -360,8 +265,5 @@ fn memory_that_there_is_not_is_named() {
 fn without_an_option_dom0_gets_all_but_a_reserve() {
     let bed = bed("");
     let available = bed.hv.allocator.lock().free_count();
-    assert_eq!(
-        memory_size(&bed.hv, &Ramdisk::default()),
-        available - available / 16
-    );
+    assert_eq!(memory_size(&bed.hv, &Ramdisk::default()), available - available / 16);
 }

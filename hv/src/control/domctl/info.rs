@@ -6,8 +6,8 @@ use core::sync::atomic::Ordering;
 use pv_abi::DomId;
 use pv_abi::arch::ArchDomainconfig;
 use pv_abi::domctl::{
-    self as abi, Domctl, DomctlGetdomaininfo, DomctlGetpageframeinfo3, DomctlSchedCredit2,
-    DomctlSchedulerOp, DomctlSchedulerOpV, DomctlSetVirqHandler, DomctlTscInfo,
+    self as abi, Domctl, DomctlGetdomaininfo, DomctlGetpageframeinfo3, DomctlSchedCredit2, DomctlSchedulerOp,
+    DomctlSchedulerOpV, DomctlSetVirqHandler, DomctlTscInfo,
 };
 use pv_abi::errno::Errno;
 
@@ -33,15 +33,9 @@ const COUNT: u64 = 0xffff_ffff;
 /// `XEN_DOMCTL_getdomaininfo`: of the first domain whose number is not lower.
 pub(super) fn get<M: Machine>(call: &Call<'_, M>, frame: &mut Domctl) -> Result<Answer, Refusal> {
     let from = DomId(frame.domain);
-    let domain = call
-        .hv
-        .domains
-        .from(from)
-        .into_iter()
-        .next()
-        .ok_or_else(|| {
-            Refusal::errno(Errno::Srch, core_rule::NO_SUCH_DOMAIN)
-                .with(Evidence::Value(from.0.into()))
+    let domain =
+        call.hv.domains.from(from).into_iter().next().ok_or_else(|| {
+            Refusal::errno(Errno::Srch, core_rule::NO_SUCH_DOMAIN).with(Evidence::Value(from.0.into()))
         })?;
     frame.domain = domain.id.0;
     frame.set_payload(&describe(call.hv, &domain));
@@ -49,21 +43,14 @@ pub(super) fn get<M: Machine>(call: &Call<'_, M>, frame: &mut Domctl) -> Result<
 }
 
 /// What `getdomaininfo` shows of a domain.
-pub(crate) fn describe<M: Machine>(
-    hv: &Hypervisor<M>,
-    domain: &Arc<Domain>,
-) -> DomctlGetdomaininfo {
+pub(crate) fn describe<M: Machine>(hv: &Hypervisor<M>, domain: &Arc<Domain>) -> DomctlGetdomaininfo {
     let lifecycle = *domain.lifecycle.lock();
-    let mut info = DomctlGetdomaininfo {
-        domain: domain.id.0,
-        ..DomctlGetdomaininfo::default()
-    };
+    let mut info = DomctlGetdomaininfo { domain: domain.id.0, ..DomctlGetdomaininfo::default() };
     let set = |on, bit| if on { bit } else { 0 };
     info.flags = set(lifecycle.dying, abi::XEN_DOMINF_DYING)
         | set(lifecycle.paused_by_control, abi::XEN_DOMINF_PAUSED)
         | lifecycle.shutdown.map_or(0, |reason| {
-            abi::XEN_DOMINF_SHUTDOWN
-                | (reason & abi::XEN_DOMINF_SHUTDOWNMASK) << abi::XEN_DOMINF_SHUTDOWNSHIFT
+            abi::XEN_DOMINF_SHUTDOWN | (reason & abi::XEN_DOMINF_SHUTDOWNMASK) << abi::XEN_DOMINF_SHUTDOWNSHIFT
         });
     {
         let memory = domain.memory.lock();
@@ -76,14 +63,9 @@ pub(crate) fn describe<M: Machine>(
     {
         let settings = domain.settings.lock();
         info.ssidref = settings.security_label;
-        info.flags |= set(
-            settings.flags & abi::XEN_DOMCTL_CDF_XS_DOMAIN != 0,
-            abi::XEN_DOMINF_XS_DOMAIN,
-        );
-        info.arch_config = ArchDomainconfig {
-            emulation_flags: settings.emulation_flags,
-            misc_flags: settings.relaxed_msrs.into(),
-        };
+        info.flags |= set(settings.flags & abi::XEN_DOMCTL_CDF_XS_DOMAIN != 0, abi::XEN_DOMINF_XS_DOMAIN);
+        info.arch_config =
+            ArchDomainconfig { emulation_flags: settings.emulation_flags, misc_flags: settings.relaxed_msrs.into() };
     }
     describe_vcpus(hv, domain, &mut info);
     info
@@ -130,10 +112,7 @@ pub(super) fn scheduler(domain: &Domain, frame: &mut Domctl) -> Result<Answer, R
             Ok(Answer::Done)
         }
         abi::XEN_DOMCTL_SCHEDOP_GETINFO => {
-            let shown = DomctlSchedCredit2 {
-                weight: lifecycle::weight(domain),
-                cap: 0,
-            };
+            let shown = DomctlSchedCredit2 { weight: lifecycle::weight(domain), cap: 0 };
             request.u[..2].copy_from_slice(&shown.weight.to_le_bytes());
             request.u[2..4].copy_from_slice(&shown.cap.to_le_bytes());
             frame.set_payload(&request);
@@ -143,18 +122,12 @@ pub(super) fn scheduler(domain: &Domain, frame: &mut Domctl) -> Result<Answer, R
             let evidence = Evidence::Value(size_of::<DomctlSchedulerOpV>() as u64);
             Err(Refusal::errno(Errno::Inval, rule::SCHEDULER).with(evidence))
         }
-        other => {
-            Err(Refusal::errno(Errno::Inval, rule::SCHEDULER).with(Evidence::Value(other.into())))
-        }
+        other => Err(Refusal::errno(Errno::Inval, rule::SCHEDULER).with(Evidence::Value(other.into()))),
     }
 }
 
 /// `XEN_DOMCTL_gettscinfo`.
-pub(super) fn get_tsc<M: Machine>(
-    call: &Call<'_, M>,
-    domain: &Domain,
-    frame: &mut Domctl,
-) -> Answer {
+pub(super) fn get_tsc<M: Machine>(call: &Call<'_, M>, domain: &Domain, frame: &mut Domctl) -> Answer {
     let tsc = domain.settings.lock().tsc;
     let machine_khz = call.hv.machine.time_scale().0.khz;
     frame.set_payload(&DomctlTscInfo {
@@ -187,27 +160,16 @@ pub(super) fn page_frames<M: Machine>(
     [place, progress, ..]: [u64; 5],
 ) -> Result<Answer, Refusal> {
     if request.num > MOST_FRAMES {
-        let evidence = Evidence::Limit {
-            asked: request.num,
-            limit: MOST_FRAMES,
-        };
+        let evidence = Evidence::Limit { asked: request.num, limit: MOST_FRAMES };
         return Err(Refusal::errno(Errno::TooBig, rule::PAGE_INFO_COUNT).with(evidence));
     }
-    let answered = if progress & !COUNT == CONTINUED {
-        progress & COUNT
-    } else {
-        0
-    };
+    let answered = if progress & !COUNT == CONTINUED { progress & COUNT } else { 0 };
     for index in answered..request.num {
         if index > answered && index % BATCH == 0 && call.should_stop() {
             return Err(call.again([place, CONTINUED | index, 0, 0, 0]));
         }
         let frame: u64 = call.read_element(request.array, index)?;
-        call.write_element(
-            request.array,
-            index,
-            &u64::from(kind(call.hv, domain, ClaimedMfn(frame))),
-        )?;
+        call.write_element(request.array, index, &u64::from(kind(call.hv, domain, ClaimedMfn(frame))))?;
     }
     Ok(Answer::Done)
 }
@@ -228,19 +190,11 @@ fn kind<M: Machine>(hv: &Hypervisor<M>, domain: &Domain, claimed: ClaimedMfn) ->
         PageType::L4 => abi::XEN_DOMCTL_PFINFO_L4TAB,
         _ => abi::XEN_DOMCTL_PFINFO_NOTAB,
     };
-    table
-        | if word.has(TypeWord::PINNED) {
-            abi::XEN_DOMCTL_PFINFO_LPINTAB
-        } else {
-            0
-        }
+    table | if word.has(TypeWord::PINNED) { abi::XEN_DOMCTL_PFINFO_LPINTAB } else { 0 }
 }
 
 /// `XEN_DOMCTL_set_virq_handler`: a global virtual interrupt goes to dom0, which may be said.
-pub(super) fn set_virq_handler(
-    domain: &Domain,
-    request: &DomctlSetVirqHandler,
-) -> Result<Answer, Refusal> {
+pub(super) fn set_virq_handler(domain: &Domain, request: &DomctlSetVirqHandler) -> Result<Answer, Refusal> {
     if domain.id == DomId::DOM0 && request.virq < pv_abi::xen::NR_VIRQS {
         return Ok(Answer::Done);
     }

@@ -6,9 +6,9 @@ use core::sync::atomic::Ordering;
 
 use pv_abi::arch::XEN_X86_EMU_PIT;
 use pv_abi::domctl::{
-    Domctl, DomctlAddressSize, DomctlCreatedomain, DomctlHypercallInit, DomctlMaxMem,
-    DomctlMaxVcpus, DomctlSetdomainhandle, DomctlSettimeoffset, XEN_DOMCTL_CDF_OOS_OFF,
-    XEN_DOMCTL_CDF_S3_INTEGRITY, XEN_DOMCTL_CDF_XS_DOMAIN, XEN_DOMCTL_GRANT_VERSION_MASK,
+    Domctl, DomctlAddressSize, DomctlCreatedomain, DomctlHypercallInit, DomctlMaxMem, DomctlMaxVcpus,
+    DomctlSetdomainhandle, DomctlSettimeoffset, XEN_DOMCTL_CDF_OOS_OFF, XEN_DOMCTL_CDF_S3_INTEGRITY,
+    XEN_DOMCTL_CDF_XS_DOMAIN, XEN_DOMCTL_GRANT_VERSION_MASK,
 };
 use pv_abi::errno::Errno;
 use pv_abi::{DomId, hypercall_page};
@@ -29,18 +29,12 @@ const FLAGS: u32 = XEN_DOMCTL_CDF_S3_INTEGRITY | XEN_DOMCTL_CDF_OOS_OFF | XEN_DO
 const MOST_PAUSES: u32 = 255;
 
 /// `XEN_DOMCTL_createdomain`: the number is the frame's, or a free one where that is 0.
-pub(super) fn create<M: Machine>(
-    call: &Call<'_, M>,
-    frame: &mut Domctl,
-) -> Result<Answer, Refusal> {
+pub(super) fn create<M: Machine>(call: &Call<'_, M>, frame: &mut Domctl) -> Result<Answer, Refusal> {
     let request: DomctlCreatedomain = frame.payload();
     check(&request)?;
     let wanted = DomId(frame.domain);
     let id = if wanted.0 == 0 || wanted >= DomId::FIRST_RESERVED {
-        call.hv
-            .domains
-            .free_number()
-            .ok_or_else(|| Refusal::errno(Errno::NoMem, rule::NO_MEMORY_FOR_DOMAIN))?
+        call.hv.domains.free_number().ok_or_else(|| Refusal::errno(Errno::NoMem, rule::NO_MEMORY_FOR_DOMAIN))?
     } else {
         wanted
     };
@@ -71,10 +65,8 @@ fn check(request: &DomctlCreatedomain) -> Result<(), Refusal> {
         return Err(Refusal::errno(Errno::Inval, rule::DOMAIN_KIND).with(evidence));
     }
     if request.max_vcpus == 0 || request.max_vcpus > pv_abi::xen::XEN_LEGACY_MAX_VCPUS {
-        let evidence = Evidence::Limit {
-            asked: request.max_vcpus.into(),
-            limit: pv_abi::xen::XEN_LEGACY_MAX_VCPUS.into(),
-        };
+        let evidence =
+            Evidence::Limit { asked: request.max_vcpus.into(), limit: pv_abi::xen::XEN_LEGACY_MAX_VCPUS.into() };
         return Err(Refusal::errno(Errno::Inval, rule::VCPU_COUNT).with(evidence));
     }
     let version = request.grant_opts & XEN_DOMCTL_GRANT_VERSION_MASK;
@@ -88,17 +80,13 @@ fn check(request: &DomctlCreatedomain) -> Result<(), Refusal> {
 /// Passes only a domain that is not the caller's own.
 pub(super) fn not_own<M: Machine>(call: &Call<'_, M>, domain: &Domain) -> Result<(), Refusal> {
     if domain.id == call.domain().id {
-        return Err(Refusal::errno(Errno::Inval, rule::DESTROY_SELF)
-            .with(Evidence::Value(domain.id.0.into())));
+        return Err(Refusal::errno(Errno::Inval, rule::DESTROY_SELF).with(Evidence::Value(domain.id.0.into())));
     }
     Ok(())
 }
 
 /// `XEN_DOMCTL_destroydomain`: goes on until nothing is left.
-pub(super) fn destroy<M: Machine>(
-    call: &mut Call<'_, M>,
-    domain: &Arc<Domain>,
-) -> Result<Answer, Refusal> {
+pub(super) fn destroy<M: Machine>(call: &mut Call<'_, M>, domain: &Arc<Domain>) -> Result<Answer, Refusal> {
     not_own(call, domain)?;
     taking_apart::destroy(call.hv, domain)?;
     Ok(Answer::Done)
@@ -160,10 +148,7 @@ pub(super) fn max_vcpus<M: Machine>(
     not_own(call, domain)?;
     let made_for = domain.settings.lock().max_vcpus;
     if request.max != made_for {
-        let evidence = Evidence::Limit {
-            asked: request.max.into(),
-            limit: made_for.into(),
-        };
+        let evidence = Evidence::Limit { asked: request.max.into(), limit: made_for.into() };
         return Err(Refusal::errno(Errno::Inval, rule::VCPU_COUNT).with(evidence));
     }
     add_vcpus(call.hv, domain, request.max)?;
@@ -193,15 +178,8 @@ pub(super) fn hypercall_page<M: Machine>(
     domain: &Domain,
     request: &DomctlHypercallInit,
 ) -> Result<Answer, Refusal> {
-    let mfn = frames::get_typed(
-        call.hv,
-        ClaimedMfn(request.gmfn),
-        domain.id,
-        PageType::Writable,
-    )
-    .map_err(|refusal| {
-        Refusal::errno(Errno::Access, rule::HYPERCALL_PAGE_FRAME).with(refusal.evidence)
-    })?;
+    let mfn = frames::get_typed(call.hv, ClaimedMfn(request.gmfn), domain.id, PageType::Writable)
+        .map_err(|refusal| Refusal::errno(Errno::Access, rule::HYPERCALL_PAGE_FRAME).with(refusal.evidence))?;
     let mut stubs = Box::new([0; 4096]);
     hypercall_page::fill(&mut stubs);
     call.hv.machine.write_bytes(mfn, 0, &*stubs);

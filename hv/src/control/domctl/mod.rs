@@ -66,16 +66,13 @@ pub fn domctl<M: Machine>(call: &mut Call<'_, M>, args: [u64; 5]) -> Result<u64,
 /// The domain that the frame names: its number, or that of the caller.
 fn named<M: Machine>(call: &Call<'_, M>, frame: &Domctl) -> Result<Arc<Domain>, Refusal> {
     let id = DomId(frame.domain);
-    call.hv.domains.get(id).ok_or_else(|| {
-        Refusal::errno(Errno::Srch, core_rule::NO_SUCH_DOMAIN).with(Evidence::Value(id.0.into()))
-    })
+    call.hv
+        .domains
+        .get(id)
+        .ok_or_else(|| Refusal::errno(Errno::Srch, core_rule::NO_SUCH_DOMAIN).with(Evidence::Value(id.0.into())))
 }
 
-fn on_domain<M: Machine>(
-    call: &mut Call<'_, M>,
-    frame: &mut Domctl,
-    domain: &Arc<Domain>,
-) -> Result<Answer, Refusal> {
+fn on_domain<M: Machine>(call: &mut Call<'_, M>, frame: &mut Domctl, domain: &Arc<Domain>) -> Result<Answer, Refusal> {
     match frame.cmd {
         abi::XEN_DOMCTL_DESTROYDOMAIN => lifecycle::destroy(call, domain),
         abi::XEN_DOMCTL_PAUSEDOMAIN => lifecycle::pause(call, domain),
@@ -85,9 +82,7 @@ fn on_domain<M: Machine>(
         abi::XEN_DOMCTL_MAX_VCPUS => lifecycle::max_vcpus(call, domain, &frame.payload()),
         abi::XEN_DOMCTL_SETDOMAINHANDLE => Ok(lifecycle::set_handle(domain, &frame.payload())),
         abi::XEN_DOMCTL_SETDEBUGGING => Ok(Answer::Done),
-        abi::XEN_DOMCTL_SETTIMEOFFSET => {
-            Ok(lifecycle::set_time_offset(call, domain, &frame.payload()))
-        }
+        abi::XEN_DOMCTL_SETTIMEOFFSET => Ok(lifecycle::set_time_offset(call, domain, &frame.payload())),
         abi::XEN_DOMCTL_HYPERCALL_INIT => lifecycle::hypercall_page(call, domain, &frame.payload()),
         abi::XEN_DOMCTL_SET_ADDRESS_SIZE => lifecycle::set_address_size(&frame.payload()),
         abi::XEN_DOMCTL_GET_ADDRESS_SIZE => {
@@ -110,11 +105,7 @@ fn on_domain<M: Machine>(
     }
 }
 
-fn other<M: Machine>(
-    call: &mut Call<'_, M>,
-    frame: &mut Domctl,
-    domain: &Arc<Domain>,
-) -> Result<Answer, Refusal> {
+fn other<M: Machine>(call: &mut Call<'_, M>, frame: &mut Domctl, domain: &Arc<Domain>) -> Result<Answer, Refusal> {
     match frame.cmd {
         abi::XEN_DOMCTL_SCHEDULER_OP => info::scheduler(domain, frame),
         abi::XEN_DOMCTL_SETNODEAFFINITY => Ok(Answer::Done),
@@ -127,8 +118,7 @@ fn other<M: Machine>(
         abi::XEN_DOMCTL_SETTSCINFO => Ok(info::set_tsc(domain, &frame.payload())),
         abi::XEN_DOMCTL_SHADOW_OP => {
             let shadow: abi::DomctlShadowOp = frame.payload();
-            Err(Refusal::errno(Errno::Inval, rule::LOG_DIRTY)
-                .with(Evidence::Value(shadow.op.into())))
+            Err(Refusal::errno(Errno::Inval, rule::LOG_DIRTY).with(Evidence::Value(shadow.op.into())))
         }
         abi::XEN_DOMCTL_IRQ_PERMISSION => permissions::interrupt(call, domain, &frame.payload()),
         abi::XEN_DOMCTL_IOMEM_PERMISSION => permissions::memory(call, domain, &frame.payload()),
@@ -140,8 +130,9 @@ fn other<M: Machine>(
         | abi::XEN_DOMCTL_TEST_ASSIGN_DEVICE
         | abi::XEN_DOMCTL_DEASSIGN_DEVICE
         | abi::XEN_DOMCTL_GET_DEVICE_GROUP => Err(Refusal::errno(Errno::OpNotSupp, rule::NO_IOMMU)),
-        command => Err(Refusal::errno(Errno::NoSys, core_rule::UNKNOWN_OPERATION)
-            .with(Evidence::Value(command.into()))),
+        command => {
+            Err(Refusal::errno(Errno::NoSys, core_rule::UNKNOWN_OPERATION).with(Evidence::Value(command.into())))
+        }
     }
 }
 
@@ -151,11 +142,7 @@ pub(super) fn write_bits<M: Machine>(
     to: &pv_abi::xen::CtlBitmap,
     bits: u64,
 ) -> Result<(), Refusal> {
-    let bits = if to.nr_bits < 64 {
-        bits & !(u64::MAX << to.nr_bits)
-    } else {
-        bits
-    };
+    let bits = if to.nr_bits < 64 { bits & !(u64::MAX << to.nr_bits) } else { bits };
     let len = to.nr_bits.div_ceil(8).min(8192) as usize;
     let known = bits.to_le_bytes();
     call.write(to.bitmap, &known[..len.min(8)])?;
@@ -166,17 +153,10 @@ pub(super) fn write_bits<M: Machine>(
 }
 
 /// Reads the first 64 bits of a bitmap.
-fn read_bits<M: Machine>(
-    call: &Call<'_, M>,
-    from: &pv_abi::xen::CtlBitmap,
-) -> Result<u64, Refusal> {
+fn read_bits<M: Machine>(call: &Call<'_, M>, from: &pv_abi::xen::CtlBitmap) -> Result<u64, Refusal> {
     let mut bytes = [0; 8];
     let bits = from.nr_bits.min(64);
     call.read_bytes(from.bitmap, &mut bytes[..bits.div_ceil(8) as usize])?;
-    let mask = if bits == 64 {
-        u64::MAX
-    } else {
-        !(u64::MAX << bits)
-    };
+    let mask = if bits == 64 { u64::MAX } else { !(u64::MAX << bits) };
     Ok(u64::from_le_bytes(bytes) & mask)
 }

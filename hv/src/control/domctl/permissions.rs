@@ -22,13 +22,7 @@ pub(super) fn interrupt<M: Machine>(
 ) -> Result<Answer, Refusal> {
     let line = u64::from(request.pirq);
     let last = u64::from(call.hv.machine.line_count()) - 1;
-    change(
-        call,
-        domain,
-        |set| &mut set.interrupts,
-        (line, 1, last),
-        request.allow_access != 0,
-    )
+    change(call, domain, |set| &mut set.interrupts, (line, 1, last), request.allow_access != 0)
 }
 
 /// `XEN_DOMCTL_iomem_permission`.
@@ -38,13 +32,7 @@ pub(super) fn memory<M: Machine>(
     request: &DomctlIomemPermission,
 ) -> Result<Answer, Refusal> {
     let range = (request.first_mfn, request.nr_mfns, LAST_FRAME);
-    change(
-        call,
-        domain,
-        |set| &mut set.memory,
-        range,
-        request.allow_access != 0,
-    )
+    change(call, domain, |set| &mut set.memory, range, request.allow_access != 0)
 }
 
 /// `XEN_DOMCTL_ioport_permission`.
@@ -57,13 +45,7 @@ pub(super) fn ports<M: Machine>(
         return Ok(Answer::Done);
     }
     let range = (request.first_port.into(), request.nr_ports.into(), 0xffff);
-    change(
-        call,
-        domain,
-        |set| &mut set.ports,
-        range,
-        request.allow_access != 0,
-    )
+    change(call, domain, |set| &mut set.ports, range, request.allow_access != 0)
 }
 
 /// Changes one of the sets by `count` numbers from `first` on, none above `highest`.
@@ -74,14 +56,10 @@ fn change<M: Machine>(
     (first, count, highest): (u64, u64, u64),
     allow: bool,
 ) -> Result<Answer, Refusal> {
-    let last = first
-        .checked_add(count)
-        .and_then(|end| end.checked_sub(1))
-        .filter(|last| (first..=highest).contains(last));
+    let last =
+        first.checked_add(count).and_then(|end| end.checked_sub(1)).filter(|last| (first..=highest).contains(last));
     let Some(last) = last else {
-        return Err(
-            Refusal::errno(Errno::Inval, rule::PERMISSION_RANGE).with(Evidence::Value(first))
-        );
+        return Err(Refusal::errno(Errno::Inval, rule::PERMISSION_RANGE).with(Evidence::Value(first)));
     };
     if !which(&mut call.domain().permissions.lock()).contains(first, last) {
         return Err(Refusal::errno(Errno::Perm, rule::PERMISSION_OWN).with(Evidence::Value(first)));

@@ -45,51 +45,28 @@ pub(crate) fn write_leaves<M: Machine>(
 }
 
 /// Writes the policy's model-specific registers likewise.
-pub(crate) fn write_msrs<M: Machine>(
-    call: &Call<'_, M>,
-    to: u64,
-    room: u32,
-) -> Result<u32, Refusal> {
+pub(crate) fn write_msrs<M: Machine>(call: &Call<'_, M>, to: u64, room: u32) -> Result<u32, Refusal> {
     if to == 0 {
         return Ok(MOST_MSRS);
     }
     if room < 1 {
         return Err(too_small(room, 1));
     }
-    call.write_element(
-        to,
-        0,
-        &MsrEntry {
-            idx: PLATFORM_INFORMATION,
-            flags: 0,
-            val: 0,
-        },
-    )?;
+    call.write_element(to, 0, &MsrEntry { idx: PLATFORM_INFORMATION, flags: 0, val: 0 })?;
     Ok(1)
 }
 
 #[cold]
 fn too_small(room: u32, count: u32) -> Refusal {
-    let evidence = Evidence::Limit {
-        asked: room.into(),
-        limit: count.into(),
-    };
+    let evidence = Evidence::Limit { asked: room.into(), limit: count.into() };
     Refusal::errno(Errno::NoBufs, rule::POLICY_SIZE).with(evidence)
 }
 
 /// `XEN_DOMCTL_get_cpu_policy`.
-pub(super) fn get<M: Machine>(
-    call: &Call<'_, M>,
-    domain: &Domain,
-    frame: &mut Domctl,
-) -> Result<Answer, Refusal> {
+pub(super) fn get<M: Machine>(call: &Call<'_, M>, domain: &Domain, frame: &mut Domctl) -> Result<Answer, Refusal> {
     let mut request: DomctlCpuPolicy = frame.payload();
     let own: Vec<CpuidLeaf> = domain.settings.lock().cpu_policy.clone();
-    let leaves = if own.is_empty() {
-        policy::visible(&call.hv.machine)
-    } else {
-        own
-    };
+    let leaves = if own.is_empty() { policy::visible(&call.hv.machine) } else { own };
     request.nr_leaves = write_leaves(call, &leaves, request.leaves, request.nr_leaves)?;
     request.nr_msrs = write_msrs(call, request.msrs, request.nr_msrs)?;
     frame.set_payload(&request);
@@ -97,27 +74,19 @@ pub(super) fn get<M: Machine>(
 }
 
 /// `XEN_DOMCTL_set_cpu_policy`: before the domain runs.
-pub(super) fn set<M: Machine>(
-    call: &mut Call<'_, M>,
-    domain: &Domain,
-    frame: &mut Domctl,
-) -> Result<Answer, Refusal> {
+pub(super) fn set<M: Machine>(call: &mut Call<'_, M>, domain: &Domain, frame: &mut Domctl) -> Result<Answer, Refusal> {
     let request: DomctlCpuPolicy = frame.payload();
     if domain.settings.lock().started || domain.privileged {
         return Err(Refusal::errno(Errno::Exist, rule::POLICY_STAYS));
     }
     if request.nr_leaves > MOST_LEAVES || request.nr_msrs > MOST_MSRS {
-        let evidence = Evidence::Limit {
-            asked: request.nr_leaves.into(),
-            limit: MOST_LEAVES.into(),
-        };
+        let evidence = Evidence::Limit { asked: request.nr_leaves.into(), limit: MOST_LEAVES.into() };
         return Err(Refusal::errno(Errno::TooBig, rule::POLICY_SIZE).with(evidence));
     }
     for index in 0..u64::from(request.nr_msrs) {
         let entry: MsrEntry = call.read_element(request.msrs, index)?;
         if entry.val != 0 || entry.flags != 0 {
-            return Err(Refusal::errno(Errno::Inval, rule::POLICY_MSR)
-                .with(Evidence::Value(entry.idx.into())));
+            return Err(Refusal::errno(Errno::Inval, rule::POLICY_MSR).with(Evidence::Value(entry.idx.into())));
         }
     }
     let mut wanted = Vec::with_capacity(request.nr_leaves as usize);

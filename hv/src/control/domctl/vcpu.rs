@@ -7,9 +7,9 @@ use core::sync::atomic::Ordering;
 use pv_abi::VcpuId;
 use pv_abi::arch::VcpuGuestContext;
 use pv_abi::domctl::{
-    Domctl, DomctlExtVcpucontext, DomctlGetvcpuinfo, DomctlSendtrigger, DomctlVcpuMsr,
-    DomctlVcpuMsrs, DomctlVcpuaffinity, DomctlVcpucontext, DomctlVcpuextstate,
-    XEN_DOMCTL_SENDTRIGGER_NMI, XEN_VCPUAFFINITY_HARD, XEN_VCPUAFFINITY_SOFT,
+    Domctl, DomctlExtVcpucontext, DomctlGetvcpuinfo, DomctlSendtrigger, DomctlVcpuMsr, DomctlVcpuMsrs,
+    DomctlVcpuaffinity, DomctlVcpucontext, DomctlVcpuextstate, XEN_DOMCTL_SENDTRIGGER_NMI, XEN_VCPUAFFINITY_HARD,
+    XEN_VCPUAFFINITY_SOFT,
 };
 use pv_abi::errno::Errno;
 use zerocopy::{FromZeros, IntoBytes};
@@ -30,9 +30,9 @@ const STATE_HEADER: usize = 16;
 const EXTENDED_SIZE: usize = core::mem::offset_of!(DomctlExtVcpucontext, mcg_cap);
 
 fn find(domain: &Domain, id: u32) -> Result<&Arc<Vcpu>, Refusal> {
-    domain.vcpu(VcpuId(id)).ok_or_else(|| {
-        Refusal::errno(Errno::Inval, rule::NO_SUCH_VCPU).with(Evidence::Value(id.into()))
-    })
+    domain
+        .vcpu(VcpuId(id))
+        .ok_or_else(|| Refusal::errno(Errno::Inval, rule::NO_SUCH_VCPU).with(Evidence::Value(id.into())))
 }
 
 #[cold]
@@ -42,11 +42,7 @@ fn runs(vcpu: &Vcpu) -> Refusal {
 
 /// Does something with the state of a vCPU that does not run.
 fn with_state<T>(vcpu: &Vcpu, act: impl FnOnce(&mut VcpuState) -> T) -> Result<T, Refusal> {
-    vcpu.state
-        .lock()
-        .as_deref_mut()
-        .map(act)
-        .ok_or_else(|| runs(vcpu))
+    vcpu.state.lock().as_deref_mut().map(act).ok_or_else(|| runs(vcpu))
 }
 
 /// `XEN_DOMCTL_setvcpucontext`: a null context takes the vCPU down.
@@ -89,15 +85,11 @@ pub(super) fn get_context<M: Machine>(
 }
 
 /// `XEN_DOMCTL_getvcpuinfo`.
-pub(super) fn get_info<M: Machine>(
-    call: &Call<'_, M>,
-    domain: &Domain,
-    frame: &mut Domctl,
-) -> Result<Answer, Refusal> {
+pub(super) fn get_info<M: Machine>(call: &Call<'_, M>, domain: &Domain, frame: &mut Domctl) -> Result<Answer, Refusal> {
     let request: DomctlGetvcpuinfo = frame.payload();
-    let vcpu = domain.vcpu(VcpuId(request.vcpu)).ok_or_else(|| {
-        Refusal::errno(Errno::Srch, rule::NO_SUCH_VCPU).with(Evidence::Value(request.vcpu.into()))
-    })?;
+    let vcpu = domain
+        .vcpu(VcpuId(request.vcpu))
+        .ok_or_else(|| Refusal::errno(Errno::Srch, rule::NO_SUCH_VCPU).with(Evidence::Value(request.vcpu.into())))?;
     let why = vcpu.stopped.load(Ordering::Acquire);
     frame.set_payload(&DomctlGetvcpuinfo {
         online: (why & stopped::DOWN == 0).into(),
@@ -124,10 +116,8 @@ pub(super) fn set_affinity<M: Machine>(
     find(domain, request.vcpu)?;
     let (mut hard, mut soft) = domain.settings.lock().affinity(request.vcpu);
     let usable = cpus(call);
-    let (wants_hard, wants_soft) = (
-        request.flags & XEN_VCPUAFFINITY_HARD != 0,
-        request.flags & XEN_VCPUAFFINITY_SOFT != 0,
-    );
+    let (wants_hard, wants_soft) =
+        (request.flags & XEN_VCPUAFFINITY_HARD != 0, request.flags & XEN_VCPUAFFINITY_SOFT != 0);
     if wants_hard {
         hard = read_bits(call, &request.cpumap_hard)?;
     }
@@ -137,10 +127,7 @@ pub(super) fn set_affinity<M: Machine>(
     if !wants_hard && !wants_soft || hard & usable == 0 {
         return Err(Refusal::errno(Errno::Inval, rule::AFFINITY).with(Evidence::Value(hard)));
     }
-    domain
-        .settings
-        .lock()
-        .set_affinity(request.vcpu, (hard, soft));
+    domain.settings.lock().set_affinity(request.vcpu, (hard, soft));
     if wants_hard {
         write_bits(call, &request.cpumap_hard, hard & usable)?;
     }
@@ -175,35 +162,26 @@ pub(super) fn send_trigger<M: Machine>(
 ) -> Result<Answer, Refusal> {
     let vcpu = find(domain, request.vcpu)?;
     if request.trigger != XEN_DOMCTL_SENDTRIGGER_NMI {
-        return Err(Refusal::errno(Errno::NoSys, rule::TRIGGER)
-            .with(Evidence::Value(request.trigger.into())));
+        return Err(Refusal::errno(Errno::NoSys, rule::TRIGGER).with(Evidence::Value(request.trigger.into())));
     }
     sched::kick_for_nmi(call.hv, vcpu);
     Ok(Answer::Done)
 }
 
 /// `XEN_DOMCTL_set_ext_vcpucontext`: the callbacks of 32-bit system calls.
-pub(super) fn set_extended(
-    domain: &Domain,
-    request: &DomctlExtVcpucontext,
-) -> Result<Answer, Refusal> {
+pub(super) fn set_extended(domain: &Domain, request: &DomctlExtVcpucontext) -> Result<Answer, Refusal> {
     let vcpu = find(domain, request.vcpu)?;
-    let canonical =
-        is_canonical(request.syscall32_callback_eip) && is_canonical(request.sysenter_callback_eip);
+    let canonical = is_canonical(request.syscall32_callback_eip) && is_canonical(request.sysenter_callback_eip);
     if (request.size as usize) < EXTENDED_SIZE || !canonical {
         let evidence = Evidence::Value(request.size.into());
         return Err(Refusal::errno(Errno::Inval, rule::EXTENDED_CONTEXT).with(evidence));
     }
     with_state(vcpu, |state| {
         let callbacks = &mut state.callbacks;
-        callbacks.syscall32 = Callback {
-            address: request.syscall32_callback_eip,
-            masks_events: request.syscall32_disables_events != 0,
-        };
-        callbacks.sysenter = Callback {
-            address: request.sysenter_callback_eip,
-            masks_events: request.sysenter_disables_events != 0,
-        };
+        callbacks.syscall32 =
+            Callback { address: request.syscall32_callback_eip, masks_events: request.syscall32_disables_events != 0 };
+        callbacks.sysenter =
+            Callback { address: request.sysenter_callback_eip, masks_events: request.sysenter_disables_events != 0 };
     })?;
     Ok(Answer::Done)
 }
@@ -227,12 +205,7 @@ pub(super) fn get_extended(domain: &Domain, frame: &mut Domctl) -> Result<Answer
 
 /// Bytes of a vCPU's extended state with these components on.
 fn state_size<M: Machine>(call: &Call<'_, M>, components: u64) -> usize {
-    STATE_HEADER
-        + call
-            .hv
-            .machine
-            .fpu_state_size(components)
-            .min(FPU_AREA_BYTES)
+    STATE_HEADER + call.hv.machine.fpu_state_size(components).min(FPU_AREA_BYTES)
 }
 
 fn has_xsave<M: Machine>(call: &Call<'_, M>) -> bool {
@@ -248,11 +221,7 @@ pub(super) fn get_state<M: Machine>(
     let mut request: DomctlVcpuextstate = frame.payload();
     let vcpu = find(domain, request.vcpu)?;
     let (xcr0, fpu) = with_state(vcpu, |state| (state.xcr0, state.fpu.clone()))?;
-    let size = if has_xsave(call) {
-        state_size(call, xcr0)
-    } else {
-        0
-    };
+    let size = if has_xsave(call) { state_size(call, xcr0) } else { 0 };
     if request.size == 0 {
         request.size = size as u64;
         request.xfeature_mask = cpuid::xcr0_mask(&call.hv.machine);
@@ -264,20 +233,14 @@ pub(super) fn get_state<M: Machine>(
     }
     call.write_element(request.buffer, 0, &xcr0)?;
     call.write_element(request.buffer, 1, &xcr0)?;
-    call.write(
-        request.buffer + STATE_HEADER as u64,
-        &fpu.0[..size - STATE_HEADER],
-    )?;
+    call.write(request.buffer + STATE_HEADER as u64, &fpu.0[..size - STATE_HEADER])?;
     frame.set_payload(&request);
     Ok(Answer::Changed)
 }
 
 #[cold]
 fn bad_state(asked: u64, size: usize) -> Refusal {
-    Refusal::errno(Errno::Inval, rule::EXTENDED_STATE).with(Evidence::Limit {
-        asked,
-        limit: size as u64,
-    })
+    Refusal::errno(Errno::Inval, rule::EXTENDED_STATE).with(Evidence::Limit { asked, limit: size as u64 })
 }
 
 /// `XEN_DOMCTL_setvcpuextstate`.
@@ -324,10 +287,7 @@ pub(super) fn set_state<M: Machine>(
 pub(super) fn get_msrs(domain: &Domain, frame: &mut Domctl) -> Result<Answer, Refusal> {
     let request: DomctlVcpuMsrs = frame.payload();
     find(domain, request.vcpu)?;
-    frame.set_payload(&DomctlVcpuMsrs {
-        msr_count: 0,
-        ..request
-    });
+    frame.set_payload(&DomctlVcpuMsrs { msr_count: 0, ..request });
     Ok(Answer::Changed)
 }
 

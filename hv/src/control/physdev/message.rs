@@ -54,17 +54,9 @@ impl Message {
     ///
     /// # Errors
     /// `ENODEV` where it has none.
-    pub(super) fn single<M: Machine>(
-        hv: &Hypervisor<M>,
-        function: Function,
-    ) -> Result<Self, Refusal> {
-        let capability = function
-            .capability(hv, MSI)
-            .ok_or_else(|| missing(function))?;
-        Ok(Self {
-            function,
-            kind: Kind::Single { capability },
-        })
+    pub(super) fn single<M: Machine>(hv: &Hypervisor<M>, function: Function) -> Result<Self, Refusal> {
+        let capability = function.capability(hv, MSI).ok_or_else(|| missing(function))?;
+        Ok(Self { function, kind: Kind::Single { capability } })
     }
 
     /// An entry of the MSI-X table of a device.
@@ -72,36 +64,21 @@ impl Message {
     /// # Errors
     /// `ENODEV` where it has no table, `EINVAL` where the table is shorter, `ENXIO` where it is not in memory that the
     /// device decodes.
-    pub(super) fn entry<M: Machine>(
-        hv: &Hypervisor<M>,
-        function: Function,
-        index: u32,
-    ) -> Result<Self, Refusal> {
-        let capability = function
-            .capability(hv, MSI_X)
-            .ok_or_else(|| missing(function))?;
+    pub(super) fn entry<M: Machine>(hv: &Hypervisor<M>, function: Function, index: u32) -> Result<Self, Refusal> {
+        let capability = function.capability(hv, MSI_X).ok_or_else(|| missing(function))?;
         let last = function.read(hv, capability + CONTROL, 2) & 0x7ff;
         if index > last {
-            let evidence = Evidence::Limit {
-                asked: index.into(),
-                limit: last.into(),
-            };
+            let evidence = Evidence::Limit { asked: index.into(), limit: last.into() };
             return Err(Refusal::errno(Errno::Inval, rule::MESSAGE_ENTRY).with(evidence));
         }
         let place = function.read(hv, capability + 4, 4);
-        let table =
-            base_address(hv, function, (place & 7) as u8).map(|base| base + u64::from(place & !7));
+        let table = base_address(hv, function, (place & 7) as u8).map(|base| base + u64::from(place & !7));
         let entry = MachineAddr(table.unwrap_or(0) + u64::from(index) * 16);
         let decodes = function.read(hv, COMMAND, 2) & COMMAND_MEMORY != 0;
         if table.is_none() || !decodes || !hv.machine.is_device_memory(entry) {
-            return Err(
-                Refusal::errno(Errno::Nxio, rule::MESSAGE_ENTRY).with(Evidence::Value(entry.0))
-            );
+            return Err(Refusal::errno(Errno::Nxio, rule::MESSAGE_ENTRY).with(Evidence::Value(entry.0)));
         }
-        Ok(Self {
-            function,
-            kind: Kind::Entry { capability, entry },
-        })
+        Ok(Self { function, kind: Kind::Entry { capability, entry } })
     }
 
     /// Writes the message into the device; an entry of a table stays masked.
@@ -110,12 +87,7 @@ impl Message {
         match kind {
             Kind::Single { capability } => {
                 let control = function.read(hv, capability + CONTROL, 2);
-                function.write(
-                    hv,
-                    capability + CONTROL,
-                    2,
-                    control & !(MSI_ENABLE | MSI_COUNT),
-                );
+                function.write(hv, capability + CONTROL, 2, control & !(MSI_ENABLE | MSI_COUNT));
                 function.write(hv, capability + 4, 4, address as u32);
                 let data_at = if control & MSI_WIDE != 0 {
                     function.write(hv, capability + 8, 4, (address >> 32) as u32);
@@ -127,23 +99,12 @@ impl Message {
             }
             Kind::Entry { capability, entry } => {
                 let control = function.read(hv, capability + CONTROL, 2);
-                function.write(
-                    hv,
-                    capability + CONTROL,
-                    2,
-                    control | MSI_X_ENABLE | MSI_X_MASK_ALL,
-                );
+                function.write(hv, capability + CONTROL, 2, control | MSI_X_ENABLE | MSI_X_MASK_ALL);
                 self.mask(hv, true);
                 hv.machine.write_device(entry, address as u32);
-                hv.machine
-                    .write_device(MachineAddr(entry.0 + 4), (address >> 32) as u32);
+                hv.machine.write_device(MachineAddr(entry.0 + 4), (address >> 32) as u32);
                 hv.machine.write_device(MachineAddr(entry.0 + 8), data);
-                function.write(
-                    hv,
-                    capability + CONTROL,
-                    2,
-                    (control | MSI_X_ENABLE) & !MSI_X_MASK_ALL,
-                );
+                function.write(hv, capability + CONTROL, 2, (control | MSI_X_ENABLE) & !MSI_X_MASK_ALL);
             }
         }
         let command = function.read(hv, COMMAND, 2);
@@ -164,9 +125,7 @@ impl Message {
                 let control = control & !MSI_ENABLE | if masked { 0 } else { MSI_ENABLE };
                 function.write(hv, capability + CONTROL, 2, control);
             }
-            Kind::Entry { entry, .. } => hv
-                .machine
-                .write_device(MachineAddr(entry.0 + 12), masked.into()),
+            Kind::Entry { entry, .. } => hv.machine.write_device(MachineAddr(entry.0 + 12), masked.into()),
         }
     }
 
@@ -177,8 +136,7 @@ impl Message {
             Kind::Entry { capability, .. } => (capability, MSI_X_ENABLE),
         };
         let control = self.function.read(hv, capability + CONTROL, 2);
-        self.function
-            .write(hv, capability + CONTROL, 2, control & !bit);
+        self.function.write(hv, capability + CONTROL, 2, control & !bit);
     }
 }
 
@@ -194,11 +152,7 @@ fn base_address<M: Machine>(hv: &Hypervisor<M>, function: Function, register: u8
     if low & IO != 0 {
         return None;
     }
-    let high = if low & 6 == WIDE && register < 5 {
-        function.read(hv, at + 4, 4)
-    } else {
-        0
-    };
+    let high = if low & 6 == WIDE && register < 5 { function.read(hv, at + 4, 4) } else { 0 };
     let base = u64::from(high) << 32 | u64::from(low & !0xf);
     (base != 0).then_some(base)
 }

@@ -99,36 +99,21 @@ struct EoiMap {
 
 impl Table {
     fn find(&self, domain: DomId, number: u32) -> Option<&Pirq> {
-        self.pirqs
-            .iter()
-            .find(|pirq| pirq.domain == domain && pirq.number == number)
+        self.pirqs.iter().find(|pirq| pirq.domain == domain && pirq.number == number)
     }
 
     fn find_mut(&mut self, domain: DomId, number: u32) -> Option<&mut Pirq> {
-        self.pirqs
-            .iter_mut()
-            .find(|pirq| pirq.domain == domain && pirq.number == number)
+        self.pirqs.iter_mut().find(|pirq| pirq.domain == domain && pirq.number == number)
     }
 
     /// How a line is wired: as was said, or as is usual.
     fn mode(&self, gsi: u32) -> LineMode {
-        let usual = LineMode {
-            level: gsi >= LEGACY_LINES,
-            low: gsi >= LEGACY_LINES,
-        };
-        self.lines
-            .iter()
-            .find(|line| line.gsi == gsi)
-            .map_or(usual, |line| line.mode)
+        let usual = LineMode { level: gsi >= LEGACY_LINES, low: gsi >= LEGACY_LINES };
+        self.lines.iter().find(|line| line.gsi == gsi).map_or(usual, |line| line.mode)
     }
 
     /// Routes a line, unless it is already.
-    fn route<M: Machine>(
-        &mut self,
-        hv: &Hypervisor<M>,
-        gsi: u32,
-        mode: LineMode,
-    ) -> Result<(), Refusal> {
+    fn route<M: Machine>(&mut self, hv: &Hypervisor<M>, gsi: u32, mode: LineMode) -> Result<(), Refusal> {
         if self.lines.iter().any(|line| line.gsi == gsi) {
             return Ok(());
         }
@@ -170,10 +155,7 @@ impl Table {
 #[cold]
 fn no_such_line<M: Machine>(hv: &Hypervisor<M>, gsi: u32) -> Refusal {
     let limit = u64::from(hv.machine.line_count()).saturating_sub(1);
-    Refusal::errno(Errno::Inval, rule::NO_SUCH_LINE).with(Evidence::Limit {
-        asked: gsi.into(),
-        limit,
-    })
+    Refusal::errno(Errno::Inval, rule::NO_SUCH_LINE).with(Evidence::Limit { asked: gsi.into(), limit })
 }
 
 #[cold]
@@ -245,13 +227,9 @@ pub fn bind<M: Machine>(
     shares: bool,
 ) -> Result<(), Refusal> {
     let mut table = hv.interrupts.table.lock();
-    let pirq = *table
-        .find(domain.id, number)
-        .ok_or_else(|| no_such_pirq(number))?;
+    let pirq = *table.find(domain.id, number).ok_or_else(|| no_such_pirq(number))?;
     if pirq.bound.is_some() {
-        return Err(
-            Refusal::errno(Errno::Exist, rule::PIRQ_BOUND).with(Evidence::Value(number.into()))
-        );
+        return Err(Refusal::errno(Errno::Exist, rule::PIRQ_BOUND).with(Evidence::Value(number.into())));
     }
     if let Source::Line { gsi, .. } = pirq.source {
         permitted(domain, gsi)?;
@@ -259,16 +237,11 @@ pub fn bind<M: Machine>(
         let mode = table.mode(gsi);
         table.route(hv, gsi, mode)?;
         if table.lines.iter().any(|line| line.gsi == gsi && line.own) {
-            return Err(Refusal::errno(Errno::Busy, rule::LINE_OF_CONSOLE)
-                .with(Evidence::Value(gsi.into())));
+            return Err(Refusal::errno(Errno::Busy, rule::LINE_OF_CONSOLE).with(Evidence::Value(gsi.into())));
         }
     }
     if let Some(pirq) = table.find_mut(domain.id, number) {
-        pirq.bound = Some(Bound {
-            port,
-            shares,
-            in_service: false,
-        });
+        pirq.bound = Some(Bound { port, shares, in_service: false });
     }
     match pirq.source {
         Source::Line { gsi, level } => {
@@ -283,12 +256,7 @@ pub fn bind<M: Machine>(
 }
 
 fn permitted(domain: &Domain, gsi: u32) -> Result<(), Refusal> {
-    if domain
-        .permissions
-        .lock()
-        .interrupts
-        .contains(gsi.into(), gsi.into())
-    {
+    if domain.permissions.lock().interrupts.contains(gsi.into(), gsi.into()) {
         Ok(())
     } else {
         Err(Refusal::errno(Errno::Perm, rule::PIRQ_NOT_PERMITTED).with(Evidence::Value(gsi.into())))
@@ -301,9 +269,7 @@ fn share(table: &Table, line: u32, shares: bool) -> Result<(), Refusal> {
             && other.bound.is_some_and(|bound| !(bound.shares && shares))
     });
     if conflict {
-        return Err(
-            Refusal::errno(Errno::Busy, rule::PIRQ_NOT_SHARED).with(Evidence::Value(line.into()))
-        );
+        return Err(Refusal::errno(Errno::Busy, rule::PIRQ_NOT_SHARED).with(Evidence::Value(line.into())));
     }
     Ok(())
 }
@@ -327,8 +293,7 @@ fn quiet<M: Machine>(hv: &Hypervisor<M>, table: &Table, source: Source) {
         Source::Message { message, .. } => message.mask(hv, true),
         Source::Line { gsi, .. } => {
             let others = table.pirqs.iter().any(|pirq| {
-                matches!(pirq.source, Source::Line { gsi: line, .. } if line == gsi)
-                    && pirq.bound.is_some()
+                matches!(pirq.source, Source::Line { gsi: line, .. } if line == gsi) && pirq.bound.is_some()
             });
             hv.machine.mask_line(gsi, !others || table.in_service(gsi));
         }
@@ -339,25 +304,13 @@ fn quiet<M: Machine>(hv: &Hypervisor<M>, table: &Table, source: Source) {
 ///
 /// # Errors
 /// `EINVAL` where it is not mapped.
-pub(crate) fn end<M: Machine>(
-    hv: &Hypervisor<M>,
-    domain: &Domain,
-    number: u32,
-) -> Result<(), Refusal> {
+pub(crate) fn end<M: Machine>(hv: &Hypervisor<M>, domain: &Domain, number: u32) -> Result<(), Refusal> {
     let unmask = {
         let mut table = hv.interrupts.table.lock();
-        let unmasks = table
-            .eoi_maps
-            .iter()
-            .any(|map| map.domain == domain.id && map.unmasks);
-        let pirq = table
-            .find_mut(domain.id, number)
-            .ok_or_else(|| no_such_pirq(number))?;
+        let unmasks = table.eoi_maps.iter().any(|map| map.domain == domain.id && map.unmasks);
+        let pirq = table.find_mut(domain.id, number).ok_or_else(|| no_such_pirq(number))?;
         let port = pirq.bound.map(|bound| bound.port);
-        let was_in_service = pirq
-            .bound
-            .as_mut()
-            .is_some_and(|bound| core::mem::replace(&mut bound.in_service, false));
+        let was_in_service = pirq.bound.as_mut().is_some_and(|bound| core::mem::replace(&mut bound.in_service, false));
         if let Source::Line { gsi, .. } = pirq.source
             && was_in_service
             && !table.in_service(gsi)
@@ -376,11 +329,7 @@ pub(crate) fn end<M: Machine>(
 ///
 /// # Errors
 /// `EINVAL` where it is not mapped.
-pub(crate) fn unmap<M: Machine>(
-    hv: &Hypervisor<M>,
-    domain: &Domain,
-    number: u32,
-) -> Result<(), Refusal> {
+pub(crate) fn unmap<M: Machine>(hv: &Hypervisor<M>, domain: &Domain, number: u32) -> Result<(), Refusal> {
     let mut table = hv.interrupts.table.lock();
     let place = table
         .pirqs
@@ -411,14 +360,8 @@ fn sends_more(table: &Table, function: Function) -> bool {
 /// Takes all interrupts from a domain that is going away.
 pub(crate) fn release_all<M: Machine>(hv: &Hypervisor<M>, domain: &Domain) {
     loop {
-        let next = hv
-            .interrupts
-            .table
-            .lock()
-            .pirqs
-            .iter()
-            .find(|pirq| pirq.domain == domain.id)
-            .map(|pirq| pirq.number);
+        let next =
+            hv.interrupts.table.lock().pirqs.iter().find(|pirq| pirq.domain == domain.id).map(|pirq| pirq.number);
         match next {
             Some(number) => drop(unmap(hv, domain, number)),
             None => break,
@@ -426,11 +369,7 @@ pub(crate) fn release_all<M: Machine>(hv: &Hypervisor<M>, domain: &Domain) {
     }
     let mut table = hv.interrupts.table.lock();
     table.reserved.retain(|reserved| reserved.0 != domain.id);
-    if let Some(place) = table
-        .eoi_maps
-        .iter()
-        .position(|map| map.domain == domain.id)
-    {
+    if let Some(place) = table.eoi_maps.iter().position(|map| map.domain == domain.id) {
         let map = table.eoi_maps.swap_remove(place);
         frames::put_typed(hv, map.frame);
     }
@@ -453,10 +392,8 @@ fn map_line<M: Machine>(
     permitted(domain, gsi)?;
     let mut table = hv.interrupts.table.lock();
     let level = table.mode(gsi).level;
-    let same = |pirq: &&Pirq| {
-        pirq.domain == domain.id
-            && matches!(pirq.source, Source::Line { gsi: line, .. } if line == gsi)
-    };
+    let same =
+        |pirq: &&Pirq| pirq.domain == domain.id && matches!(pirq.source, Source::Line { gsi: line, .. } if line == gsi);
     if let Some(pirq) = table.pirqs.iter().find(same)
         && wanted.is_none_or(|wanted| wanted == pirq.number)
     {
@@ -473,31 +410,18 @@ fn map_line<M: Machine>(
 
 fn usable(table: &Table, domain: DomId, number: u32) -> Result<u32, Refusal> {
     if number >= PIRQS || table.find(domain, number).is_some() {
-        return Err(
-            Refusal::errno(Errno::Inval, rule::PIRQ_TAKEN).with(Evidence::Value(number.into()))
-        );
+        return Err(Refusal::errno(Errno::Inval, rule::PIRQ_TAKEN).with(Evidence::Value(number.into())));
     }
     Ok(number)
 }
 
 fn add(table: &mut Table, domain: DomId, number: u32, source: Source) {
-    table
-        .reserved
-        .retain(|reserved| *reserved != (domain, number));
-    table.pirqs.push(Pirq {
-        domain,
-        number,
-        source,
-        bound: None,
-    });
+    table.reserved.retain(|reserved| *reserved != (domain, number));
+    table.pirqs.push(Pirq { domain, number, source, bound: None });
 }
 
 /// A free number that is not a line's, the highest first.
-fn free_number<M: Machine>(
-    hv: &Hypervisor<M>,
-    table: &Table,
-    domain: DomId,
-) -> Result<u32, Refusal> {
+fn free_number<M: Machine>(hv: &Hypervisor<M>, table: &Table, domain: DomId) -> Result<u32, Refusal> {
     (hv.machine.line_count().max(LEGACY_LINES)..PIRQS)
         .rev()
         .find(|number| table.is_free(domain, *number))
@@ -525,20 +449,12 @@ fn map_message<M: Machine>(
         None => free_number(hv, &table, domain.id)?,
     };
     let used = |slot: u32| {
-        table
-            .pirqs
-            .iter()
-            .any(|pirq| matches!(pirq.source, Source::Message { slot: taken, .. } if taken == slot))
+        table.pirqs.iter().any(|pirq| matches!(pirq.source, Source::Message { slot: taken, .. } if taken == slot))
     };
     let slot = (0..SLOTS).find(|slot| !used(*slot)).ok_or_else(no_vector)?;
     let (address, data) = hv.machine.route_message(slot).ok_or_else(no_vector)?;
     message.write(hv, address, data);
-    add(
-        &mut table,
-        domain.id,
-        number,
-        Source::Message { slot, message },
-    );
+    add(&mut table, domain.id, number, Source::Message { slot, message });
     Ok(number)
 }
 
@@ -568,9 +484,7 @@ fn restore_messages<M: Machine>(hv: &Hypervisor<M>, function: Function) {
 fn set_up_line<M: Machine>(hv: &Hypervisor<M>, gsi: u32, mode: LineMode) -> Result<(), Refusal> {
     let mut table = hv.interrupts.table.lock();
     if table.lines.iter().any(|line| line.gsi == gsi) {
-        return Err(
-            Refusal::errno(Errno::Exist, rule::LINE_SET_UP).with(Evidence::Value(gsi.into()))
-        );
+        return Err(Refusal::errno(Errno::Exist, rule::LINE_SET_UP).with(Evidence::Value(gsi.into())));
     }
     table.route(hv, gsi, mode)?;
     for pirq in &mut table.pirqs {

@@ -42,23 +42,17 @@ pub fn physdev_op<M: Machine>(call: &mut Call<'_, M>, args: [u64; 5]) -> Result<
 }
 
 /// The operations that only dom0 may ask for.
-fn of_dom0<M: Machine>(
-    call: &mut Call<'_, M>,
-    command: u32,
-    argument: u64,
-) -> Result<u64, Refusal> {
+fn of_dom0<M: Machine>(call: &mut Call<'_, M>, command: u32, argument: u64) -> Result<u64, Refusal> {
     let known = matches!(command, 8..=11 | 15 | 16 | 19..=21 | 24..=27 | 29..=31);
     if !known {
-        return Err(Refusal::errno(Errno::NoSys, core_rule::UNKNOWN_OPERATION)
-            .with(Evidence::Value(command.into())));
+        return Err(Refusal::errno(Errno::NoSys, core_rule::UNKNOWN_OPERATION).with(Evidence::Value(command.into())));
     }
     call.privileged()?;
     match command {
         abi::PHYSDEVOP_APIC_READ => apic_read(call, argument)?,
         abi::PHYSDEVOP_APIC_WRITE => {
             let write: abi::PhysdevApic = call.read(argument)?;
-            return Err(Refusal::errno(Errno::Perm, rule::APIC_REGISTER)
-                .with(Evidence::Value(write.reg.into())));
+            return Err(Refusal::errno(Errno::Perm, rule::APIC_REGISTER).with(Evidence::Value(write.reg.into())));
         }
         abi::PHYSDEVOP_ALLOC_IRQ_VECTOR => {
             let mut irq: abi::PhysdevIrq = call.read(argument)?;
@@ -69,21 +63,12 @@ fn of_dom0<M: Machine>(
         abi::PHYSDEVOP_SETUP_GSI => {
             let wanted: abi::PhysdevSetupGsi = call.read(argument)?;
             let gsi = line(call, wanted.gsi.cast_unsigned())?;
-            let mode = LineMode {
-                level: wanted.triggering != 0,
-                low: wanted.polarity != 0,
-            };
+            let mode = LineMode { level: wanted.triggering != 0, low: wanted.polarity != 0 };
             super::set_up_line(call.hv, gsi, mode)?;
         }
         abi::PHYSDEVOP_RESTORE_MSI => {
             let device: abi::PhysdevRestoreMsi = call.read(argument)?;
-            super::restore_messages(
-                call.hv,
-                Function {
-                    bus: device.bus,
-                    devfn: device.devfn,
-                },
-            );
+            super::restore_messages(call.hv, Function { bus: device.bus, devfn: device.devfn });
         }
         abi::PHYSDEVOP_RESTORE_MSI_EXT => {
             let function = device(call, argument)?;
@@ -108,12 +93,8 @@ fn of_dom0<M: Machine>(
         }
         abi::PHYSDEVOP_DBGP_OP => {
             let wanted: abi::PhysdevDbgpOp = call.read(argument)?;
-            if !matches!(
-                wanted.op,
-                abi::PHYSDEVOP_DBGP_RESET_PREPARE | abi::PHYSDEVOP_DBGP_RESET_DONE
-            ) {
-                return Err(Refusal::errno(Errno::Inval, rule::DEBUG_PORT)
-                    .with(Evidence::Value(wanted.op.into())));
+            if !matches!(wanted.op, abi::PHYSDEVOP_DBGP_RESET_PREPARE | abi::PHYSDEVOP_DBGP_RESET_DONE) {
+                return Err(Refusal::errno(Errno::Inval, rule::DEBUG_PORT).with(Evidence::Value(wanted.op.into())));
             }
         }
         _ => {}
@@ -121,30 +102,18 @@ fn of_dom0<M: Machine>(
     Ok(0)
 }
 
-fn set_iopl<M: Machine>(
-    call: &mut Call<'_, M>,
-    wanted: &abi::PhysdevSetIopl,
-) -> Result<(), Refusal> {
+fn set_iopl<M: Machine>(call: &mut Call<'_, M>, wanted: &abi::PhysdevSetIopl) -> Result<(), Refusal> {
     if wanted.iopl > 3 {
-        let evidence = Evidence::Limit {
-            asked: wanted.iopl.into(),
-            limit: 3,
-        };
+        let evidence = Evidence::Limit { asked: wanted.iopl.into(), limit: 3 };
         return Err(Refusal::errno(Errno::Inval, rule::IOPL_RANGE).with(evidence));
     }
     call.state().iopl = wanted.iopl as u8;
     Ok(())
 }
 
-fn set_io_bitmap<M: Machine>(
-    call: &mut Call<'_, M>,
-    wanted: &abi::PhysdevSetIobitmap,
-) -> Result<(), Refusal> {
+fn set_io_bitmap<M: Machine>(call: &mut Call<'_, M>, wanted: &abi::PhysdevSetIobitmap) -> Result<(), Refusal> {
     if wanted.nr_ports > 65536 {
-        let evidence = Evidence::Limit {
-            asked: wanted.nr_ports.into(),
-            limit: 65536,
-        };
+        let evidence = Evidence::Limit { asked: wanted.nr_ports.into(), limit: 65536 };
         return Err(Refusal::errno(Errno::Inval, rule::IO_BITMAP_RANGE).with(evidence));
     }
     call.state().io_bitmap = (wanted.bitmap, wanted.nr_ports);
@@ -160,16 +129,10 @@ fn status<M: Machine>(call: &Call<'_, M>, argument: u64) -> Result<(), Refusal> 
     let domain = call.domain().id;
     {
         let table = call.hv.interrupts.table.lock();
-        let shared = table
-            .find(domain, query.irq)
-            .and_then(|pirq| pirq.bound)
-            .is_some_and(|bound| bound.shares);
+        let shared = table.find(domain, query.irq).and_then(|pirq| pirq.bound).is_some_and(|bound| bound.shares);
         let has_map = table.eoi_maps.iter().any(|map| map.domain == domain);
-        query.flags = if has_map {
-            0
-        } else {
-            abi::XENIRQSTAT_NEEDS_EOI
-        } | if shared { abi::XENIRQSTAT_SHARED } else { 0 };
+        query.flags =
+            if has_map { 0 } else { abi::XENIRQSTAT_NEEDS_EOI } | if shared { abi::XENIRQSTAT_SHARED } else { 0 };
     }
     call.write(argument, &query)
 }
@@ -187,11 +150,7 @@ fn register_eoi_map<M: Machine>(
         frames::put_typed(call.hv, frame);
         return Err(Refusal::errno(Errno::Busy, rule::EOI_MAP_ONCE));
     }
-    table.eoi_maps.push(EoiMap {
-        domain,
-        frame,
-        unmasks,
-    });
+    table.eoi_maps.push(EoiMap { domain, frame, unmasks });
     let levels: alloc::vec::Vec<u32> = table
         .pirqs
         .iter()
@@ -210,9 +169,7 @@ fn map<M: Machine>(call: &Call<'_, M>, argument: u64) -> Result<(), Refusal> {
     let domain = call.target(DomId(wanted.domid))?;
     let number = u32::try_from(wanted.pirq).ok();
     let mapped = match wanted.type_ {
-        abi::MAP_PIRQ_TYPE_GSI => {
-            super::map_line(call.hv, &domain, wanted.index.cast_unsigned(), number)?
-        }
+        abi::MAP_PIRQ_TYPE_GSI => super::map_line(call.hv, &domain, wanted.index.cast_unsigned(), number)?,
         abi::MAP_PIRQ_TYPE_MSI | abi::MAP_PIRQ_TYPE_MSI_SEG | abi::MAP_PIRQ_TYPE_MULTI_MSI => {
             call.privileged()?;
             let message = message(call, &mut wanted)?;
@@ -228,17 +185,11 @@ fn map<M: Machine>(call: &Call<'_, M>, argument: u64) -> Result<(), Refusal> {
 }
 
 /// The message that a request names: an entry of a table where it gives one, else the device's MSI.
-fn message<M: Machine>(
-    call: &Call<'_, M>,
-    wanted: &mut abi::PhysdevMapPirq,
-) -> Result<Message, Refusal> {
+fn message<M: Machine>(call: &Call<'_, M>, wanted: &mut abi::PhysdevMapPirq) -> Result<Message, Refusal> {
     if wanted.type_ != abi::MAP_PIRQ_TYPE_MSI {
         first_segment((wanted.bus >> 16) as u16)?;
     }
-    let function = Function {
-        bus: wanted.bus as u8,
-        devfn: wanted.devfn as u8,
-    };
+    let function = Function { bus: wanted.bus as u8, devfn: wanted.devfn as u8 };
     if wanted.type_ == abi::MAP_PIRQ_TYPE_MULTI_MSI {
         if wanted.entry_nr != 1 {
             wanted.entry_nr = 1;
@@ -255,18 +206,9 @@ fn message<M: Machine>(
 fn unmap<M: Machine>(call: &Call<'_, M>, wanted: &abi::PhysdevUnmapPirq) -> Result<(), Refusal> {
     let domain = call.target(DomId(wanted.domid))?;
     let number = wanted.pirq.cast_unsigned();
-    let bound = call
-        .hv
-        .interrupts
-        .table
-        .lock()
-        .find(domain.id, number)
-        .is_some_and(|pirq| pirq.bound.is_some());
+    let bound = call.hv.interrupts.table.lock().find(domain.id, number).is_some_and(|pirq| pirq.bound.is_some());
     if bound {
-        log::debug!(
-            "{}: pirq {number} is unmapped while an event channel is bound to it",
-            domain.id
-        );
+        log::debug!("{}: pirq {number} is unmapped while an event channel is bound to it", domain.id);
     }
     super::unmap(call.hv, &domain, number)
 }
@@ -306,28 +248,20 @@ fn apic_read<M: Machine>(call: &Call<'_, M>, argument: u64) -> Result<(), Refusa
 }
 
 fn line<M: Machine>(call: &Call<'_, M>, gsi: u32) -> Result<u32, Refusal> {
-    if gsi < call.hv.machine.line_count() {
-        Ok(gsi)
-    } else {
-        Err(super::no_such_line(call.hv, gsi))
-    }
+    if gsi < call.hv.machine.line_count() { Ok(gsi) } else { Err(super::no_such_line(call.hv, gsi)) }
 }
 
 fn device<M: Machine>(call: &Call<'_, M>, argument: u64) -> Result<Function, Refusal> {
     let wanted: abi::PhysdevPciDevice = call.read(argument)?;
     first_segment(wanted.seg)?;
-    Ok(Function {
-        bus: wanted.bus,
-        devfn: wanted.devfn,
-    })
+    Ok(Function { bus: wanted.bus, devfn: wanted.devfn })
 }
 
 fn first_segment(segment: u16) -> Result<(), Refusal> {
     if segment == 0 {
         return Ok(());
     }
-    Err(Refusal::errno(Errno::NoDev, rule::NO_MESSAGE_CAPABILITY)
-        .with(Evidence::Value(segment.into())))
+    Err(Refusal::errno(Errno::NoDev, rule::NO_MESSAGE_CAPABILITY).with(Evidence::Value(segment.into())))
 }
 
 /// `PHYSDEVOP_prepare_msix`: the device must have a table.

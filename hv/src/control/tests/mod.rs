@@ -8,9 +8,7 @@ use alloc::boxed::Box;
 use alloc::sync::Arc;
 use core::sync::atomic::Ordering;
 
-use pv_abi::arch::{
-    CpuidLeaf, MsrEntry, VGCF_IN_KERNEL, VGCF_ONLINE, VcpuGuestContext, xen_pfn_to_cr3,
-};
+use pv_abi::arch::{CpuidLeaf, MsrEntry, VGCF_IN_KERNEL, VGCF_ONLINE, VcpuGuestContext, xen_pfn_to_cr3};
 use pv_abi::domctl::{self as dom, Domctl};
 use pv_abi::errno::Errno;
 use pv_abi::platform::{self as plat, PlatformOp};
@@ -31,12 +29,7 @@ use crate::rules::control as rule;
 
 type Handler = fn(&mut Call<'_, FakeMachine>, [u64; 5]) -> Result<u64, Refusal>;
 
-fn refused(
-    bed: &Bed,
-    guest: &mut Guest,
-    handler: Handler,
-    args: [u64; 5],
-) -> (Rule, Option<Errno>) {
+fn refused(bed: &Bed, guest: &mut Guest, handler: Handler, args: [u64; 5]) -> (Rule, Option<Errno>) {
     guest.enter(bed);
     let mut call = Call {
         hv: &bed.hv,
@@ -60,31 +53,14 @@ where
     (result, guest.read(bed, place))
 }
 
-fn ask_domctl<P>(
-    bed: &Bed,
-    guest: &mut Guest,
-    command: u32,
-    domain: u16,
-    payload: &P,
-) -> (i64, Domctl)
+fn ask_domctl<P>(bed: &Bed, guest: &mut Guest, command: u32, domain: u16, payload: &P) -> (i64, Domctl)
 where
     P: IntoBytes + Immutable,
 {
-    ask(
-        bed,
-        guest,
-        number::HYPERVISOR_DOMCTL,
-        &Domctl::with(command, domain, payload),
-    )
+    ask(bed, guest, number::HYPERVISOR_DOMCTL, &Domctl::with(command, domain, payload))
 }
 
-fn domctl_refused<P>(
-    bed: &Bed,
-    guest: &mut Guest,
-    command: u32,
-    domain: u16,
-    payload: &P,
-) -> (Rule, Option<Errno>)
+fn domctl_refused<P>(bed: &Bed, guest: &mut Guest, command: u32, domain: u16, payload: &P) -> (Rule, Option<Errno>)
 where
     P: IntoBytes + Immutable,
 {
@@ -94,27 +70,13 @@ where
 }
 
 fn sysctl_frame<P: IntoBytes + Immutable>(command: u32, payload: &P) -> Sysctl {
-    let mut frame = Sysctl {
-        cmd: command,
-        interface_version: sys::XEN_SYSCTL_INTERFACE_VERSION,
-        ..Default::default()
-    };
+    let mut frame = Sysctl { cmd: command, interface_version: sys::XEN_SYSCTL_INTERFACE_VERSION, ..Default::default() };
     frame.set_payload(payload);
     frame
 }
 
-fn ask_sysctl<P: IntoBytes + Immutable>(
-    bed: &Bed,
-    guest: &mut Guest,
-    command: u32,
-    payload: &P,
-) -> (i64, Sysctl) {
-    ask(
-        bed,
-        guest,
-        number::HYPERVISOR_SYSCTL,
-        &sysctl_frame(command, payload),
-    )
+fn ask_sysctl<P: IntoBytes + Immutable>(bed: &Bed, guest: &mut Guest, command: u32, payload: &P) -> (i64, Sysctl) {
+    ask(bed, guest, number::HYPERVISOR_SYSCTL, &sysctl_frame(command, payload))
 }
 
 fn sysctl_refused<P: IntoBytes + Immutable>(
@@ -145,28 +107,8 @@ fn made(bed: &Bed, dom0: &mut Guest) -> Arc<Domain> {
     let (result, frame) = ask_domctl(bed, dom0, dom::XEN_DOMCTL_CREATEDOMAIN, 0, &request());
     assert_eq!(result, 0);
     let id = frame.domain;
-    assert_eq!(
-        ask_domctl(
-            bed,
-            dom0,
-            dom::XEN_DOMCTL_MAX_VCPUS,
-            id,
-            &dom::DomctlMaxVcpus { max: 2 }
-        )
-        .0,
-        0
-    );
-    assert_eq!(
-        ask_domctl(
-            bed,
-            dom0,
-            dom::XEN_DOMCTL_MAX_MEM,
-            id,
-            &dom::DomctlMaxMem { max_memkb: 4096 }
-        )
-        .0,
-        0
-    );
+    assert_eq!(ask_domctl(bed, dom0, dom::XEN_DOMCTL_MAX_VCPUS, id, &dom::DomctlMaxVcpus { max: 2 }).0, 0);
+    assert_eq!(ask_domctl(bed, dom0, dom::XEN_DOMCTL_MAX_MEM, id, &dom::DomctlMaxMem { max_memkb: 4096 }).0, 0);
     bed.hv.domains.get(DomId(id)).unwrap()
 }
 
@@ -182,29 +124,15 @@ fn context(bed: &Bed, domain: &Domain) -> Box<VcpuGuestContext> {
     context
 }
 
-fn set_context_by_domctl(
-    bed: &Bed,
-    dom0: &mut Guest,
-    id: u16,
-    vcpu: u32,
-    context: &VcpuGuestContext,
-) -> i64 {
+fn set_context_by_domctl(bed: &Bed, dom0: &mut Guest, id: u16, vcpu: u32, context: &VcpuGuestContext) -> i64 {
     let place = dom0.address(2);
     dom0.write(bed, place, context);
-    let payload = dom::DomctlVcpucontext {
-        vcpu,
-        ctxt: place,
-        ..Default::default()
-    };
+    let payload = dom::DomctlVcpucontext { vcpu, ctxt: place, ..Default::default() };
     ask_domctl(bed, dom0, dom::XEN_DOMCTL_SETVCPUCONTEXT, id, &payload).0
 }
 
 fn platform_frame<P: IntoBytes + Immutable>(command: u32, payload: &P) -> PlatformOp {
-    let mut frame = PlatformOp {
-        cmd: command,
-        interface_version: plat::XENPF_INTERFACE_VERSION,
-        ..Default::default()
-    };
+    let mut frame = PlatformOp { cmd: command, interface_version: plat::XENPF_INTERFACE_VERSION, ..Default::default() };
     frame.set_payload(payload);
     frame
 }

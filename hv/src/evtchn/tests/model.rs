@@ -53,16 +53,11 @@ struct World {
 
 impl World {
     fn new() -> Self {
-        Self {
-            ports: [(); 3].map(|()| alloc::vec![Model::Free; 64]),
-            ..Self::default()
-        }
+        Self { ports: [(); 3].map(|()| alloc::vec![Model::Free; 64]), ..Self::default() }
     }
 
     fn allocate(&mut self, domain: usize, what: Model) -> u32 {
-        let port = (1..64)
-            .find(|port| self.ports[domain][*port] == Model::Free)
-            .unwrap();
+        let port = (1..64).find(|port| self.ports[domain][*port] == Model::Free).unwrap();
         self.ports[domain][port] = what;
         port as u32
     }
@@ -81,10 +76,7 @@ fn play(bed: &Bed, domains: &[Arc<Domain>; 3], world: &mut World, step: &Step) {
     match *step {
         Step::Offer { of, to } => {
             let expected = world.allocate(of, Model::Offered(to as u16));
-            assert_eq!(
-                alloc_unbound(&domains[of], DomId(to as u16)).unwrap(),
-                expected
-            );
+            assert_eq!(alloc_unbound(&domains[of], DomId(to as u16)).unwrap(), expected);
         }
         Step::Bind { by, to, port } => {
             let outcome = bind_interdomain(&bed.hv, &domains[by], &domains[to], port);
@@ -97,10 +89,7 @@ fn play(bed: &Bed, domains: &[Arc<Domain>; 3], world: &mut World, step: &Step) {
                 refused(outcome, Errno::Inval, rule::NOT_OFFERED);
             }
         }
-        Step::Ipi { by } => assert_eq!(
-            bind_ipi(&domains[by], 0).unwrap(),
-            world.allocate(by, Model::Ipi)
-        ),
+        Step::Ipi { by } => assert_eq!(bind_ipi(&domains[by], 0).unwrap(), world.allocate(by, Model::Ipi)),
         Step::Timer { by } => {
             let outcome = bind_virq(&domains[by], VIRQ_TIMER, 0);
             if world.ports[by].contains(&Model::Timer) {

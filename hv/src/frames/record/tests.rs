@@ -28,56 +28,23 @@ fn a_free_frame_is_nobodys() {
 #[test]
 fn a_type_in_use_excludes_all_others() {
     let frame = owned();
-    assert_eq!(
-        frame.acquire_type(PageType::Writable, false, |_| false),
-        Acquired::Ready
-    );
-    assert_eq!(
-        frame.acquire_type(PageType::L1, false, |_| false),
-        Acquired::Conflict
-    );
+    assert_eq!(frame.acquire_type(PageType::Writable, false, |_| false), Acquired::Ready);
+    assert_eq!(frame.acquire_type(PageType::L1, false, |_| false), Acquired::Conflict);
     assert_eq!(frame.release_type(0), Released::Done);
-    assert_eq!(
-        frame.acquire_type(PageType::L1, false, |_| false),
-        Acquired::Check {
-            from: 0,
-            resumed: false
-        }
-    );
-    assert_eq!(
-        frame.acquire_type(PageType::L1, false, |_| false),
-        Acquired::Busy
-    );
-    assert_eq!(
-        frame.acquire_type(PageType::Writable, false, |_| false),
-        Acquired::Conflict
-    );
+    assert_eq!(frame.acquire_type(PageType::L1, false, |_| false), Acquired::Check { from: 0, resumed: false });
+    assert_eq!(frame.acquire_type(PageType::L1, false, |_| false), Acquired::Busy);
+    assert_eq!(frame.acquire_type(PageType::Writable, false, |_| false), Acquired::Conflict);
 }
 
 #[test]
 fn a_change_of_type_asks_for_a_flush_while_translations_are_fresh() {
     let frame = owned();
-    assert_eq!(
-        frame.acquire_type(PageType::Writable, false, |_| true),
-        Acquired::Ready
-    );
+    assert_eq!(frame.acquire_type(PageType::Writable, false, |_| true), Acquired::Ready);
     assert_eq!(frame.release_type(7), Released::Done);
-    assert_eq!(
-        frame.acquire_type(PageType::L1, false, |stamp| stamp == 7),
-        Acquired::Stale
-    );
-    assert_eq!(
-        frame.acquire_type(PageType::Writable, false, |_| true),
-        Acquired::Ready
-    );
+    assert_eq!(frame.acquire_type(PageType::L1, false, |stamp| stamp == 7), Acquired::Stale);
+    assert_eq!(frame.acquire_type(PageType::Writable, false, |_| true), Acquired::Ready);
     assert_eq!(frame.release_type(7), Released::Done);
-    assert_eq!(
-        frame.acquire_type(PageType::L1, true, |_| true),
-        Acquired::Check {
-            from: 0,
-            resumed: false
-        }
-    );
+    assert_eq!(frame.acquire_type(PageType::L1, true, |_| true), Acquired::Check { from: 0, resumed: false });
 }
 
 #[test]
@@ -85,17 +52,8 @@ fn a_partial_table_is_taken_over_by_the_next_who_asks() {
     let frame = owned();
     let _ = frame.acquire_type(PageType::L2, false, |_| false);
     frame.set_partial(17);
-    assert_eq!(
-        frame.acquire_type(PageType::L1, false, |_| false),
-        Acquired::Conflict
-    );
-    assert_eq!(
-        frame.acquire_type(PageType::L2, false, |_| false),
-        Acquired::Check {
-            from: 17,
-            resumed: true
-        }
-    );
+    assert_eq!(frame.acquire_type(PageType::L1, false, |_| false), Acquired::Conflict);
+    assert_eq!(frame.acquire_type(PageType::L2, false, |_| false), Acquired::Check { from: 17, resumed: true });
     frame.set_partial(18);
     assert_eq!(frame.take_partial(PageType::L2), Some(18));
     assert_eq!(frame.take_partial(PageType::L2), None);

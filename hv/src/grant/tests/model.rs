@@ -10,23 +10,10 @@ use super::*;
 
 #[derive(Clone, Debug)]
 enum Step {
-    Grant {
-        reference: u32,
-        flags: u16,
-        frame: usize,
-    },
-    Map {
-        over: usize,
-        reference: u32,
-        readonly: bool,
-    },
-    Unmap {
-        nth: usize,
-    },
-    Copy {
-        reference: u32,
-        out: bool,
-    },
+    Grant { reference: u32, flags: u16, frame: usize },
+    Map { over: usize, reference: u32, readonly: bool },
+    Unmap { nth: usize },
+    Copy { reference: u32, out: bool },
 }
 
 fn step() -> impl Strategy<Value = Step> {
@@ -60,56 +47,36 @@ struct World {
 impl World {
     fn users(&self, reference: u32) -> (usize, usize) {
         let of = |readonly| {
-            self.mapped
-                .iter()
-                .filter(|mapped| mapped.reference == reference && mapped.readonly == readonly)
-                .count()
+            self.mapped.iter().filter(|mapped| mapped.reference == reference && mapped.readonly == readonly).count()
         };
         (of(true), of(false))
     }
 
     fn allows(&self, reference: u32, readonly: bool) -> bool {
-        self.entries.get(&reference).is_some_and(|(flags, _)| {
-            flags & GTF_PERMIT_ACCESS != 0 && (readonly || flags & GTF_READONLY == 0)
-        })
+        self.entries
+            .get(&reference)
+            .is_some_and(|(flags, _)| flags & GTF_PERMIT_ACCESS != 0 && (readonly || flags & GTF_READONLY == 0))
     }
 }
 
 fn play(bed: &Bed, a: &mut Guest, b: &Guest, world: &mut World, step: &Step) {
     match *step {
-        Step::Grant {
-            reference,
-            flags,
-            frame,
-        } => {
+        Step::Grant { reference, flags, frame } => {
             if world.users(reference) == (0, 0) {
                 grant(bed, b, reference, flags, 0, b.frames[frame]);
                 world.entries.insert(reference, (flags, frame));
             }
         }
-        Step::Map {
-            over,
-            reference,
-            readonly,
-        } => {
+        Step::Map { over, reference, readonly } => {
             if world.mapped.iter().any(|mapped| mapped.over == over) {
                 return;
             }
             let mode = GNTMAP_HOST_MAP | if readonly { GNTMAP_READONLY } else { 0 };
             let answer = map(bed, a, over, 1, reference, mode);
-            assert_eq!(
-                answer.status == GNTST_OKAY,
-                world.allows(reference, readonly)
-            );
+            assert_eq!(answer.status == GNTST_OKAY, world.allows(reference, readonly));
             if answer.status == GNTST_OKAY {
                 let frame = world.entries[&reference].1;
-                world.mapped.push(Mapped {
-                    handle: answer.handle,
-                    over,
-                    reference,
-                    frame,
-                    readonly,
-                });
+                world.mapped.push(Mapped { handle: answer.handle, over, reference, frame, readonly });
             }
         }
         Step::Unmap { nth } => {
@@ -133,30 +100,17 @@ fn play(bed: &Bed, a: &mut Guest, b: &Guest, world: &mut World, step: &Step) {
 fn check(bed: &Bed, b: &Guest, world: &World) {
     for (reference, (granted, _)) in &world.entries {
         let (readers, writers) = world.users(*reference);
-        let reading = if readers + writers > 0 {
-            GTF_READING
-        } else {
-            0
-        };
+        let reading = if readers + writers > 0 { GTF_READING } else { 0 };
         let writing = if writers > 0 { GTF_WRITING } else { 0 };
         assert_eq!(flags(bed, b, *reference), granted | reading | writing);
     }
     for frame in 3..6 {
         let of = |mapped: &&Mapped| mapped.frame == frame;
         let users = world.mapped.iter().filter(of).count() as u32;
-        let writers = world
-            .mapped
-            .iter()
-            .filter(of)
-            .filter(|mapped| !mapped.readonly)
-            .count() as u32;
+        let writers = world.mapped.iter().filter(of).filter(|mapped| !mapped.readonly).count() as u32;
         let untouched = references(bed, b.frames[7]);
         let expected = (untouched.0 + 2 * users, untouched.1 + 2 * writers);
-        assert_eq!(
-            references(bed, b.frames[frame]),
-            expected,
-            "a pin's and an entry's for each use"
-        );
+        assert_eq!(references(bed, b.frames[frame]), expected, "a pin's and an entry's for each use");
     }
 }
 

@@ -14,10 +14,9 @@ fn exchange(
     guest.write(bed, given, give.0);
     guest.write(bed, taken, &*take.0);
     let mut asked = MemoryExchange::new_zeroed();
-    for (list, place, len, order) in [
-        (&mut asked.in_, given, give.0.len(), give.1),
-        (&mut asked.out, taken, take.0.len(), take.1),
-    ] {
+    for (list, place, len, order) in
+        [(&mut asked.in_, given, give.0.len(), give.1), (&mut asked.out, taken, take.0.len(), take.1)]
+    {
         (list.extent_start, list.nr_extents, list.extent_order) = (place, len as u64, order);
         list.domid = DOMID_SELF;
     }
@@ -30,13 +29,7 @@ fn exchange(
 }
 
 fn unmapped(bed: &Bed, guest: &Guest, count: usize) -> Vec<u64> {
-    (0..count)
-        .map(|_| {
-            frames::allocate_domain_frame(&bed.hv, &guest.domain)
-                .unwrap()
-                .0
-        })
-        .collect()
+    (0..count).map(|_| frames::allocate_domain_frame(&bed.hv, &guest.domain).unwrap().0).collect()
 }
 
 #[test]
@@ -52,10 +45,8 @@ fn single_frames_are_exchanged_for_a_block() {
     assert_eq!(total(&guest), before);
     assert!(take.iter().all(|first| first % 4 == 0));
     assert_eq!(bed.hv.machine.m2p(Mfn(take[1] + 3)), 0x303);
-    assert!(give.iter().all(
-        |mfn| take.iter().any(|first| (*first..first + 4).contains(mfn))
-            || frames::owner(&bed.hv, ClaimedMfn(*mfn)).is_none()
-    ));
+    assert!(give.iter().all(|mfn| take.iter().any(|first| (*first..first + 4).contains(mfn))
+        || frames::owner(&bed.hv, ClaimedMfn(*mfn)).is_none()));
     let mut back = [0; 8];
     let (result, _) = exchange(&bed, &mut guest, (&take, 2), (&mut back, 0), 0);
     assert_eq!(result, Ok(0));
@@ -71,11 +62,7 @@ fn a_block_is_below_the_address_asked_for() {
     let (result, _) = exchange(&bed, &mut guest, (&give, 0), (&mut take, 0), 18);
     assert_eq!(result, Ok(0));
     assert!(take[0] < 64, "below 2^18");
-    refused(
-        exchange(&bed, &mut guest, (&take, 0), (&mut [0], 0), 12).0,
-        Errno::Inval,
-        rules::ADDRESS_BITS,
-    );
+    refused(exchange(&bed, &mut guest, (&take, 0), (&mut [0], 0), 12).0, Errno::Inval, rules::ADDRESS_BITS);
 }
 
 #[test]
@@ -88,14 +75,8 @@ fn a_frame_in_use_is_not_exchanged_and_nothing_is_lost() {
     let (result, done) = exchange(&bed, &mut guest, (&give, 0), (&mut [0], 2), 0);
     refused(result, Errno::Inval, rules::IN_USE);
     assert_eq!(done, 0);
-    assert_eq!(
-        (total(&guest), bed.hv.allocator.lock().free_count()),
-        before
-    );
-    assert!(
-        give.iter()
-            .all(|mfn| frames::owner(&bed.hv, ClaimedMfn(*mfn)) == Some(guest.domain.id))
-    );
+    assert_eq!((total(&guest), bed.hv.allocator.lock().free_count()), before);
+    assert!(give.iter().all(|mfn| frames::owner(&bed.hv, ClaimedMfn(*mfn)) == Some(guest.domain.id)));
 }
 
 #[test]
@@ -103,16 +84,8 @@ fn lists_of_an_exchange_must_match() {
     let bed = Bed::new(128);
     let mut guest = bed.guest(1, 3);
     let give = unmapped(&bed, &guest, 3);
-    refused(
-        exchange(&bed, &mut guest, (&give, 0), (&mut [0], 1), 0).0,
-        Errno::Inval,
-        rules::EXCHANGE_LISTS,
-    );
-    refused(
-        exchange(&bed, &mut guest, (&give, 0), (&mut [0], 8), 0).0,
-        Errno::Perm,
-        rules::ORDER,
-    );
+    refused(exchange(&bed, &mut guest, (&give, 0), (&mut [0], 1), 0).0, Errno::Inval, rules::EXCHANGE_LISTS);
+    refused(exchange(&bed, &mut guest, (&give, 0), (&mut [0], 8), 0).0, Errno::Perm, rules::ORDER);
     refused(
         exchange(&bed, &mut guest, (&[1 << 45], 0), (&mut [0], 0), 0).0,
         Errno::Inval,
@@ -126,16 +99,10 @@ fn without_memory_nothing_is_exchanged() {
     let mut guest = bed.guest(1, 3);
     while frames::allocate_domain_frame(&bed.hv, &guest.domain).is_some() {}
     let last = unmapped_last(&bed, &guest);
-    refused(
-        exchange(&bed, &mut guest, (&[last], 0), (&mut [0], 0), 0).0,
-        Errno::NoMem,
-        rules::NO_MEMORY,
-    );
+    refused(exchange(&bed, &mut guest, (&[last], 0), (&mut [0], 0), 0).0, Errno::NoMem, rules::NO_MEMORY);
 }
 
 fn unmapped_last(bed: &Bed, guest: &Guest) -> u64 {
     let count = |mfn: u64| bed.hv.frames.record(Mfn(mfn)).count_word();
-    (1..32)
-        .find(|mfn| count(*mfn).count() == 1 && count(*mfn).owner() == guest.domain.id)
-        .unwrap()
+    (1..32).find(|mfn| count(*mfn).count() == 1 && count(*mfn).owner() == guest.domain.id).unwrap()
 }

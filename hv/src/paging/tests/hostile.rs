@@ -6,9 +6,8 @@ use core::sync::atomic::Ordering;
 use proptest::prelude::*;
 use pv_abi::memory::{MemoryReservation, XENMEM_DECREASE_RESERVATION, XENMEM_POPULATE_PHYSMAP};
 use pv_abi::xen::{
-    HYPERVISOR_MEMORY_OP, MMUEXT_CLEAR_PAGE, MMUEXT_COPY_PAGE, MMUEXT_NEW_BASEPTR,
-    MMUEXT_NEW_USER_BASEPTR, MMUEXT_PIN_L1_TABLE, MMUEXT_UNPIN_TABLE,
-    VMASST_TYPE_WRITABLE_PAGETABLES,
+    HYPERVISOR_MEMORY_OP, MMUEXT_CLEAR_PAGE, MMUEXT_COPY_PAGE, MMUEXT_NEW_BASEPTR, MMUEXT_NEW_USER_BASEPTR,
+    MMUEXT_PIN_L1_TABLE, MMUEXT_UNPIN_TABLE, VMASST_TYPE_WRITABLE_PAGETABLES,
 };
 
 use super::*;
@@ -193,16 +192,8 @@ impl Hostile {
         let guest = bed.guest(id, 1);
         let pool = (0..POOL).map(|_| spare(bed, &guest)).collect();
         let safe = guest.tables[0];
-        guest
-            .domain
-            .assists
-            .store(1 << VMASST_TYPE_WRITABLE_PAGETABLES, Ordering::Relaxed);
-        Self {
-            guest,
-            pool,
-            safe,
-            granted: Vec::new(),
-        }
+        guest.domain.assists.store(1 << VMASST_TYPE_WRITABLE_PAGETABLES, Ordering::Relaxed);
+        Self { guest, pool, safe, granted: Vec::new() }
     }
 
     fn value(&self, value: &Value, other: &[Mfn]) -> u64 {
@@ -218,25 +209,15 @@ impl Hostile {
     /// Makes a hypercall with its arguments passed through the safe root; an interrupted one goes on at once.
     fn call(&mut self, bed: &Bed, handler: Handler, list: &[u8], mut arguments: [u64; 5]) {
         bed.hv.machine.load_root(self.safe);
-        bed.hv
-            .machine
-            .copy_to_guest(self.guest.address(0), list)
-            .expect("the page of arguments");
+        bed.hv.machine.copy_to_guest(self.guest.address(0), list).expect("the page of arguments");
         loop {
             bed.hv.machine.load_root(self.safe);
             let mut registers = Registers::default();
             let running = &mut self.guest.running;
-            let mut call = Call {
-                hv: &bed.hv,
-                running,
-                registers: &mut registers,
-                next_arguments: None,
-                in_multicall: false,
-            };
+            let mut call =
+                Call { hv: &bed.hv, running, registers: &mut registers, next_arguments: None, in_multicall: false };
             match handler(&mut call, arguments) {
-                Err(refusal) if refusal == Refusal::again() => {
-                    arguments = call.next_arguments.expect("arguments")
-                }
+                Err(refusal) if refusal == Refusal::again() => arguments = call.next_arguments.expect("arguments"),
                 _ => return,
             }
         }
@@ -246,12 +227,7 @@ impl Hostile {
         let mut operation = MmuextOp::new_zeroed();
         (operation.cmd, operation.arg1, operation.arg2) = (cmd, arg1, arg2);
         let list = self.guest.address(0);
-        self.call(
-            bed,
-            crate::paging::mmuext_op,
-            operation.as_bytes(),
-            [list, 1, 0, DOMID_SELF.into(), 0],
-        );
+        self.call(bed, crate::paging::mmuext_op, operation.as_bytes(), [list, 1, 0, DOMID_SELF.into(), 0]);
     }
 
     fn memory(&mut self, bed: &Bed, command: u32, frame: u64) {
@@ -261,12 +237,7 @@ impl Hostile {
         let mut bytes = [0; 72];
         bytes[..size_of::<MemoryReservation>()].copy_from_slice(asked.as_bytes());
         bytes[64..].copy_from_slice(&frame.to_le_bytes());
-        self.call(
-            bed,
-            crate::memory::memory_op,
-            &bytes,
-            [command.into(), list, 0, 0, 0],
-        );
+        self.call(bed, crate::memory::memory_op, &bytes, [command.into(), list, 0, 0, 0]);
     }
 
     fn grant_place(&self, slot: u64, by_entry: bool) -> GrantPlace {
@@ -284,116 +255,57 @@ impl Hostile {
         self.call(
             bed,
             crate::paging::mmu_update,
-            MmuUpdate {
-                ptr: place(l1, WINDOW),
-                val: to(l1, USER),
-            }
-            .as_bytes(),
+            MmuUpdate { ptr: place(l1, WINDOW), val: to(l1, USER) }.as_bytes(),
             [self.guest.address(0), 1, 0, DOMID_SELF.into(), 0],
         );
         bed.hv.machine.load_root(self.safe);
         let rip = self.guest.address(0);
-        bed.hv
-            .machine
-            .copy_to_guest(rip, code)
-            .expect("the page of arguments");
+        bed.hv.machine.copy_to_guest(rip, code).expect("the page of arguments");
         let address = (WINDOW << 12) + index * 8;
-        let mut registers = Registers {
-            rdi: address,
-            rsi: value,
-            rax: value,
-            rcx: 1,
-            rip,
-            ..Registers::default()
-        };
-        let exception = crate::entry::Exception {
-            vector: 14,
-            error_code: 7,
-            address,
-        };
+        let mut registers = Registers { rdi: address, rsi: value, rax: value, rcx: 1, rip, ..Registers::default() };
+        let exception = crate::entry::Exception { vector: 14, error_code: 7, address };
         crate::paging::on_write_fault(&bed.hv, &mut self.guest.running, &mut registers, exception);
     }
 
     fn run(&mut self, bed: &Bed, operation: &Operation, other: &[Mfn]) {
         let list = self.guest.address(0);
         match operation {
-            Operation::Update {
-                table,
-                index,
-                value,
-                keep_marks,
-            } => {
-                let table = self
-                    .pool
-                    .get(*table)
-                    .copied()
-                    .unwrap_or_else(|| self.guest.tables[table % 4]);
+            Operation::Update { table, index, value, keep_marks } => {
+                let table = self.pool.get(*table).copied().unwrap_or_else(|| self.guest.tables[table % 4]);
                 let ptr = place(table, *index) | if *keep_marks { 2 } else { 0 };
                 // The mapping of the arguments stays; slot 0 and 1 are never named.
-                let update = MmuUpdate {
-                    ptr,
-                    val: self.value(value, other),
-                };
-                self.call(
-                    bed,
-                    crate::paging::mmu_update,
-                    update.as_bytes(),
-                    [list, 1, 0, DOMID_SELF.into(), 0],
-                );
+                let update = MmuUpdate { ptr, val: self.value(value, other) };
+                self.call(bed, crate::paging::mmu_update, update.as_bytes(), [list, 1, 0, DOMID_SELF.into(), 0]);
             }
-            Operation::Write {
-                frame,
-                index,
-                value,
-            } => {
+            Operation::Write { frame, index, value } => {
                 let mfn = self.pool[*frame];
                 let (kind, users) = type_of(bed, mfn);
                 let mine = owner(bed, mfn) == Some(self.guest.domain.id);
                 if mine && (users == 0 || kind == PageType::Writable) {
-                    bed.hv
-                        .machine
-                        .write_word(mfn, *index as usize, self.value(value, other));
+                    bed.hv.machine.write_word(mfn, *index as usize, self.value(value, other));
                 }
             }
             Operation::Mapping { slot, value } => {
                 let value = self.value(value, other);
-                self.call(
-                    bed,
-                    crate::paging::update_va_mapping,
-                    &[],
-                    [slot << 12, value, 0, 0, 0],
-                );
+                self.call(bed, crate::paging::update_va_mapping, &[], [slot << 12, value, 0, 0, 0]);
             }
-            Operation::Pin { level, frame } => {
-                self.extended(bed, MMUEXT_PIN_L1_TABLE + level, self.pool[*frame].0, 0)
-            }
-            Operation::Unpin { frame } => {
-                self.extended(bed, MMUEXT_UNPIN_TABLE, self.pool[*frame].0, 0)
-            }
-            Operation::Root { frame } => {
-                self.extended(bed, MMUEXT_NEW_BASEPTR, self.pool[*frame].0, 0)
-            }
+            Operation::Pin { level, frame } => self.extended(bed, MMUEXT_PIN_L1_TABLE + level, self.pool[*frame].0, 0),
+            Operation::Unpin { frame } => self.extended(bed, MMUEXT_UNPIN_TABLE, self.pool[*frame].0, 0),
+            Operation::Root { frame } => self.extended(bed, MMUEXT_NEW_BASEPTR, self.pool[*frame].0, 0),
             Operation::UserRoot { frame } => {
                 let root = frame.map_or(0, |frame| self.pool[frame].0);
                 self.extended(bed, MMUEXT_NEW_USER_BASEPTR, root, 0);
             }
-            Operation::Clear { frame } => {
-                self.extended(bed, MMUEXT_CLEAR_PAGE, self.pool[*frame].0, 0)
-            }
+            Operation::Clear { frame } => self.extended(bed, MMUEXT_CLEAR_PAGE, self.pool[*frame].0, 0),
             Operation::Copy { to, from } => {
                 self.extended(bed, MMUEXT_COPY_PAGE, self.pool[*to].0, self.pool[*from].0);
             }
-            Operation::Give { frame } => {
-                self.memory(bed, XENMEM_DECREASE_RESERVATION, self.pool[*frame].0)
-            }
+            Operation::Give { frame } => self.memory(bed, XENMEM_DECREASE_RESERVATION, self.pool[*frame].0),
             Operation::Take => {
                 self.memory(bed, XENMEM_POPULATE_PHYSMAP, 5);
                 let mut bytes = [0; 8];
                 bed.hv.machine.load_root(self.safe);
-                bed.hv
-                    .machine
-                    .copy_from_guest(list + 64, &mut bytes)
-                    .expect("the page of arguments");
+                bed.hv.machine.copy_from_guest(list + 64, &mut bytes).expect("the page of arguments");
                 let taken = Mfn(u64::from_le_bytes(bytes));
                 if owner(bed, taken) == Some(self.guest.domain.id) {
                     self.pool.rotate_left(1);
@@ -405,59 +317,26 @@ impl Hostile {
                 let value = self.value(value, other);
                 self.emulated(bed, code, *index, value);
             }
-            Operation::Grant {
-                frame,
-                slot,
-                by_entry,
-                readonly,
-            } => {
+            Operation::Grant { frame, slot, by_entry, readonly } => {
                 let frame = other[*frame];
                 if owner(bed, frame).is_some_and(|owner| owner != self.guest.domain.id) {
                     frames::get_again(&bed.hv, frame);
                     let place = self.grant_place(*slot, *by_entry);
-                    let _ = create_grant_mapping(
-                        &bed.hv,
-                        &self.guest.running,
-                        place,
-                        frame,
-                        *readonly,
-                        0,
-                    );
+                    let _ = create_grant_mapping(&bed.hv, &self.guest.running, place, frame, *readonly, 0);
                     frames::put(&bed.hv, frame);
                     self.granted.push(frame);
                 }
             }
-            Operation::Ungrant {
-                frame,
-                slot,
-                by_entry,
-                readonly,
-                replace,
-            } => {
+            Operation::Ungrant { frame, slot, by_entry, readonly, replace } => {
                 let place = self.grant_place(*slot, *by_entry);
                 let replace = replace.map(|slot| slot << 12);
-                let _ = destroy_grant_mapping(
-                    &bed.hv,
-                    &self.guest.running,
-                    place,
-                    other[*frame],
-                    *readonly,
-                    replace,
-                );
+                let _ = destroy_grant_mapping(&bed.hv, &self.guest.running, place, other[*frame], *readonly, replace);
             }
             Operation::Foreign { frame, slot, flags } => {
                 let ptr = place(self.guest.tables[3], *slot);
-                let update = MmuUpdate {
-                    ptr,
-                    val: to(other[*frame], *flags),
-                };
+                let update = MmuUpdate { ptr, val: to(other[*frame], *flags) };
                 let named = 3 - u64::from(self.guest.domain.id.0);
-                self.call(
-                    bed,
-                    crate::paging::mmu_update,
-                    update.as_bytes(),
-                    [list, 1, 0, named, 0],
-                );
+                self.call(bed, crate::paging::mmu_update, update.as_bytes(), [list, 1, 0, named, 0]);
             }
         }
     }

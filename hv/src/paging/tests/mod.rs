@@ -23,12 +23,7 @@ use crate::registers::Registers;
 type Handler = fn(&mut Call<'_, FakeMachine>, [u64; 5]) -> Result<u64, Refusal>;
 
 /// Makes a hypercall and gives what its handler gave; one that is interrupted goes on.
-fn call(
-    bed: &Bed,
-    guest: &mut Guest,
-    handler: Handler,
-    mut arguments: [u64; 5],
-) -> Result<u64, Refusal> {
+fn call(bed: &Bed, guest: &mut Guest, handler: Handler, mut arguments: [u64; 5]) -> Result<u64, Refusal> {
     guest.enter(bed);
     loop {
         let mut registers = Registers::default();
@@ -41,9 +36,7 @@ fn call(
         };
         match handler(&mut call, arguments) {
             Err(refusal) if refusal == Refusal::again() => {
-                arguments = call
-                    .next_arguments
-                    .expect("a continuation says with which arguments");
+                arguments = call.next_arguments.expect("a continuation says with which arguments");
             }
             result => return result,
         }
@@ -64,13 +57,7 @@ fn request<T: IntoBytes + Immutable>(
 }
 
 fn mmu_update(bed: &Bed, guest: &mut Guest, ptr: u64, val: u64) -> Result<u64, Refusal> {
-    request(
-        bed,
-        guest,
-        super::mmu_update,
-        &MmuUpdate { ptr, val },
-        DOMID_SELF.into(),
-    )
+    request(bed, guest, super::mmu_update, &MmuUpdate { ptr, val }, DOMID_SELF.into())
 }
 
 fn extended(bed: &Bed, guest: &mut Guest, cmd: u32, arg1: u64, arg2: u64) -> Result<u64, Refusal> {
@@ -80,12 +67,7 @@ fn extended(bed: &Bed, guest: &mut Guest, cmd: u32, arg1: u64, arg2: u64) -> Res
 }
 
 fn va_mapping(bed: &Bed, guest: &mut Guest, address: u64, value: u64) -> Result<u64, Refusal> {
-    call(
-        bed,
-        guest,
-        super::update_va_mapping,
-        [address, value, 0, 0, 0],
-    )
+    call(bed, guest, super::update_va_mapping, [address, value, 0, 0, 0])
 }
 
 /// The machine address of an entry.
@@ -116,9 +98,7 @@ fn count_of(bed: &Bed, mfn: Mfn) -> u32 {
 fn tree(bed: &Bed, guest: &Guest, leaf: u64) -> [Mfn; 4] {
     let tables = [(); 4].map(|()| spare(bed, guest));
     for pair in tables.windows(2) {
-        bed.hv
-            .machine
-            .write_word(pair[0], 0, to(pair[1], WRITABLE | USER));
+        bed.hv.machine.write_word(pair[0], 0, to(pair[1], WRITABLE | USER));
     }
     bed.hv.machine.write_word(tables[3], 0, leaf);
     tables
@@ -133,11 +113,7 @@ fn destroy(bed: &Bed, mut guest: Guest) {
     for mfn in (0..machine.frame_count()).map(Mfn) {
         let word = bed.hv.frames.record(mfn).count_word();
         let owned = word.count() != 0 && word.owner() == guest.domain.id;
-        assert!(
-            !owned || word.has(frames::CountWord::SHARED),
-            "frame {mfn} is still {:?}'s",
-            guest.domain.id
-        );
+        assert!(!owned || word.has(frames::CountWord::SHARED), "frame {mfn} is still {:?}'s", guest.domain.id);
     }
 }
 

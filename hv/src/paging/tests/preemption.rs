@@ -14,9 +14,7 @@ fn large_tree(bed: &Bed, guest: &Guest) -> Mfn {
         for table in above {
             for index in [1, 300] {
                 let child = spare(bed, guest);
-                bed.hv
-                    .machine
-                    .write_word(table, index, to(child, WRITABLE | USER));
+                bed.hv.machine.write_word(table, index, to(child, WRITABLE | USER));
                 below.push(child);
             }
         }
@@ -24,19 +22,13 @@ fn large_tree(bed: &Bed, guest: &Guest) -> Mfn {
     }
     for table in above {
         for index in 0..70 {
-            bed.hv
-                .machine
-                .write_word(table, index * 7, to(guest.frames[1], USER));
+            bed.hv.machine.write_word(table, index * 7, to(guest.frames[1], USER));
         }
     }
     root
 }
 
-fn step(
-    bed: &Bed,
-    guest: &mut Guest,
-    arguments: [u64; 5],
-) -> Result<Result<u64, Refusal>, [u64; 5]> {
+fn step(bed: &Bed, guest: &mut Guest, arguments: [u64; 5]) -> Result<Result<u64, Refusal>, [u64; 5]> {
     let mut registers = Registers::default();
     let mut call = Call {
         hv: &bed.hv,
@@ -93,14 +85,8 @@ fn a_refused_tree_is_taken_apart_in_steps_and_the_refusal_is_not_lost() {
     let bed = Bed::new(96);
     let mut guest = bed.guest(1, 3);
     let root = large_tree(&bed, &guest);
-    let last = (0..96)
-        .map(Mfn)
-        .filter(|mfn| bed.hv.machine.read_word(*mfn, 483) != 0)
-        .last()
-        .unwrap();
-    bed.hv
-        .machine
-        .write_word(last, 510, to(guest.tables[0], WRITABLE));
+    let last = (0..96).map(Mfn).filter(|mfn| bed.hv.machine.read_word(*mfn, 483) != 0).last().unwrap();
+    bed.hv.machine.write_word(last, 510, to(guest.tables[0], WRITABLE));
     let (result, steps) = run_in_steps(&bed, &mut guest, MMUEXT_PIN_L4_TABLE, root);
     let errno = result.map(u64::cast_signed);
     assert_eq!(errno, Ok(-16), "EBUSY, after {steps} steps");
@@ -113,9 +99,7 @@ fn a_new_root_can_be_checked_in_steps() {
     let bed = Bed::new(96);
     let mut guest = bed.guest(1, 3);
     let root = large_tree(&bed, &guest);
-    bed.hv
-        .machine
-        .write_word(root, 0, to(guest.tables[1], WRITABLE | USER));
+    bed.hv.machine.write_word(root, 0, to(guest.tables[1], WRITABLE | USER));
     let (result, _) = run_in_steps(&bed, &mut guest, MMUEXT_NEW_BASEPTR, root);
     assert_eq!(result, Ok(0));
     assert_eq!(guest.running.state.kernel_root, Some(root));
@@ -138,24 +122,12 @@ fn an_abandoned_pin_is_cleared_away_with_its_domain() {
                 arguments = next;
             }
         }
-        if bed
-            .hv
-            .frames
-            .record(root)
-            .type_word()
-            .has(TypeWord::PARTIAL)
-        {
+        if bed.hv.frames.record(root).type_word().has(TypeWord::PARTIAL) {
             break;
         }
         scan::check(&bed, &[&guest]);
     }
-    assert!(
-        bed.hv
-            .frames
-            .record(root)
-            .type_word()
-            .has(TypeWord::PARTIAL)
-    );
+    assert!(bed.hv.frames.record(root).type_word().has(TypeWord::PARTIAL));
     bed.hv.machine.interrupt_after(Some(0));
     destroy(&bed, guest);
     assert_eq!(count_of(&bed, root), 0);
@@ -167,23 +139,10 @@ fn a_list_stops_between_requests_and_counts_all() {
     let mut guest = bed.guest(1, 3);
     let list = guest.address(0);
     let done = list + 2048;
-    let requests: Vec<MmuUpdate> = (0..20)
-        .map(|n| MmuUpdate {
-            ptr: place(guest.frames[1], n),
-            val: n + 1,
-        })
-        .collect();
+    let requests: Vec<MmuUpdate> = (0..20).map(|n| MmuUpdate { ptr: place(guest.frames[1], n), val: n + 1 }).collect();
     guest.write(&bed, list, requests.as_slice());
     bed.hv.machine.interrupt_after(Some(0));
-    assert_eq!(
-        call(
-            &bed,
-            &mut guest,
-            crate::paging::mmu_update,
-            [list, 20, done, DOMID_SELF.into(), 0]
-        ),
-        Ok(0)
-    );
+    assert_eq!(call(&bed, &mut guest, crate::paging::mmu_update, [list, 20, done, DOMID_SELF.into(), 0]), Ok(0));
     assert_eq!(guest.read::<u32>(&bed, done), 20);
     assert_eq!(bed.hv.machine.read_word(guest.frames[1], 19), 20);
 }

@@ -44,26 +44,15 @@ pub(super) fn check_with_grants(bed: &Bed, guests: &[&Guest], granted: &[Mfn]) {
             continue;
         }
         let own = own_references(count, word);
-        assert_eq!(
-            count.count(),
-            seen.references + own.0,
-            "references of {mfn}: {count:x?} {word:x?} {seen:?}"
-        );
+        assert_eq!(count.count(), seen.references + own.0, "references of {mfn}: {count:x?} {word:x?} {seen:?}");
         let used = match word.kind().level() {
             Some(level) => seen.tables[usize::from(level)],
             None if word.kind() == PageType::Writable => seen.writable,
             None => 0,
         };
-        assert_eq!(
-            word.count(),
-            used + own.1,
-            "type references of {mfn}: {count:x?} {word:x?} {seen:?}"
-        );
+        assert_eq!(word.count(), used + own.1, "type references of {mfn}: {count:x?} {word:x?} {seen:?}");
         let other: u32 = seen.writable + seen.tables.iter().sum::<u32>() - used;
-        assert_eq!(
-            other, 0,
-            "{mfn} is used as two things at once: {word:x?} {seen:?}"
-        );
+        assert_eq!(other, 0, "{mfn} is used as two things at once: {word:x?} {seen:?}");
     }
 }
 
@@ -73,10 +62,7 @@ fn own_references(count: CountWord, word: TypeWord) -> (u32, u32) {
     let pinned = flag(word.has(TypeWord::PINNED));
     let partial = flag(word.has(TypeWord::PARTIAL));
     let shared = flag(count.has(CountWord::SHARED) && count.owner() != NOBODY);
-    (
-        flag(count.has(CountWord::ALLOCATED)) + pinned + partial + shared,
-        pinned + partial + shared,
-    )
+    (flag(count.has(CountWord::ALLOCATED)) + pinned + partial + shared, pinned + partial + shared)
 }
 
 fn find(bed: &Bed, guests: &[&Guest], granted: &[Mfn]) -> HashMap<Mfn, Found> {
@@ -99,10 +85,7 @@ fn find(bed: &Bed, guests: &[&Guest], granted: &[Mfn]) -> HashMap<Mfn, Found> {
             let seen = bed.hv.machine.read_word(table, index);
             if level == 4 && entry::is_hypervisor_slot(index) {
                 let theirs = bed.hv.machine.read_word(guests[0].tables[0], index);
-                assert!(
-                    seen == theirs || !word.has(TypeWord::VALIDATED),
-                    "a hypervisor slot: {seen:#x}"
-                );
+                assert!(seen == theirs || !word.has(TypeWord::VALIDATED), "a hypervisor slot: {seen:#x}");
                 continue;
             }
             if entry::is_present(seen) {
@@ -113,14 +96,7 @@ fn find(bed: &Bed, guests: &[&Guest], granted: &[Mfn]) -> HashMap<Mfn, Found> {
     found
 }
 
-fn note(
-    bed: &Bed,
-    found: &mut HashMap<Mfn, Found>,
-    granted: &[Mfn],
-    table: Mfn,
-    level: u8,
-    seen: u64,
-) {
+fn note(bed: &Bed, found: &mut HashMap<Mfn, Found>, granted: &[Mfn], table: Mfn, level: u8, seen: u64) {
     let target = entry::frame(seen);
     assert!(seen & USER != 0, "entry {seen:#x} was not adjusted");
     if target.0 >= bed.hv.machine.frame_count() {
@@ -129,12 +105,8 @@ fn note(
     }
     let mine = bed.hv.frames.record(table).count_word().owner();
     let theirs = bed.hv.frames.record(target).count_word().owner();
-    let may_be_foreign =
-        level == 1 && (mine == DomId(0) || theirs == NOBODY || granted.contains(&target));
-    assert!(
-        mine == theirs || mine == NOBODY || may_be_foreign,
-        "{mine} maps a frame of {theirs}"
-    );
+    let may_be_foreign = level == 1 && (mine == DomId(0) || theirs == NOBODY || granted.contains(&target));
+    assert!(mine == theirs || mine == NOBODY || may_be_foreign, "{mine} maps a frame of {theirs}");
     let target = found.entry(target).or_default();
     target.references += 1;
     if level > 1 {

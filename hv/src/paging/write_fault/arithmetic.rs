@@ -62,13 +62,7 @@ impl Arithmetic {
 }
 
 /// Carries an operation out on an operand of this many bytes.
-pub(super) fn operate(
-    operation: Arithmetic,
-    before: u64,
-    source: u64,
-    bytes: u8,
-    flags: u64,
-) -> Outcome {
+pub(super) fn operate(operation: Arithmetic, before: u64, source: u64, bytes: u8, flags: u64) -> Outcome {
     let mask = super::mask(bytes);
     let source = source & mask;
     let carry = flags & CARRY;
@@ -84,19 +78,13 @@ pub(super) fn operate(
         Arithmetic::Increment => keep_carry(add(before, 1, 0, bytes), carry),
         Arithmetic::Decrement => keep_carry(subtract(before, 1, 0, bytes), carry),
         Arithmetic::Not => {
-            return Outcome {
-                value: Some(!before & mask),
-                flags,
-            };
+            return Outcome { value: Some(!before & mask), flags };
         }
         Arithmetic::BitSet | Arithmetic::BitReset | Arithmetic::BitComplement => {
             return bit(operation, before, source, bytes, flags);
         }
     };
-    Outcome {
-        value: Some(value),
-        flags: flags & !ALL | changed,
-    }
+    Outcome { value: Some(value), flags: flags & !ALL | changed }
 }
 
 fn bit(operation: Arithmetic, before: u64, source: u64, bytes: u8, flags: u64) -> Outcome {
@@ -107,10 +95,7 @@ fn bit(operation: Arithmetic, before: u64, source: u64, bytes: u8, flags: u64) -
         _ => before ^ bit,
     };
     let carry = if before & bit != 0 { CARRY } else { 0 };
-    Outcome {
-        value: Some(value),
-        flags: flags & !CARRY | carry,
-    }
+    Outcome { value: Some(value), flags: flags & !CARRY | carry }
 }
 
 const fn keep_carry(outcome: (u64, u64), carry: u64) -> (u64, u64) {
@@ -120,16 +105,8 @@ const fn keep_carry(outcome: (u64, u64), carry: u64) -> (u64, u64) {
 /// The flags that follow from a result alone.
 fn result_flags(value: u64, bytes: u8) -> u64 {
     let zero = if value == 0 { ZERO } else { 0 };
-    let sign = if value >> (u32::from(bytes) * 8 - 1) & 1 != 0 {
-        SIGN
-    } else {
-        0
-    };
-    let parity = if (value as u8).count_ones().is_multiple_of(2) {
-        PARITY
-    } else {
-        0
-    };
+    let sign = if value >> (u32::from(bytes) * 8 - 1) & 1 != 0 { SIGN } else { 0 };
+    let parity = if (value as u8).count_ones().is_multiple_of(2) { PARITY } else { 0 };
     zero | sign | parity
 }
 
@@ -140,37 +117,19 @@ fn logic(value: u64, bytes: u8) -> (u64, u64) {
 fn add(left: u64, right: u64, carry: u64, bytes: u8) -> (u64, u64) {
     let wide = u128::from(left) + u128::from(right) + u128::from(carry);
     let value = wide as u64 & super::mask(bytes);
-    let carried = if wide >> (u32::from(bytes) * 8) != 0 {
-        CARRY
-    } else {
-        0
-    };
-    (
-        value,
-        carried | signed_flags(left, right, value, (left ^ value) & (right ^ value), bytes),
-    )
+    let carried = if wide >> (u32::from(bytes) * 8) != 0 { CARRY } else { 0 };
+    (value, carried | signed_flags(left, right, value, (left ^ value) & (right ^ value), bytes))
 }
 
 fn subtract(left: u64, right: u64, borrow: u64, bytes: u8) -> (u64, u64) {
     let value = left.wrapping_sub(right).wrapping_sub(borrow) & super::mask(bytes);
-    let borrowed = if u128::from(left) < u128::from(right) + u128::from(borrow) {
-        CARRY
-    } else {
-        0
-    };
-    (
-        value,
-        borrowed | signed_flags(left, right, value, (left ^ right) & (left ^ value), bytes),
-    )
+    let borrowed = if u128::from(left) < u128::from(right) + u128::from(borrow) { CARRY } else { 0 };
+    (value, borrowed | signed_flags(left, right, value, (left ^ right) & (left ^ value), bytes))
 }
 
 fn signed_flags(left: u64, right: u64, value: u64, overflow: u64, bytes: u8) -> u64 {
     let auxiliary = (left ^ right ^ value) & AUXILIARY;
-    let overflow = if overflow >> (u32::from(bytes) * 8 - 1) & 1 != 0 {
-        OVERFLOW
-    } else {
-        0
-    };
+    let overflow = if overflow >> (u32::from(bytes) * 8 - 1) & 1 != 0 { OVERFLOW } else { 0 };
     result_flags(value, bytes) | auxiliary | overflow
 }
 
@@ -181,13 +140,7 @@ mod tests {
     #[test]
     fn logic_clears_carry_and_overflow() {
         let outcome = operate(Arithmetic::And, 0xff, 0xf0, 1, CARRY | OVERFLOW | 2);
-        assert_eq!(
-            outcome,
-            Outcome {
-                value: Some(0xf0),
-                flags: 2 | SIGN | PARITY
-            }
-        );
+        assert_eq!(outcome, Outcome { value: Some(0xf0), flags: 2 | SIGN | PARITY });
     }
 
     #[test]
@@ -196,13 +149,7 @@ mod tests {
         assert_eq!(outcome.value, Some(0x80));
         assert_eq!(outcome.flags, OVERFLOW | SIGN | AUXILIARY);
         let outcome = operate(Arithmetic::Add, u64::MAX, 1, 8, 0);
-        assert_eq!(
-            outcome,
-            Outcome {
-                value: Some(0),
-                flags: CARRY | ZERO | PARITY | AUXILIARY
-            }
-        );
+        assert_eq!(outcome, Outcome { value: Some(0), flags: CARRY | ZERO | PARITY | AUXILIARY });
     }
 
     #[test]
@@ -222,24 +169,9 @@ mod tests {
     #[test]
     fn bit_operations_report_the_old_bit() {
         let outcome = operate(Arithmetic::BitReset, 0b10, 1, 8, 0);
-        assert_eq!(
-            outcome,
-            Outcome {
-                value: Some(0),
-                flags: CARRY
-            }
-        );
+        assert_eq!(outcome, Outcome { value: Some(0), flags: CARRY });
         let outcome = operate(Arithmetic::BitSet, 0, 65, 8, CARRY | ZERO);
-        assert_eq!(
-            outcome,
-            Outcome {
-                value: Some(2),
-                flags: ZERO
-            }
-        );
-        assert_eq!(
-            operate(Arithmetic::BitComplement, 2, 1, 4, 0).value,
-            Some(0)
-        );
+        assert_eq!(outcome, Outcome { value: Some(2), flags: ZERO });
+        assert_eq!(operate(Arithmetic::BitComplement, 2, 1, 4, 0).value, Some(0));
     }
 }

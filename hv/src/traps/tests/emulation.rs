@@ -15,10 +15,7 @@ fn the_forced_prefix_executes_cpuid_in_kernel_and_user() {
         raise(&bed, &mut guest, vector::INVALID_OPCODE, 0, 0);
         assert!(emulated(&guest, 7));
         let r = &guest.registers;
-        assert_eq!(
-            [r.rax, r.rbx, r.rcx, r.rdx],
-            [0x4000_0005, 0x566e_6558, 0x6558_4d4d, 0x4d4d_566e]
-        );
+        assert_eq!([r.rax, r.rbx, r.rcx, r.rdx], [0x4000_0005, 0x566e_6558, 0x6558_4d4d, 0x4d4d_566e]);
     }
 }
 
@@ -37,17 +34,8 @@ fn the_prefix_at_the_end_of_memory_is_just_an_invalid_opcode() {
 fn osxsave_follows_the_guest_but_for_the_prefix_in_its_kernel() {
     let bed = Bed::new(64);
     let mut guest = ready(&bed, 1);
-    bed.hv.machine.set_cpuid(
-        1,
-        0,
-        CpuidResult {
-            ecx: 1 << 26 | 1 << 27,
-            ..Default::default()
-        },
-    );
-    let osxsave = |guest: &Guest, forced| {
-        cpuid::guest_cpuid(&bed.hv, &guest.running, 1, 0, forced).ecx & 1 << 27 != 0
-    };
+    bed.hv.machine.set_cpuid(1, 0, CpuidResult { ecx: 1 << 26 | 1 << 27, ..Default::default() });
+    let osxsave = |guest: &Guest, forced| cpuid::guest_cpuid(&bed.hv, &guest.running, 1, 0, forced).ecx & 1 << 27 != 0;
     assert!(osxsave(&guest, true) && !osxsave(&guest, false));
     execute(&bed, &mut guest, &[0x0f, 0x22, 0xe0]);
     guest.registers.rax = 1 << 18;
@@ -78,17 +66,9 @@ fn only_ts_of_cr0_can_change() {
     assert!(emulated(&guest, 3) && guest.running.state.task_switched);
     execute(&bed, &mut guest, &[0x0f, 0x06]);
     assert!(emulated(&guest, 2) && !guest.running.state.task_switched);
-    let told: Vec<Event> = bed
-        .hv
-        .machine
-        .take_events()
-        .into_iter()
-        .filter(|event| matches!(event, Event::TaskSwitched(_)))
-        .collect();
-    assert_eq!(
-        told,
-        [Event::TaskSwitched(true), Event::TaskSwitched(false)]
-    );
+    let told: Vec<Event> =
+        bed.hv.machine.take_events().into_iter().filter(|event| matches!(event, Event::TaskSwitched(_))).collect();
+    assert_eq!(told, [Event::TaskSwitched(true), Event::TaskSwitched(false)]);
     guest.registers.rax = 0x8005_0033 & !(1 << 16);
     execute(&bed, &mut guest, &[0x0f, 0x22, 0xc0]);
     assert_eq!(guest.registers.rip, HANDLER + 13);
@@ -106,13 +86,7 @@ fn cr4_takes_what_it_may_and_drops_the_rest() {
 
 #[test]
 fn users_execute_nothing_privileged() {
-    for bytes in [
-        &[0x0f, 0x20, 0xc0][..],
-        &[0x0f, 0x32],
-        &[0x0f, 0x06],
-        &[0xfa],
-        &[0xec],
-    ] {
+    for bytes in [&[0x0f, 0x20, 0xc0][..], &[0x0f, 0x32], &[0x0f, 0x06], &[0xfa], &[0xec]] {
         let bed = Bed::new(64);
         let mut guest = ready(&bed, 1);
         guest.running.state.kernel_mode = false;
@@ -133,17 +107,11 @@ fn a_kernel_sets_its_gs_base_before_it_has_any_handler() {
     guest.registers.rdx = 0xffff_ffff;
     execute(&bed, &mut guest, &[0x0f, 0x30]);
     assert!(emulated(&guest, 2));
-    assert_eq!(
-        guest.running.state.segments.gs_base_kernel,
-        0xffff_ffff_8123_4000
-    );
+    assert_eq!(guest.running.state.segments.gs_base_kernel, 0xffff_ffff_8123_4000);
     guest.registers.rcx = 0x1234;
     bed.hv.machine.set_msr(0x1234, 7);
     execute(&bed, &mut guest, &[0x0f, 0x32]);
-    assert!(
-        emulated(&guest, 2),
-        "a read before there is a handler gives zero"
-    );
+    assert!(emulated(&guest, 2), "a read before there is a handler gives zero");
     assert_eq!((guest.registers.rax, guest.registers.rdx), (0, 0));
 }
 
@@ -153,19 +121,10 @@ fn registers_outside_of_the_policy_fault() {
     let mut guest = ready(&bed, 1);
     bed.hv.machine.set_msr(0x1234, 7);
     bed.hv.machine.set_msr(0xc000_0080, 0x1d01);
-    for (msr, value) in [
-        (0x277, 0x0000_0501_0007_0406),
-        (0x1b, 0xfee0_0900),
-        (0xc000_0080, 0x0d01),
-        (0x179, 2),
-    ] {
+    for (msr, value) in [(0x277, 0x0000_0501_0007_0406), (0x1b, 0xfee0_0900), (0xc000_0080, 0x0d01), (0x179, 2)] {
         guest.registers.rcx = msr;
         execute(&bed, &mut guest, &[0x0f, 0x32]);
-        assert_eq!(
-            guest.registers.rdx << 32 | guest.registers.rax,
-            value,
-            "{msr:x}"
-        );
+        assert_eq!(guest.registers.rdx << 32 | guest.registers.rax, value, "{msr:x}");
     }
     for bytes in [[0x0f, 0x32], [0x0f, 0x30]] {
         guest.registers.rcx = 0x1234;
@@ -177,11 +136,7 @@ fn registers_outside_of_the_policy_fault() {
     guest.registers.rdx = 0x8000_0000;
     guest.registers.rsp = guest.address(STACK) + 0x800;
     execute(&bed, &mut guest, &[0x0f, 0x30]);
-    assert_eq!(
-        guest.registers.rip,
-        HANDLER + 13,
-        "a base that is not canonical"
-    );
+    assert_eq!(guest.registers.rip, HANDLER + 13, "a base that is not canonical");
 }
 
 #[test]
@@ -201,20 +156,12 @@ fn ports_need_privilege_and_read_as_ones_where_nobody_answers() {
     execute(&bed, &mut guest, &[0xef]);
     guest.registers.rax = 0;
     execute(&bed, &mut guest, &[0xed]);
-    assert_eq!(
-        guest.registers.rax, 0x8000_1000,
-        "the address register is a latch of the domain"
-    );
+    assert_eq!(guest.registers.rax, 0x8000_1000, "the address register is a latch of the domain");
     guest.registers.rdx = 0xcfc;
     execute(&bed, &mut guest, &[0xed]);
     assert_eq!(guest.registers.rax, 0xffff_ffff, "and leads nowhere");
     let reached = bed.hv.machine.take_events();
-    assert!(
-        !reached
-            .iter()
-            .any(|event| matches!(event, Event::PortRead(..) | Event::PortWrite(..))),
-        "{reached:?}"
-    );
+    assert!(!reached.iter().any(|event| matches!(event, Event::PortRead(..) | Event::PortWrite(..))), "{reached:?}");
 }
 
 #[test]
@@ -245,10 +192,7 @@ fn dom0_reaches_configuration_space_and_devices() {
     guest.registers.rdx = 0xcfe;
     execute(&bed, &mut guest, &[0x66, 0xed]);
     assert_eq!(guest.registers.rax & 0xffff, 0x1af4);
-    let expected = [
-        Event::PortWrite(0xcf8, 4, 0x8000_1004),
-        Event::PortRead(0xcfe, 2),
-    ];
+    let expected = [Event::PortWrite(0xcf8, 4, 0x8000_1004), Event::PortRead(0xcfe, 2)];
     let events = bed.hv.machine.take_events();
     assert!(events.ends_with(&expected), "{events:?}");
     bed.hv.machine.set_port(0xc010, 7);
@@ -266,20 +210,14 @@ fn string_output_goes_on_in_batches_and_faults_where_memory_ends() {
     guest.registers.rsi = guest.address(4);
     guest.registers.rcx = 60;
     execute(&bed, &mut guest, &[0xf3, 0x6e]);
-    assert_eq!(
-        (guest.registers.rcx, guest.registers.rip),
-        (28, guest.address(CODE))
-    );
+    assert_eq!((guest.registers.rcx, guest.registers.rip), (28, guest.address(CODE)));
     execute(&bed, &mut guest, &[0xf3, 0x6e]);
     assert!(emulated(&guest, 2));
     assert_eq!(guest.registers.rsi, guest.address(4) + 60);
     guest.registers.rsi = guest.address(7) + 0xfff;
     guest.registers.rcx = 2;
     execute(&bed, &mut guest, &[0xf3, 0x6e]);
-    assert_eq!(
-        (guest.registers.rip, guest.registers.rcx),
-        (HANDLER + 14, 1)
-    );
+    assert_eq!((guest.registers.rip, guest.registers.rcx), (HANDLER + 14, 1));
 }
 
 #[test]

@@ -16,30 +16,9 @@ fn an_exception_and_its_iret_leave_the_guest_as_it_was() {
     assert_eq!(guest.registers.rsp % 16, 8);
     let cs = u64::from(FLAT_KERNEL_CS & !3);
     let frame = stack::<7>(&bed, &guest);
-    assert_eq!(
-        frame,
-        [
-            2,
-            3,
-            before.rip,
-            cs,
-            flags::IF | flags::ALWAYS,
-            before.rsp,
-            FLAT_KERNEL_SS.into()
-        ]
-    );
+    assert_eq!(frame, [2, 3, before.rip, cs, flags::IF | flags::ALWAYS, before.rsp, FLAT_KERNEL_SS.into()]);
     let [rcx, r11, rip, cs, rflags, rsp, ss] = frame;
-    let back = IretContext {
-        rax: 1,
-        r11,
-        rcx,
-        flags: 0,
-        rip,
-        cs,
-        rflags,
-        rsp,
-        ss,
-    };
+    let back = IretContext { rax: 1, r11, rcx, flags: 0, rip, cs, rflags, rsp, ss };
     let place = guest.address(2);
     guest.write(&bed, place, &back);
     guest.registers.rsp = place;
@@ -89,10 +68,7 @@ fn an_entry_clears_the_flags_that_would_trip_the_kernel() {
     let mut guest = ready(&bed, 1);
     guest.registers.rflags |= flags::TF | flags::NT | flags::RF | flags::AC;
     raise(&bed, &mut guest, 3, 0, 0);
-    assert_eq!(
-        guest.registers.rflags & (flags::TF | flags::NT | flags::RF | flags::AC),
-        0
-    );
+    assert_eq!(guest.registers.rflags & (flags::TF | flags::NT | flags::RF | flags::AC), 0);
     assert_eq!(guest.registers.entry_vector, ENTRY_SYSCALL);
 }
 
@@ -129,19 +105,10 @@ fn a_stack_that_cannot_be_written_crashes_its_domain_alone() {
 fn a_crash_prints_registers_and_the_last_hypercalls() {
     let bed = Bed::new(64);
     let mut guest = ready(&bed, 1);
-    guest.call(
-        &bed,
-        number::HYPERVISOR_STACK_SWITCH,
-        [0xe02b, 0x1234, 0, 0, 0],
-    );
+    guest.call(&bed, number::HYPERVISOR_STACK_SWITCH, [0xe02b, 0x1234, 0, 0, 0]);
     raise(&bed, &mut guest, 4, 0, 0);
     let console = String::from_utf8(bed.hv.machine.take_console()).unwrap();
-    for part in [
-        "d1 crashed",
-        "TRP-01",
-        "rip",
-        "stack_switch(0xe02b, 0x1234, ..)",
-    ] {
+    for part in ["d1 crashed", "TRP-01", "rip", "stack_switch(0xe02b, 0x1234, ..)"] {
         assert!(console.contains(part), "{part} in {console}");
     }
 }
@@ -155,14 +122,7 @@ fn iret_without_a_frame_or_without_user_tables_crashes() {
     assert_crashed(&bed, &guest, rule::IRET_FRAME);
     let mut guest = ready(&bed, 2);
     let place = guest.address(2);
-    guest.write(
-        &bed,
-        place,
-        &IretContext {
-            cs: 0x33,
-            ..IretContext::default()
-        },
-    );
+    guest.write(&bed, place, &IretContext { cs: 0x33, ..IretContext::default() });
     guest.registers.rsp = place;
     guest.call(&bed, number::HYPERVISOR_IRET, [0; 5]);
     assert_crashed(&bed, &guest, rule::IRET_TO_USER_WITHOUT_TABLES);
@@ -183,10 +143,7 @@ fn iret_sets_the_mask_and_never_the_real_privileges() {
     guest.registers.rsp = place;
     guest.call(&bed, number::HYPERVISOR_IRET, [0; 5]);
     assert_eq!(mask(&bed, &guest), 1);
-    assert_eq!(
-        guest.registers.rflags,
-        flags::IF | flags::DF | flags::ALWAYS
-    );
+    assert_eq!(guest.registers.rflags, flags::IF | flags::DF | flags::ALWAYS);
     assert_eq!((guest.registers.cs, guest.registers.ss), (0xe033, 3));
     assert_eq!(guest.registers.entry_vector, ENTRY_SYSCALL);
 }
@@ -233,15 +190,9 @@ fn a_page_fault_shows_its_address_and_whose_it_was() {
     let mut guest = ready(&bed, 1);
     raise(&bed, &mut guest, vector::PAGE_FAULT, 6, 0xdead_b000);
     let (frame, offset) = guest.running.vcpu.info_place();
-    assert_eq!(
-        bed.hv.machine.read_word(frame, (offset + 16) / 8),
-        0xdead_b000
-    );
+    assert_eq!(bed.hv.machine.read_word(frame, (offset + 16) / 8), 0xdead_b000);
     let [_, _, code, ..] = stack::<8>(&bed, &guest);
-    assert_eq!(
-        code, 2,
-        "the fault is the kernel's, though it came from ring 3"
-    );
+    assert_eq!(code, 2, "the fault is the kernel's, though it came from ring 3");
 }
 
 #[test]
@@ -257,9 +208,7 @@ fn a_fault_that_the_tables_do_not_explain_is_not_the_guests() {
     guest.running.state.user_root = None;
     guest.running.state.kernel_mode = true;
     let l1 = guest.tables[3];
-    bed.hv
-        .machine
-        .write_word(l1, 6, entry::to(guest.frames[5], false));
+    bed.hv.machine.write_word(l1, 6, entry::to(guest.frames[5], false));
     let address = guest.address(5);
     raise(&bed, &mut guest, vector::PAGE_FAULT, 7, address);
     assert_eq!(guest.registers.rip, HANDLER + 14);
@@ -273,22 +222,12 @@ fn a_system_call_without_a_callback_does_not_exist() {
     guest.running.state.kernel_sp = guest.address(3) + 0x1000;
     let after = guest.registers.rip + 2;
     guest.registers.rip = after;
-    enter_system_call(
-        &bed.hv,
-        &mut guest.running,
-        &mut guest.registers,
-        SystemCall::Syscall64,
-    );
+    enter_system_call(&bed.hv, &mut guest.running, &mut guest.registers, SystemCall::Syscall64);
     assert_eq!(guest.registers.rip, HANDLER + 6);
     let [_, _, rip, ..] = stack::<7>(&bed, &guest);
     assert_eq!(rip, after - 2);
     guest.running.state.kernel_mode = false;
-    enter_system_call(
-        &bed.hv,
-        &mut guest.running,
-        &mut guest.registers,
-        SystemCall::Sysenter,
-    );
+    enter_system_call(&bed.hv, &mut guest.running, &mut guest.registers, SystemCall::Sysenter);
     assert_eq!(guest.registers.rip, HANDLER + 13);
 }
 
@@ -296,18 +235,10 @@ fn a_system_call_without_a_callback_does_not_exist() {
 fn a_system_call_enters_the_callback_on_the_kernel_stack() {
     let bed = Bed::new(64);
     let mut guest = ready(&bed, 1);
-    guest.running.state.callbacks.syscall = Callback {
-        address: HANDLER,
-        masks_events: true,
-    };
+    guest.running.state.callbacks.syscall = Callback { address: HANDLER, masks_events: true };
     guest.running.state.kernel_mode = false;
     guest.running.state.kernel_sp = guest.address(3) + 0x1000;
-    enter_system_call(
-        &bed.hv,
-        &mut guest.running,
-        &mut guest.registers,
-        SystemCall::Syscall64,
-    );
+    enter_system_call(&bed.hv, &mut guest.running, &mut guest.registers, SystemCall::Syscall64);
     assert_eq!((guest.registers.rip, mask(&bed, &guest)), (HANDLER, 1));
 }
 
@@ -315,10 +246,7 @@ fn a_system_call_enters_the_callback_on_the_kernel_stack() {
 fn an_upcall_without_a_callback_crashes() {
     let bed = Bed::new(64);
     let mut guest = ready(&bed, 1);
-    guest.running.state.callbacks.event = Callback {
-        address: HANDLER,
-        masks_events: true,
-    };
+    guest.running.state.callbacks.event = Callback { address: HANDLER, masks_events: true };
     deliver_upcall(&bed.hv, &mut guest.running, &mut guest.registers);
     assert_eq!((guest.registers.rip, mask(&bed, &guest)), (HANDLER, 1));
     guest.running.state.callbacks.event.address = 0;
@@ -330,27 +258,14 @@ fn an_upcall_without_a_callback_crashes() {
 fn a_bad_segment_enters_the_failsafe_callback_with_all_four() {
     let bed = Bed::new(64);
     let mut guest = ready(&bed, 1);
-    guest.running.state.callbacks.failsafe = Callback {
-        address: HANDLER,
-        masks_events: true,
-    };
+    guest.running.state.callbacks.failsafe = Callback { address: HANDLER, masks_events: true };
     let rip = guest.registers.rip;
-    enter_failsafe(
-        &bed.hv,
-        &mut guest.running,
-        &mut guest.registers,
-        [1, 2, 3, 4],
-    );
+    enter_failsafe(&bed.hv, &mut guest.running, &mut guest.registers, [1, 2, 3, 4]);
     assert_eq!(guest.registers.rip, HANDLER);
     let words = stack::<11>(&bed, &guest);
     assert_eq!(words[2..7], [1, 2, 3, 4, rip]);
     guest.running.state.callbacks.failsafe.address = 0;
-    enter_failsafe(
-        &bed.hv,
-        &mut guest.running,
-        &mut guest.registers,
-        [1, 2, 3, 4],
-    );
+    enter_failsafe(&bed.hv, &mut guest.running, &mut guest.registers, [1, 2, 3, 4]);
     assert_crashed(&bed, &guest, rule::BAD_SELECTOR);
 }
 
@@ -358,27 +273,9 @@ fn a_bad_segment_enters_the_failsafe_callback_with_all_four() {
 fn a_second_nmi_waits_for_the_iret_of_the_first() {
     let bed = Bed::new(64);
     let mut guest = ready(&bed, 1);
-    let wanted = CallbackRegister {
-        type_: CALLBACKTYPE_NMI,
-        address: HANDLER,
-        ..CallbackRegister::default()
-    };
-    assert_eq!(
-        guest.call_with(
-            &bed,
-            number::HYPERVISOR_CALLBACK_OP,
-            CALLBACKOP_REGISTER,
-            &mut { wanted }
-        ),
-        0
-    );
-    let pend = |guest: &Guest| {
-        guest
-            .running
-            .vcpu
-            .nmi_pending
-            .store(1, core::sync::atomic::Ordering::Release)
-    };
+    let wanted = CallbackRegister { type_: CALLBACKTYPE_NMI, address: HANDLER, ..CallbackRegister::default() };
+    assert_eq!(guest.call_with(&bed, number::HYPERVISOR_CALLBACK_OP, CALLBACKOP_REGISTER, &mut { wanted }), 0);
+    let pend = |guest: &Guest| guest.running.vcpu.nmi_pending.store(1, core::sync::atomic::Ordering::Release);
     pend(&guest);
     guest.registers.rsp = guest.address(STACK) + 0x800;
     deliver_nmi(&bed.hv, &mut guest.running, &mut guest.registers);
@@ -388,23 +285,8 @@ fn a_second_nmi_waits_for_the_iret_of_the_first() {
     deliver_nmi(&bed.hv, &mut guest.running, &mut guest.registers);
     assert_eq!(guest.registers.rip, 0);
     let place = guest.address(2);
-    guest.write(
-        &bed,
-        place,
-        &IretContext {
-            cs: 0xe030,
-            ..IretContext::default()
-        },
-    );
+    guest.write(&bed, place, &IretContext { cs: 0xe030, ..IretContext::default() });
     guest.registers.rsp = place;
     guest.call(&bed, number::HYPERVISOR_IRET, [0; 5]);
-    assert!(
-        guest
-            .running
-            .vcpu
-            .work
-            .load(core::sync::atomic::Ordering::Acquire)
-            & work::NMI
-            != 0
-    );
+    assert!(guest.running.vcpu.work.load(core::sync::atomic::Ordering::Acquire) & work::NMI != 0);
 }

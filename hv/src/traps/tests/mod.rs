@@ -5,12 +5,11 @@ mod entries;
 mod registrations;
 
 use pv_abi::arch::{
-    FLAT_KERNEL_CS, FLAT_KERNEL_SS, HYPERVISOR_VIRT_START, IretContext, SEGBASE_FS, TrapInfo,
-    VGCF_IN_SYSCALL,
+    FLAT_KERNEL_CS, FLAT_KERNEL_SS, HYPERVISOR_VIRT_START, IretContext, SEGBASE_FS, TrapInfo, VGCF_IN_SYSCALL,
 };
 use pv_abi::callback::{
-    CALLBACKOP_REGISTER, CALLBACKOP_UNREGISTER, CALLBACKTYPE_EVENT, CALLBACKTYPE_FAILSAFE,
-    CALLBACKTYPE_NMI, CALLBACKTYPE_SYSCALL, CallbackRegister, CallbackUnregister,
+    CALLBACKOP_REGISTER, CALLBACKOP_UNREGISTER, CALLBACKTYPE_EVENT, CALLBACKTYPE_FAILSAFE, CALLBACKTYPE_NMI,
+    CALLBACKTYPE_SYSCALL, CallbackRegister, CallbackUnregister,
 };
 use pv_abi::errno::Errno;
 use pv_abi::sched::SHUTDOWN_CRASH;
@@ -58,11 +57,7 @@ fn mask(bed: &Bed, guest: &Guest) -> u8 {
 }
 
 fn raise(bed: &Bed, guest: &mut Guest, vector: u8, error_code: u32, address: u64) {
-    let exception = Exception {
-        vector,
-        error_code,
-        address,
-    };
+    let exception = Exception { vector, error_code, address };
     on_exception(&bed.hv, &mut guest.running, &mut guest.registers, exception);
 }
 

@@ -33,20 +33,10 @@ struct World {
     ring: Ring,
 }
 
-const FRESH: Half = Half {
-    phase: Phase::Start,
-    intent: Intent::Run,
-    key: S::Initialising,
-    view: S::Initialising,
-};
+const FRESH: Half = Half { phase: Phase::Start, intent: Intent::Run, key: S::Initialising, view: S::Initialising };
 
 fn start(eager: bool) -> World {
-    World {
-        eager,
-        front: FRESH,
-        back: FRESH,
-        ring: Ring::None,
-    }
+    World { eager, front: FRESH, back: FRESH, ring: Ring::None }
 }
 
 impl Half {
@@ -58,17 +48,8 @@ impl Half {
     /// A new instance: it looks before it acts.
     fn replaced(self, peer: S) -> Self {
         let left_behind = !matches!(self.key, S::Unknown | S::Initialising);
-        let intent = if left_behind {
-            Intent::Restart
-        } else {
-            Intent::Run
-        };
-        Self {
-            phase: Phase::Start,
-            intent,
-            key: self.key,
-            view: peer,
-        }
+        let intent = if left_behind { Intent::Restart } else { Intent::Run };
+        Self { phase: Phase::Start, intent, key: self.key, view: peer }
     }
 }
 
@@ -124,11 +105,7 @@ impl World {
             BackStep::Wait | BackStep::Serve => self,
             BackStep::Publish => self.back_enters(Phase::Offered),
             BackStep::Connect => {
-                assert_ne!(
-                    self.ring,
-                    Ring::UsedByPredecessor,
-                    "joined a ring of unknown history: {self:?}"
-                );
+                assert_ne!(self.ring, Ring::UsedByPredecessor, "joined a ring of unknown history: {self:?}");
                 if self.ring == Ring::None {
                     // The keys are gone: the real driver fails to read them and closes.
                     return self.back_enters(Phase::Closed);
@@ -183,12 +160,7 @@ fn reachable(from: World, moves: &[fn(World) -> World]) -> BTreeSet<World> {
     seen
 }
 
-const ORDINARY: [fn(World) -> World; 4] = [
-    World::front_looks,
-    World::front_acts,
-    World::back_looks,
-    World::back_acts,
-];
+const ORDINARY: [fn(World) -> World; 4] = [World::front_looks, World::front_acts, World::back_looks, World::back_acts];
 
 #[test]
 fn every_ordering_of_a_first_start_ends_connected() {
@@ -196,11 +168,7 @@ fn every_ordering_of_a_first_start_ends_connected() {
         let worlds = reachable(start(eager), &ORDINARY);
         assert!(worlds.iter().any(World::works));
         for world in worlds {
-            assert!(
-                world.settled().works(),
-                "stuck at {world:?}, then {:?}",
-                world.settled()
-            );
+            assert!(world.settled().works(), "stuck at {world:?}, then {:?}", world.settled());
         }
     }
 }
@@ -211,11 +179,7 @@ fn a_replaced_back_reconnects_from_every_state_and_never_joins_an_old_ring() {
     moves.push(World::back_replaced);
     for eager in [false, true] {
         for world in reachable(start(eager), &moves) {
-            assert!(
-                world.settled().works(),
-                "stuck at {world:?}, then {:?}",
-                world.settled()
-            );
+            assert!(world.settled().works(), "stuck at {world:?}, then {:?}", world.settled());
         }
     }
 }
@@ -226,11 +190,7 @@ fn a_replaced_front_reconnects_from_every_state() {
     moves.push(World::front_replaced);
     for eager in [false, true] {
         for world in reachable(start(eager), &moves) {
-            assert!(
-                world.settled().works(),
-                "stuck at {world:?}, then {:?}",
-                world.settled()
-            );
+            assert!(world.settled().works(), "stuck at {world:?}, then {:?}", world.settled());
         }
     }
 }
@@ -255,13 +215,7 @@ fn either_side_closes_both_from_every_state() {
 
 #[test]
 fn every_pair_of_states_has_an_answer_and_no_front_serves_a_back_that_is_not_there() {
-    for phase in [
-        Phase::Start,
-        Phase::Offered,
-        Phase::Established,
-        Phase::Leaving,
-        Phase::Closed,
-    ] {
+    for phase in [Phase::Start, Phase::Offered, Phase::Established, Phase::Leaving, Phase::Closed] {
         for intent in [Intent::Run, Intent::Restart, Intent::Leave] {
             for peer in S::ALL {
                 let front = front_step(phase, intent, peer);

@@ -17,9 +17,7 @@ fn failed(command: &str, path: &str, error: &FileError) -> i32 {
     match error {
         embedded_sdmmc::Error::DeviceError(error) => println!("{command}: {path}: {error}"),
         embedded_sdmmc::Error::FilenameError(_) => {
-            println!(
-                "{command}: {path}: a new file's name has at most 8 characters, a dot, and 3 more"
-            );
+            println!("{command}: {path}: a new file's name has at most 8 characters, a dot, and 3 more");
         }
         error => println!("{command}: {path}: {error}"),
     }

@@ -74,10 +74,7 @@ pub(super) fn ping(arguments: &[String]) -> i32 {
         println!("ping: which host?");
         return 2;
     };
-    let count = arguments
-        .get(1)
-        .and_then(|count| count.parse().ok())
-        .unwrap_or(PINGS);
+    let count = arguments.get(1).and_then(|count| count.parse().ok()).unwrap_or(PINGS);
     match ping_host(host, count) {
         Ok(0) => 1,
         Ok(_) => 0,
@@ -107,19 +104,11 @@ fn ping_host(host: &str, count: u16) -> Result<u16, NetworkError> {
     })
 }
 
-fn ping_once(
-    handle: SocketHandle,
-    address: IpAddress,
-    sequence: u16,
-) -> Result<bool, NetworkError> {
+fn ping_once(handle: SocketHandle, address: IpAddress, sequence: u16) -> Result<bool, NetworkError> {
     let start = now_ns();
     network::with(|stack| {
         let socket = stack.sockets.get_mut::<icmp::Socket>(handle);
-        let request = Icmpv4Repr::EchoRequest {
-            ident: IDENT,
-            seq_no: sequence,
-            data: &PAYLOAD,
-        };
+        let request = Icmpv4Repr::EchoRequest { ident: IDENT, seq_no: sequence, data: &PAYLOAD };
         let sent = socket.send_with(request.buffer_len(), address, |bytes| {
             let mut packet = Icmpv4Packet::new_unchecked(&mut bytes[..request.buffer_len()]);
             request.emit(&mut packet, &ChecksumCapabilities::default());
@@ -139,10 +128,7 @@ fn ping_once(
     match answer {
         Ok(from) => {
             let took = Seconds(now_ns() - start);
-            println!(
-                "{} bytes from {from}: seq {sequence}, {took}",
-                PAYLOAD.len()
-            );
+            println!("{} bytes from {from}: seq {sequence}, {took}", PAYLOAD.len());
             Ok(true)
         }
         Err(NetworkError::TimedOut) => {

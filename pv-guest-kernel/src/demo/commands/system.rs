@@ -32,10 +32,7 @@ pub(super) fn ps(_arguments: &[String]) -> i32 {
     if processes.is_empty() {
         return 0;
     }
-    println!(
-        "{:>4} {:>4} {:>10} {:>6} {:>6} NAME",
-        "PID", "PPID", "CPU", "PAGES", "TABLES"
-    );
+    println!("{:>4} {:>4} {:>10} {:>6} {:>6} NAME", "PID", "PPID", "CPU", "PAGES", "TABLES");
     for process in processes {
         let parent = process.parent().map_or(0, |pid| pid.0);
         let (used, usage) = (Seconds(process.cpu_ns()), process.usage());
@@ -78,13 +75,7 @@ pub(super) fn top(_arguments: &[String]) -> i32 {
 pub(super) fn uptime(_arguments: &[String]) -> i32 {
     let seconds = wall_clock_ns() / SECOND_NS;
     let in_day = seconds % 86_400;
-    println!(
-        "up {}, {:02}:{:02}:{:02} UTC",
-        Seconds(now_ns()),
-        in_day / 3600,
-        in_day / 60 % 60,
-        in_day % 60
-    );
+    println!("up {}, {:02}:{:02}:{:02} UTC", Seconds(now_ns()), in_day / 3600, in_day / 60 % 60, in_day % 60);
     0
 }
 
@@ -94,10 +85,7 @@ pub(super) fn run(arguments: &[String]) -> i32 {
         _ => (arguments, true),
     };
     let Some((program, arguments)) = arguments.split_first() else {
-        println!(
-            "run: which program? There are: {}",
-            process::program_names().join(", ")
-        );
+        println!("run: which program? There are: {}", process::program_names().join(", "));
         return 2;
     };
     match process::start(program, &arguments.join(" ")) {
@@ -125,10 +113,7 @@ pub(super) fn send_events(arguments: &[String]) -> i32 {
         println!("events: this is a bare machine");
         return 1;
     }
-    let count = arguments
-        .first()
-        .and_then(|count| count.parse().ok())
-        .unwrap_or(EVENTS);
+    let count = arguments.first().and_then(|count| count.parse().ok()).unwrap_or(EVENTS);
     match measure_events(count) {
         Ok(took_ns) => {
             println!("{count} events in {}", Seconds(took_ns));

@@ -14,9 +14,7 @@ use super::{clock, interrupts, paging, serial};
 use crate::boot::Handover;
 use crate::mm::entry::index_at;
 use crate::mm::frames::FRAMES;
-use crate::mm::{
-    DIRECT_MAP, Entry, EntryFlags, EntryUpdate, IMAGE_BASE, PAGE_SIZE, Pfn, direct, phys,
-};
+use crate::mm::{DIRECT_MAP, Entry, EntryFlags, EntryUpdate, IMAGE_BASE, PAGE_SIZE, Pfn, direct, phys};
 
 unsafe extern "C" {
     /// Where QEMU's `-kernel` enters, in 32-bit mode.
@@ -112,18 +110,13 @@ fn refuse_hypervisor() {
     let leaf = __cpuid(0x4000_0000);
     let name = [leaf.ebx, leaf.ecx, leaf.edx].map(u32::to_le_bytes);
     let is_xen = name.as_flattened() == b"XenVMMXenVMM";
-    assert!(
-        !is_xen,
-        "a PVH guest of Xen has no PC to drive: start this kernel as a PV guest"
-    );
+    assert!(!is_xen, "a PVH guest of Xen has no PC to drive: start this kernel as a PV guest");
 }
 
 fn ram_of(info: &HvmStartInfo) -> [Range<u64>; MAX_RANGES] {
     let mut ram = [const { 0..0 }; MAX_RANGES];
     let entries = (0..u64::from(info.memmap_entries))
-        .map(|entry| {
-            load::<MemoryRange>(info.memmap_paddr + entry * size_of::<MemoryRange>() as u64)
-        })
+        .map(|entry| load::<MemoryRange>(info.memmap_paddr + entry * size_of::<MemoryRange>() as u64))
         .filter(|range| range.kind == RAM);
     for (place, range) in ram.iter_mut().zip(entries) {
         *place = pages(range.addr)..(range.addr + range.size) >> 12;
@@ -148,22 +141,15 @@ struct Layout {
 
 /// The image's borders as addresses.
 fn borders() -> [usize; 4] {
-    [
-        &raw const image_start,
-        &raw const text_end,
-        &raw const rodata_end,
-        &raw const image_end,
-    ]
-    .map(|symbol| symbol as usize)
+    [&raw const image_start, &raw const text_end, &raw const rodata_end, &raw const image_end]
+        .map(|symbol| symbol as usize)
 }
 
 impl Layout {
     fn of(info: &HvmStartInfo, ram: [Range<u64>; MAX_RANGES]) -> Self {
         let [start, _, _, end] = borders().map(|addr| ((addr - IMAGE_BASE) >> 12) as u64);
         let frames = ram.iter().map(|range| range.end).max().unwrap_or(0);
-        let ramdisk = ramdisk_of(info).map_or(0..0, |module| {
-            module.paddr >> 12..pages(module.paddr + module.size)
-        });
+        let ramdisk = ramdisk_of(info).map_or(0..0, |module| module.paddr >> 12..pages(module.paddr + module.size));
         // Top, direct-map and image levels, and the last-level tables under the image at both its addresses.
         let large_pages = pages_of_large(&(start..end)) * 2;
         let tables = 4 + frames.div_ceil(GIB_FRAMES) + large_pages;
@@ -173,21 +159,9 @@ impl Layout {
             first = ramdisk.end;
         }
         let last = first + tables + heap;
-        let fits = ram
-            .iter()
-            .any(|range| range.start <= first && last <= range.end);
-        assert!(
-            fits && last <= BOOT_MAP_FRAMES,
-            "no memory behind the kernel image"
-        );
-        Self {
-            ram,
-            end: frames,
-            image: start..end,
-            tables: first..first + tables,
-            heap: first + tables..last,
-            ramdisk,
-        }
+        let fits = ram.iter().any(|range| range.start <= first && last <= range.end);
+        assert!(fits && last <= BOOT_MAP_FRAMES, "no memory behind the kernel image");
+        Self { ram, end: frames, image: start..end, tables: first..first + tables, heap: first + tables..last, ramdisk }
     }
 
     fn is_used(&self, frame: u64) -> bool {
@@ -247,17 +221,11 @@ impl Tables {
 }
 
 fn set(table: Pfn, index: usize, entry: Entry) {
-    paging::write_entries(&[EntryUpdate {
-        table,
-        index,
-        entry,
-    }]);
+    paging::write_entries(&[EntryUpdate { table, index, entry }]);
 }
 
 fn build_tables(layout: &Layout) {
-    let mut tables = Tables {
-        free: layout.tables.clone(),
-    };
+    let mut tables = Tables { free: layout.tables.clone() };
     let root = tables.take();
     for first in (0..layout.end).step_by(FRAMES_PER_LARGE_PAGE as usize) {
         let large = first..first + FRAMES_PER_LARGE_PAGE;
@@ -266,11 +234,8 @@ fn build_tables(layout: &Layout) {
             continue;
         }
         for pfn in large {
-            let flags = if layout.image.contains(&pfn) {
-                EntryFlags::KERNEL_READ_ONLY
-            } else {
-                EntryFlags::KERNEL_DATA
-            };
+            let flags =
+                if layout.image.contains(&pfn) { EntryFlags::KERNEL_READ_ONLY } else { EntryFlags::KERNEL_DATA };
             tables.map(root, direct(Pfn(pfn)), Entry::new(Pfn(pfn), flags));
         }
     }
@@ -309,9 +274,7 @@ fn protect_cpu() {
     let has_smep = __cpuid(7).ebx & 1 << 7 != 0;
     if has_smep {
         // SAFETY: no user page is executed in kernel mode, now or later.
-        unsafe {
-            Cr4::update(|flags| flags.insert(Cr4Flags::SUPERVISOR_MODE_EXECUTION_PROTECTION))
-        };
+        unsafe { Cr4::update(|flags| flags.insert(Cr4Flags::SUPERVISOR_MODE_EXECUTION_PROTECTION)) };
     }
 }
 
@@ -322,10 +285,7 @@ fn handover(info: &HvmStartInfo) -> Handover {
         unsafe { core::slice::from_raw_parts(start, module.size as usize) }
     });
     let text = command_line(info.cmdline_paddr).leak();
-    Handover {
-        command_line: core::str::from_utf8(text).unwrap_or(""),
-        ramdisk,
-    }
+    Handover { command_line: core::str::from_utf8(text).unwrap_or(""), ramdisk }
 }
 
 /// The loader's text, up to its NUL.
@@ -333,8 +293,5 @@ fn command_line(paddr: u64) -> Vec<u8> {
     if paddr == 0 {
         return Vec::new();
     }
-    (0..PAGE_SIZE as u64)
-        .map(|offset| load::<u8>(paddr + offset))
-        .take_while(|byte| *byte != 0)
-        .collect()
+    (0..PAGE_SIZE as u64).map(|offset| load::<u8>(paddr + offset)).take_while(|byte| *byte != 0).collect()
 }

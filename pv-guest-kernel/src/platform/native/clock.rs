@@ -92,22 +92,14 @@ fn read_cmos_clock() -> u64 {
     let binary = cmos(0x0b) & 4 != 0;
     let [second, minute, hour, day, month, year] = [0, 2, 4, 7, 8, 9].map(|register| {
         let value = cmos(register);
-        u64::from(if binary {
-            value
-        } else {
-            (value >> 4) * 10 + (value & 15)
-        })
+        u64::from(if binary { value } else { (value >> 4) * 10 + (value & 15) })
     });
     days_since_1970(2000 + year, month, day) * 86_400 + hour * 3600 + minute * 60 + second
 }
 
 /// Days from 1970-01-01 to a date, by counting years from March so that the leap day is the last.
 fn days_since_1970(year: u64, month: u64, day: u64) -> u64 {
-    let (year, month) = if month > 2 {
-        (year, month - 3)
-    } else {
-        (year - 1, month + 9)
-    };
+    let (year, month) = if month > 2 { (year, month - 3) } else { (year - 1, month + 9) };
     let days = 365 * year + year / 4 - year / 100 + year / 400 + (153 * month + 2) / 5 + day - 1;
     // 1970-01-01 in the same count.
     days - 719_468

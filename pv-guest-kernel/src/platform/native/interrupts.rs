@@ -129,20 +129,10 @@ fn entries() -> InterruptDescriptorTable {
 
 fn enable_syscall() {
     let selector = SegmentSelector;
-    let written = Star::write(
-        selector(USER_CODE),
-        selector(USER_DATA),
-        selector(0x08),
-        selector(0x10),
-    );
+    let written = Star::write(selector(USER_CODE), selector(USER_DATA), selector(0x08), selector(0x10));
     written.expect("the GDT is laid out for syscall and sysret");
     LStar::write(VirtAddr::from_ptr(native_syscall as *const ()));
-    SFMask::write(
-        RFlags::INTERRUPT_FLAG
-            | RFlags::TRAP_FLAG
-            | RFlags::DIRECTION_FLAG
-            | RFlags::ALIGNMENT_CHECK,
-    );
+    SFMask::write(RFlags::INTERRUPT_FLAG | RFlags::TRAP_FLAG | RFlags::DIRECTION_FLAG | RFlags::ALIGNMENT_CHECK);
 }
 
 fn write_port(port: u16, value: u8) {

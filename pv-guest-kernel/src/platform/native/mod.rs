@@ -7,10 +7,7 @@
 //! | `interrupts` | GDT, TSS, IDT, `syscall`, the PICs |
 //! | `clock` | TSC, PIT, real-time clock |
 //! | `serial` | the 8250 on COM1 |
-#![expect(
-    unsafe_code,
-    reason = "the machine is reached by privileged instructions"
-)]
+#![expect(unsafe_code, reason = "the machine is reached by privileged instructions")]
 
 mod boot;
 mod clock;

@@ -23,11 +23,7 @@ pub(super) fn kernel_root() -> Pfn {
 pub(super) fn read_entry(table: Pfn, index: usize) -> Entry {
     let bits = phys::read_u64(table, index);
     let entry = Entry::new(Pfn(Entry::frame_in(bits)), Entry::flags_in(bits));
-    if entry.is_present() {
-        entry
-    } else {
-        Entry::ABSENT
-    }
+    if entry.is_present() { entry } else { Entry::ABSENT }
 }
 
 pub(super) fn write_entries(updates: &[EntryUpdate]) {

@@ -32,12 +32,7 @@ unsafe extern "C" {
 
 /// The image's borders as addresses.
 fn borders() -> [usize; 4] {
-    let symbols = [
-        &raw const image_start,
-        &raw const text_end,
-        &raw const rodata_end,
-        &raw const image_end,
-    ];
+    let symbols = [&raw const image_start, &raw const text_end, &raw const rodata_end, &raw const image_end];
     symbols.map(|symbol| symbol as usize)
 }
 
@@ -94,10 +89,7 @@ fn tables_needed(frames: u64) -> u64 {
 /// The first `count` frames in a row from `from` on that no range of `taken` touches.
 fn find_free(taken: &[Range<u64>], from: u64, count: u64) -> Range<u64> {
     let mut first = from;
-    while let Some(hit) = taken
-        .iter()
-        .find(|range| range.start < first + count && first < range.end)
-    {
+    while let Some(hit) = taken.iter().find(|range| range.start < first + count && first < range.end) {
         first = hit.end;
     }
     first..first + count
@@ -134,14 +126,7 @@ impl Layout {
         reserved[7] = high_tables.clone();
         let heap_pages = pages(frames * 3 + FIRST_HEAP_BYTES);
         reserved[8] = find_free(&reserved, high_tables.end, heap_pages);
-        Self {
-            frames,
-            reserved,
-            initial_tables,
-            low_tables,
-            high_tables,
-            image: start..end,
-        }
+        Self { frames, reserved, initial_tables, low_tables, high_tables, image: start..end }
     }
 
     fn is_reserved(&self, pfn: u64) -> bool {
@@ -163,13 +148,7 @@ impl Layout {
 fn machine_frames() -> u64 {
     let mut mapping = MachphysMapping::default();
     // SAFETY: the struct of this operation.
-    let result = unsafe {
-        hypercall::operation(
-            xen::HYPERVISOR_MEMORY_OP,
-            XENMEM_MACHPHYS_MAPPING,
-            &mut mapping,
-        )
-    };
+    let result = unsafe { hypercall::operation(xen::HYPERVISOR_MEMORY_OP, XENMEM_MACHPHYS_MAPPING, &mut mapping) };
     match result {
         Ok(_) => mapping.max_mfn + 1,
         Err(_) => pv_abi::arch::MACH2PHYS_NR_ENTRIES,
@@ -181,21 +160,14 @@ fn ramdisk_frames(info: &StartInfo) -> Range<u64> {
         return 0..0;
     }
     let flags = StartFlags::from_bits_truncate(info.flags);
-    let first = if flags.contains(StartFlags::MOD_START_PFN) {
-        info.mod_start
-    } else {
-        pfn_of_addr(info.mod_start)
-    };
+    let first = if flags.contains(StartFlags::MOD_START_PFN) { info.mod_start } else { pfn_of_addr(info.mod_start) };
     first..first + pages(info.mod_len)
 }
 
 fn build_direct_map(info: &StartInfo, layout: &Layout) {
     let root = Pfn(pfn_of_addr(info.pt_base));
     paging::set_kernel_root(root);
-    let mut tables = MapTables {
-        low: layout.low_tables.clone(),
-        high: layout.high_tables.clone(),
-    };
+    let mut tables = MapTables { low: layout.low_tables.clone(), high: layout.high_tables.clone() };
     let l3 = tables.take(|_| 0);
     link(root, index_at(DIRECT_MAP, 4), l3);
     for gigabyte in 0..layout.frames.div_ceil(512 * 512) {
@@ -214,19 +186,13 @@ fn build_direct_map(info: &StartInfo, layout: &Layout) {
 }
 
 fn direct_bits(layout: &Layout, pfn: u64) -> u64 {
-    p2m::try_mfn_of(Pfn(pfn)).map_or(0, |mfn| {
-        Entry::new(Pfn(pfn), layout.direct_flags(pfn)).bits_with_frame(mfn.0)
-    })
+    p2m::try_mfn_of(Pfn(pfn)).map_or(0, |mfn| Entry::new(Pfn(pfn), layout.direct_flags(pfn)).bits_with_frame(mfn.0))
 }
 
 /// Links `table` into `parent`; Xen validates it as it gains its type.
 fn link(parent: Pfn, index: usize, table: Pfn) {
     let entry = Entry::new(table, EntryFlags::TABLE);
-    paging::write_entries(&[EntryUpdate {
-        table: parent,
-        index,
-        entry,
-    }]);
+    paging::write_entries(&[EntryUpdate { table: parent, index, entry }]);
 }
 
 /// Frames for the direct map's tables. The low ones are mapped at VIRT_BASE; when they run out, the part of the direct map
@@ -242,14 +208,10 @@ impl MapTables {
         if let Some(pfn) = self.low.next() {
             let alias = IMAGE_BASE + pfn as usize * PAGE_SIZE;
             fill(alias, entry);
-            paging::update_va_mapping(alias, 0, xen::UVMF_INVLPG)
-                .expect("an alias can be unmapped");
+            paging::update_va_mapping(alias, 0, xen::UVMF_INVLPG).expect("an alias can be unmapped");
             return Pfn(pfn);
         }
-        let pfn = Pfn(self
-            .high
-            .next()
-            .expect("a frame for each table was counted"));
+        let pfn = Pfn(self.high.next().expect("a frame for each table was counted"));
         fill(direct(pfn), entry);
         // The initial tables map a few MiB behind the image; where they do not reach, there is nothing to unmap.
         let alias = IMAGE_BASE + pfn.0 as usize * PAGE_SIZE;
@@ -325,11 +287,7 @@ fn protect_table(l1: Pfn, table_addr: usize, image: &Range<usize>) {
         } else {
             Entry::new(old.pfn, EntryFlags::KERNEL_DATA)
         };
-        updates.push(EntryUpdate {
-            table: l1,
-            index,
-            entry,
-        });
+        updates.push(EntryUpdate { table: l1, index, entry });
     }
     paging::write_entries(&updates);
 }
@@ -343,10 +301,7 @@ fn give_frames(layout: &Layout) {
     frames.resize(layout.frames as usize);
     let mut run = 0..0;
     for pfn in 0..=layout.frames {
-        let usable = pfn < layout.frames
-            && pfn != 0
-            && !layout.is_reserved(pfn)
-            && p2m::try_mfn_of(Pfn(pfn)).is_some();
+        let usable = pfn < layout.frames && pfn != 0 && !layout.is_reserved(pfn) && p2m::try_mfn_of(Pfn(pfn)).is_some();
         if usable && run.is_empty() {
             run.start = pfn;
         }
@@ -377,8 +332,5 @@ fn handover(info: &StartInfo) -> Handover {
         unsafe { core::slice::from_raw_parts(start, info.mod_len as usize) }
     };
     let text = info.command_line().to_vec().leak();
-    Handover {
-        command_line: core::str::from_utf8(text).unwrap_or(""),
-        ramdisk,
-    }
+    Handover { command_line: core::str::from_utf8(text).unwrap_or(""), ramdisk }
 }

@@ -4,17 +4,12 @@
 //! odd while it writes. The wall clock in shared_info is the time of day at nanosecond 0 of that clock.
 //!
 //! Source: Xen `public/xen.h` (`struct vcpu_time_info`), `public/vcpu.h`.
-#![expect(
-    unsafe_code,
-    reason = "reads the time-stamp counter and programs the timer"
-)]
+#![expect(unsafe_code, reason = "reads the time-stamp counter and programs the timer")]
 
 use core::arch::x86_64::_rdtsc;
 use core::sync::atomic::{AtomicU64, Ordering, fence};
 
-use pv_abi::vcpu::{
-    VCPUOP_SET_SINGLESHOT_TIMER, VCPUOP_STOP_PERIODIC_TIMER, VcpuSetSingleshotTimer,
-};
+use pv_abi::vcpu::{VCPUOP_SET_SINGLESHOT_TIMER, VCPUOP_STOP_PERIODIC_TIMER, VcpuSetSingleshotTimer};
 use pv_abi::xen::{self, VcpuTimeInfo};
 
 use super::{events, hypercall, shared};
@@ -71,18 +66,8 @@ pub(super) fn init() {
 
 /// One VIRQ_TIMER at `deadline_ns`; at once if that is past.
 pub(super) fn set_timer(deadline_ns: u64) {
-    let timer = VcpuSetSingleshotTimer {
-        timeout_abs_ns: deadline_ns,
-        flags: 0,
-        _pad0: 0,
-    };
-    let args = [
-        u64::from(VCPUOP_SET_SINGLESHOT_TIMER),
-        0,
-        core::ptr::from_ref(&timer) as u64,
-        0,
-        0,
-    ];
+    let timer = VcpuSetSingleshotTimer { timeout_abs_ns: deadline_ns, flags: 0, _pad0: 0 };
+    let args = [u64::from(VCPUOP_SET_SINGLESHOT_TIMER), 0, core::ptr::from_ref(&timer) as u64, 0, 0];
     // SAFETY: Xen reads the struct.
     let result = unsafe { hypercall::call(xen::HYPERVISOR_VCPU_OP, args) };
     if let Err(errno) = result {

@@ -1,10 +1,7 @@
 //! The console: a ring shared with the console daemon, or, for the first domain, Xen's own.
 //!
 //! The ring is the protocol of Xen `public/io/console.h`: 1 KiB in, 2 KiB out, and an event channel.
-#![expect(
-    unsafe_code,
-    reason = "a ring shared with another domain, and console_io"
-)]
+#![expect(unsafe_code, reason = "a ring shared with another domain, and console_io")]
 
 use core::sync::atomic::{AtomicBool, AtomicPtr, AtomicU8, AtomicU32, Ordering};
 
@@ -112,8 +109,7 @@ fn put(ring: &Ring, bytes: &[u8]) -> usize {
         let at = produced.wrapping_add(step as u32) % OUT_BYTES;
         ring.output[at as usize].store(*byte, Ordering::Relaxed);
     }
-    ring.out_prod
-        .store(produced.wrapping_add(count as u32), Ordering::Release);
+    ring.out_prod.store(produced.wrapping_add(count as u32), Ordering::Release);
     count
 }
 
@@ -155,8 +151,7 @@ fn take(ring: &Ring, into: &mut [u8]) -> usize {
         *byte = ring.input[at as usize].load(Ordering::Relaxed);
     }
     if count > 0 {
-        ring.in_cons
-            .store(consumed.wrapping_add(count as u32), Ordering::Release);
+        ring.in_cons.store(consumed.wrapping_add(count as u32), Ordering::Release);
         notify();
     }
     count

@@ -36,10 +36,7 @@ static UPCALLS: AtomicU64 = AtomicU64::new(0);
 /// How many upcalls came, and how many events were delivered in them.
 #[must_use]
 pub fn counts() -> (u64, u64) {
-    (
-        UPCALLS.load(Ordering::Relaxed),
-        DELIVERED.load(Ordering::Relaxed),
-    )
+    (UPCALLS.load(Ordering::Relaxed), DELIVERED.load(Ordering::Relaxed))
 }
 
 /// Masks every port: from here on a port delivers when it is asked to.
@@ -67,11 +64,7 @@ pub fn alloc_unbound(remote: DomId) -> Result<Port, Errno> {
 /// # Errors
 /// `EPERM` without privilege; as [`alloc_unbound`].
 pub fn alloc_unbound_for(domain: DomId, remote: DomId) -> Result<Port, Errno> {
-    let mut argument = evtchn::EvtchnAllocUnbound {
-        dom: domain.0,
-        remote_dom: remote.0,
-        port: 0,
-    };
+    let mut argument = evtchn::EvtchnAllocUnbound { dom: domain.0, remote_dom: remote.0, port: 0 };
     operation(evtchn::EVTCHNOP_ALLOC_UNBOUND, &mut argument)?;
     Ok(Port(argument.port))
 }
@@ -81,12 +74,8 @@ pub fn alloc_unbound_for(domain: DomId, remote: DomId) -> Result<Port, Errno> {
 /// # Errors
 /// `EINVAL` when `remote_port` is not waiting for this domain; `ESRCH`, `ENOSPC`.
 pub fn bind_interdomain(remote: DomId, remote_port: Port) -> Result<Port, Errno> {
-    let mut argument = evtchn::EvtchnBindInterdomain {
-        remote_dom: remote.0,
-        _pad0: 0,
-        remote_port: remote_port.0,
-        local_port: 0,
-    };
+    let mut argument =
+        evtchn::EvtchnBindInterdomain { remote_dom: remote.0, _pad0: 0, remote_port: remote_port.0, local_port: 0 };
     operation(evtchn::EVTCHNOP_BIND_INTERDOMAIN, &mut argument)?;
     Ok(Port(argument.local_port))
 }
@@ -96,11 +85,7 @@ pub fn bind_interdomain(remote: DomId, remote_port: Port) -> Result<Port, Errno>
 /// # Errors
 /// `EEXIST` when it is bound already; `EINVAL` for a number that does not exist.
 pub fn bind_virq(virq: u32) -> Result<Port, Errno> {
-    let mut argument = evtchn::EvtchnBindVirq {
-        virq,
-        vcpu: 0,
-        port: 0,
-    };
+    let mut argument = evtchn::EvtchnBindVirq { virq, vcpu: 0, port: 0 };
     operation(evtchn::EVTCHNOP_BIND_VIRQ, &mut argument)?;
     Ok(Port(argument.port))
 }
@@ -110,16 +95,8 @@ pub fn bind_virq(virq: u32) -> Result<Port, Errno> {
 /// # Errors
 /// `EPERM` when this domain has no access to it.
 pub fn bind_pirq(pirq: u32, share: bool) -> Result<Port, Errno> {
-    let flags = if share {
-        evtchn::BIND_PIRQ_WILL_SHARE
-    } else {
-        0
-    };
-    let mut argument = evtchn::EvtchnBindPirq {
-        pirq,
-        flags,
-        port: 0,
-    };
+    let flags = if share { evtchn::BIND_PIRQ_WILL_SHARE } else { 0 };
+    let mut argument = evtchn::EvtchnBindPirq { pirq, flags, port: 0 };
     operation(evtchn::EVTCHNOP_BIND_PIRQ, &mut argument)?;
     Ok(Port(argument.port))
 }
@@ -129,10 +106,7 @@ pub fn bind_pirq(pirq: u32, share: bool) -> Result<Port, Errno> {
 /// # Errors
 /// `EINVAL` for a port that cannot send.
 pub fn notify(port: Port) -> Result<(), Errno> {
-    operation(
-        evtchn::EVTCHNOP_SEND,
-        &mut evtchn::EvtchnSend { port: port.0 },
-    )
+    operation(evtchn::EVTCHNOP_SEND, &mut evtchn::EvtchnSend { port: port.0 })
 }
 
 /// Closes `port` and forgets its handler.
@@ -142,10 +116,7 @@ pub fn notify(port: Port) -> Result<(), Errno> {
 pub fn close(port: Port) -> Result<(), Errno> {
     mask(port);
     HANDLERS.lock().remove(&port);
-    operation(
-        evtchn::EVTCHNOP_CLOSE,
-        &mut evtchn::EvtchnClose { port: port.0 },
-    )
+    operation(evtchn::EVTCHNOP_CLOSE, &mut evtchn::EvtchnClose { port: port.0 })
 }
 
 /// What a port of `domain` is bound to.
@@ -153,11 +124,7 @@ pub fn close(port: Port) -> Result<(), Errno> {
 /// # Errors
 /// `EPERM` for another domain without privilege; `EINVAL` for a port that does not exist.
 pub fn status(domain: DomId, port: Port) -> Result<evtchn::EvtchnStatus, Errno> {
-    let mut argument = evtchn::EvtchnStatus {
-        dom: domain.0,
-        port: port.0,
-        ..evtchn::EvtchnStatus::default()
-    };
+    let mut argument = evtchn::EvtchnStatus { dom: domain.0, port: port.0, ..evtchn::EvtchnStatus::default() };
     operation(evtchn::EVTCHNOP_STATUS, &mut argument)?;
     Ok(argument)
 }
@@ -201,10 +168,7 @@ pub fn unmask(port: Port) {
         shared.evtchn_mask[word].fetch_or(bit, Ordering::SeqCst);
     }
     // Only Xen can both unmask and set the selector words without a race.
-    let result = operation(
-        evtchn::EVTCHNOP_UNMASK,
-        &mut evtchn::EvtchnUnmask { port: port.0 },
-    );
+    let result = operation(evtchn::EVTCHNOP_UNMASK, &mut evtchn::EvtchnUnmask { port: port.0 });
     if result.is_err() {
         shared.evtchn_mask[word].fetch_and(!bit, Ordering::SeqCst);
     }
@@ -234,8 +198,8 @@ pub(super) fn dispatch() {
 fn dispatch_word(word: usize) {
     let shared = shared::shared_info();
     loop {
-        let pending = shared.evtchn_pending[word].load(Ordering::SeqCst)
-            & !shared.evtchn_mask[word].load(Ordering::SeqCst);
+        let pending =
+            shared.evtchn_pending[word].load(Ordering::SeqCst) & !shared.evtchn_mask[word].load(Ordering::SeqCst);
         if pending == 0 {
             return;
         }

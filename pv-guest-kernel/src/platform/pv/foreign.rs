@@ -89,10 +89,7 @@ impl ForeignMapping {
 
     /// Copies bytes out, from `offset` on.
     pub fn read(&self, offset: usize, into: &mut [u8]) {
-        assert!(
-            offset + into.len() <= self.len_bytes(),
-            "read beyond a mapping"
-        );
+        assert!(offset + into.len() <= self.len_bytes(), "read beyond a mapping");
         let from = (self.addr() + offset) as *const u8;
         // SAFETY: the range is mapped while `self` lives, and checked above.
         unsafe { core::ptr::copy_nonoverlapping(from, into.as_mut_ptr(), into.len()) }
@@ -100,10 +97,7 @@ impl ForeignMapping {
 
     /// Copies bytes in, from `offset` on.
     pub fn write(&self, offset: usize, from: &[u8]) {
-        assert!(
-            offset + from.len() <= self.len_bytes(),
-            "write beyond a mapping"
-        );
+        assert!(offset + from.len() <= self.len_bytes(), "write beyond a mapping");
         let to = (self.addr() + offset) as *mut u8;
         // SAFETY: the range is mapped while `self` lives, and checked above.
         unsafe { core::ptr::copy_nonoverlapping(from.as_ptr(), to, from.len()) }

@@ -56,22 +56,17 @@ pub(super) fn init() {
     TABLE.store(table.addr(), Ordering::Relaxed);
     TABLE_BYTES.store(table.len_bytes(), Ordering::Relaxed);
     let entries = (table.len_bytes() / size_of::<gnttab::GrantEntryV1>()) as u32;
-    FREE.lock()
-        .extend((gnttab::GNTTAB_NR_RESERVED_ENTRIES..entries).rev());
+    FREE.lock().extend((gnttab::GNTTAB_NR_RESERVED_ENTRIES..entries).rev());
     // The table stays mapped as long as the domain lives.
     core::mem::forget(table);
 }
 
 fn set_up_table() -> Option<foreign::ForeignMapping> {
     let mut frames = [0_u64; TABLE_FRAMES];
-    let count = [TABLE_FRAMES, 4, 1]
-        .into_iter()
-        .find(|count| ask_for_table(&mut frames[..*count]))?;
+    let count = [TABLE_FRAMES, 4, 1].into_iter().find(|count| ask_for_table(&mut frames[..*count]))?;
     let frames: Vec<_> = frames[..count].iter().copied().map(Mfn).collect();
     foreign::ForeignMapping::new(DomId(xen::DOMID_SELF), &frames, Access::ReadWrite)
-        .or_else(|_| {
-            foreign::ForeignMapping::new(DomId(xen::DOMID_XEN), &frames, Access::ReadWrite)
-        })
+        .or_else(|_| foreign::ForeignMapping::new(DomId(xen::DOMID_XEN), &frames, Access::ReadWrite))
         .ok()
 }
 
@@ -82,21 +77,12 @@ fn ask_for_table(frames: &mut [u64]) -> bool {
         frame_list: frames.as_mut_ptr() as u64,
         ..gnttab::GnttabSetupTable::default()
     };
-    let made = operation(
-        gnttab::GNTTABOP_SETUP_TABLE,
-        core::slice::from_mut(&mut setup),
-    );
+    let made = operation(gnttab::GNTTABOP_SETUP_TABLE, core::slice::from_mut(&mut setup));
     made.is_ok() && setup.status == gnttab::GNTST_OKAY
 }
 
 fn operation<T>(command: u32, batch: &mut [T]) -> Result<(), Errno> {
-    let args = [
-        u64::from(command),
-        batch.as_mut_ptr() as u64,
-        batch.len() as u64,
-        0,
-        0,
-    ];
+    let args = [u64::from(command), batch.as_mut_ptr() as u64, batch.len() as u64, 0, 0];
     // SAFETY: each caller passes structs of its command, and owns the memory they name.
     unsafe { hypercall::call(xen::HYPERVISOR_GRANT_TABLE_OP, args) }.map(|_| ())
 }
@@ -132,9 +118,7 @@ pub fn permit(grant: GrantRef, peer: DomId, pfn: Pfn, access: Access) -> Result<
         Access::Read => gnttab::GTF_PERMIT_ACCESS | gnttab::GTF_READONLY,
         Access::ReadWrite => gnttab::GTF_PERMIT_ACCESS,
     };
-    entry
-        .frame
-        .store(p2m::mfn_of(pfn).0 as u32, Ordering::Relaxed);
+    entry.frame.store(p2m::mfn_of(pfn).0 as u32, Ordering::Relaxed);
     let word = u32::from(flags) | u32::from(peer.0) << 16;
     // The frame is there before Xen may look at it.
     entry.flags_and_domid.store(word, Ordering::Release);
@@ -153,10 +137,7 @@ pub fn end_access(grant: GrantRef) -> Result<(), GrantError> {
         if word & in_use != 0 {
             return Err(GrantError::InUse);
         }
-        match entry
-            .flags_and_domid
-            .compare_exchange(word, 0, Ordering::AcqRel, Ordering::Acquire)
-        {
+        match entry.flags_and_domid.compare_exchange(word, 0, Ordering::AcqRel, Ordering::Acquire) {
             Ok(_) => break,
             Err(now) => word = now,
         }
@@ -199,11 +180,7 @@ impl Drop for GrantMapping {
 }
 
 /// Maps pages that `peer` granted, in one hypercall; one result for each, in order.
-pub fn map(
-    peer: DomId,
-    access: Access,
-    grants: &[GrantRef],
-) -> Vec<Result<GrantMapping, GrantError>> {
+pub fn map(peer: DomId, access: Access, grants: &[GrantRef]) -> Vec<Result<GrantMapping, GrantError>> {
     let mut flags = gnttab::GNTMAP_HOST_MAP;
     if access == Access::Read {
         flags |= gnttab::GNTMAP_READONLY;
@@ -231,11 +208,9 @@ pub fn map(
             let answer = answers.next().ok_or(GrantError::NoAddresses)?;
             called.map_err(GrantError::Refused)?;
             match answer.status {
-                gnttab::GNTST_OKAY => Ok(GrantMapping {
-                    addr: range.addr(),
-                    range: Some(range),
-                    handle: answer.handle,
-                }),
+                gnttab::GNTST_OKAY => {
+                    Ok(GrantMapping { addr: range.addr(), range: Some(range), handle: answer.handle })
+                }
                 status => Err(GrantError::Status(status)),
             }
         })
@@ -260,11 +235,7 @@ fn unmap_batch(mappings: &mut [GrantMapping]) {
     for (mapping, answer) in mappings.iter_mut().zip(&batch) {
         let range = mapping.range.take();
         if called.is_err() || answer.status != gnttab::GNTST_OKAY {
-            log::error!(
-                "grant handle {} does not unmap: {}",
-                mapping.handle,
-                gnttab::status_message(answer.status)
-            );
+            log::error!("grant handle {} does not unmap: {}", mapping.handle, gnttab::status_message(answer.status));
             // The page may still be there: nothing else must come to these addresses.
             core::mem::forget(range);
         }
@@ -302,12 +273,7 @@ pub fn copy(copies: &[Copy]) -> Vec<Result<(), GrantError>> {
             CopyEnd::Local(pfn) => (p2m::mfn_of(pfn).0, xen::DOMID_SELF),
             CopyEnd::Granted(domain, grant) => (u64::from(grant.0), domain.0),
         };
-        gnttab::GnttabCopyPtr {
-            u,
-            domid,
-            offset,
-            _pad0: 0,
-        }
+        gnttab::GnttabCopyPtr { u, domid, offset, _pad0: 0 }
     };
     let granted = |end: CopyEnd, flag: u16| match end {
         CopyEnd::Local(_) => 0,
@@ -319,8 +285,7 @@ pub fn copy(copies: &[Copy]) -> Vec<Result<(), GrantError>> {
             source: end(copy.source, copy.source_offset),
             dest: end(copy.dest, copy.dest_offset),
             len: copy.len,
-            flags: granted(copy.source, gnttab::GNTCOPY_SOURCE_GREF)
-                | granted(copy.dest, gnttab::GNTCOPY_DEST_GREF),
+            flags: granted(copy.source, gnttab::GNTCOPY_SOURCE_GREF) | granted(copy.dest, gnttab::GNTCOPY_DEST_GREF),
             status: 0,
             _pad0: 0,
         })

@@ -14,9 +14,8 @@ use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use pv_abi::errno::Errno;
 use pv_bus::{
-    Access, Clock, CopyBuffer, DomId, EventError, Events, GrantCopy, GrantError, GrantRef, Grants,
-    Memory, OutOfMemory, PAGE_SIZE, Port, SharedPage, Store, StoreError, Transaction, WatchEvent,
-    WatchId,
+    Access, Clock, CopyBuffer, DomId, EventError, Events, GrantCopy, GrantError, GrantRef, Grants, Memory, OutOfMemory,
+    PAGE_SIZE, Port, SharedPage, Store, StoreError, Transaction, WatchEvent, WatchId,
 };
 
 use super::store::RingStore;
@@ -91,10 +90,7 @@ impl RawPage for PeerPage {
 }
 
 fn checked(page: &impl RawPage, offset: usize, len: usize) -> usize {
-    assert!(
-        offset <= PAGE_SIZE && len <= PAGE_SIZE - offset,
-        "access beyond a page"
-    );
+    assert!(offset <= PAGE_SIZE && len <= PAGE_SIZE - offset, "access beyond a page");
     page.page_addr() + offset
 }
 
@@ -139,12 +135,7 @@ macro_rules! shared_page {
             fn store_u32(&self, offset: usize, value: u32, order: Ordering) {
                 word_u32(self, offset).store(value, order);
             }
-            fn compare_exchange_u32(
-                &self,
-                offset: usize,
-                current: u32,
-                new: u32,
-            ) -> Result<u32, u32> {
+            fn compare_exchange_u32(&self, offset: usize, current: u32, new: u32) -> Result<u32, u32> {
                 let word = word_u32(self, offset);
                 word.compare_exchange(current, new, Ordering::SeqCst, Ordering::SeqCst)
             }
@@ -154,12 +145,7 @@ macro_rules! shared_page {
             fn store_u64(&self, offset: usize, value: u64, order: Ordering) {
                 word_u64(self, offset).store(value, order);
             }
-            fn compare_exchange_u64(
-                &self,
-                offset: usize,
-                current: u64,
-                new: u64,
-            ) -> Result<u64, u64> {
+            fn compare_exchange_u64(&self, offset: usize, current: u64, new: u64) -> Result<u64, u64> {
                 let word = word_u64(self, offset);
                 word.compare_exchange(current, new, Ordering::SeqCst, Ordering::SeqCst)
             }
@@ -195,21 +181,14 @@ fn error_of(error: grants::GrantError) -> GrantError {
         grants::GrantError::InUse => GrantError::InUse,
         grants::GrantError::Status(status) => GrantError::Status(status),
         grants::GrantError::NoAddresses => GrantError::Status(pv_abi::grant_table::GNTST_NO_SPACE),
-        grants::GrantError::Refused(_) => {
-            GrantError::Status(pv_abi::grant_table::GNTST_GENERAL_ERROR)
-        }
+        grants::GrantError::Refused(_) => GrantError::Status(pv_abi::grant_table::GNTST_GENERAL_ERROR),
     }
 }
 
 impl<S> Grants for PvHal<S> {
     type Mapping = PeerPage;
 
-    fn grant_access(
-        &mut self,
-        peer: DomId,
-        page: &OwnPage,
-        access: Access,
-    ) -> Result<GrantRef, GrantError> {
+    fn grant_access(&mut self, peer: DomId, page: &OwnPage, access: Access) -> Result<GrantRef, GrantError> {
         grants::grant_access(peer, page.pfn(), access_of(access)).map_err(error_of)
     }
 
@@ -225,11 +204,7 @@ impl<S> Grants for PvHal<S> {
         mapped: &mut Vec<Result<PeerPage, GrantError>>,
     ) {
         let results = grants::map(peer, access_of(access), wanted);
-        mapped.extend(
-            results
-                .into_iter()
-                .map(|result| result.map(PeerPage).map_err(error_of)),
-        );
+        mapped.extend(results.into_iter().map(|result| result.map(PeerPage).map_err(error_of)));
     }
 
     fn unmap_grants(&mut self, mappings: &mut Vec<PeerPage>) {
@@ -272,15 +247,8 @@ fn split(peer: DomId, entry: &mut GrantCopy<'_>, copies: &mut Vec<grants::Copy>)
             return;
         };
         let local = (grants::CopyEnd::Local(pfn), local_offset as u16);
-        let remote = (
-            grants::CopyEnd::Granted(peer, entry.grant),
-            (entry.offset + done) as u16,
-        );
-        let (source, dest) = if to_peer {
-            (local, remote)
-        } else {
-            (remote, local)
-        };
+        let remote = (grants::CopyEnd::Granted(peer, entry.grant), (entry.offset + done) as u16);
+        let (source, dest) = if to_peer { (local, remote) } else { (remote, local) };
         copies.push(grants::Copy {
             source: source.0,
             source_offset: source.1,
@@ -329,12 +297,7 @@ impl<S: Store> Store for PvHal<S> {
     fn read(&mut self, transaction: Transaction, path: &str) -> Result<Vec<u8>, StoreError> {
         self.store.read(transaction, path)
     }
-    fn write(
-        &mut self,
-        transaction: Transaction,
-        path: &str,
-        value: &[u8],
-    ) -> Result<(), StoreError> {
+    fn write(&mut self, transaction: Transaction, path: &str, value: &[u8]) -> Result<(), StoreError> {
         self.store.write(transaction, path, value)
     }
     fn mkdir(&mut self, transaction: Transaction, path: &str) -> Result<(), StoreError> {
@@ -343,21 +306,13 @@ impl<S: Store> Store for PvHal<S> {
     fn rm(&mut self, transaction: Transaction, path: &str) -> Result<(), StoreError> {
         self.store.rm(transaction, path)
     }
-    fn directory(
-        &mut self,
-        transaction: Transaction,
-        path: &str,
-    ) -> Result<Vec<String>, StoreError> {
+    fn directory(&mut self, transaction: Transaction, path: &str) -> Result<Vec<String>, StoreError> {
         self.store.directory(transaction, path)
     }
     fn transaction_start(&mut self) -> Result<Transaction, StoreError> {
         self.store.transaction_start()
     }
-    fn transaction_end(
-        &mut self,
-        transaction: Transaction,
-        commit: bool,
-    ) -> Result<(), StoreError> {
+    fn transaction_end(&mut self, transaction: Transaction, commit: bool) -> Result<(), StoreError> {
         self.store.transaction_end(transaction, commit)
     }
     fn watch(&mut self, path: &str) -> Result<WatchId, StoreError> {

@@ -114,13 +114,7 @@ pub unsafe fn call(number: u64, args: [u64; 5]) -> Result<u64, Errno> {
 /// # Errors
 /// The errno Xen returned.
 pub unsafe fn operation<T>(number: u64, command: u32, argument: &mut T) -> Result<u64, Errno> {
-    let args = [
-        u64::from(command),
-        core::ptr::from_mut(argument) as u64,
-        0,
-        0,
-        0,
-    ];
+    let args = [u64::from(command), core::ptr::from_mut(argument) as u64, 0, 0, 0];
     // SAFETY: the caller's promise.
     unsafe { call(number, args) }
 }
@@ -132,9 +126,6 @@ pub unsafe fn operation<T>(number: u64, command: u32, argument: &mut T) -> Resul
 pub fn result(value: i64) -> Result<u64, Errno> {
     match u64::try_from(value) {
         Ok(value) => Ok(value),
-        Err(_) => Err(i32::try_from(-value)
-            .ok()
-            .and_then(Errno::from_raw)
-            .unwrap_or(Errno::Io)),
+        Err(_) => Err(i32::try_from(-value).ok().and_then(Errno::from_raw).unwrap_or(Errno::Io)),
     }
 }

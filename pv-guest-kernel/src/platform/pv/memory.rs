@@ -44,9 +44,7 @@ fn is_contiguous(pages: &Pages, address_bits: u32) -> bool {
 }
 
 fn exchange(pages: &Pages, order: u32, address_bits: u32) -> Result<(), Errno> {
-    let old: Vec<u64> = (0..pages.count())
-        .map(|page| p2m::mfn_of(pages.pfn(page)).0)
-        .collect();
+    let old: Vec<u64> = (0..pages.count()).map(|page| p2m::mfn_of(pages.pfn(page)).0).collect();
     for page in 0..pages.count() {
         paging::update_va_mapping(direct(pages.pfn(page)), 0, xen::UVMF_INVLPG)?;
     }
@@ -65,8 +63,7 @@ fn exchange(pages: &Pages, order: u32, address_bits: u32) -> Result<(), Errno> {
         nr_exchanged: 0,
     };
     // SAFETY: the frames are unmapped and this function's; Xen reads `old` and writes `new`.
-    let result =
-        unsafe { hypercall::operation(xen::HYPERVISOR_MEMORY_OP, XENMEM_EXCHANGE, &mut argument) };
+    let result = unsafe { hypercall::operation(xen::HYPERVISOR_MEMORY_OP, XENMEM_EXCHANGE, &mut argument) };
     let exchanged = result.is_ok() && argument.nr_exchanged == old.len() as u64;
     for page in 0..pages.count() {
         let pfn = pages.pfn(page);
@@ -78,9 +75,5 @@ fn exchange(pages: &Pages, order: u32, address_bits: u32) -> Result<(), Errno> {
         paging::update_va_mapping(direct(pfn), bits, xen::UVMF_INVLPG)?;
         crate::mm::phys::zero(pfn);
     }
-    if exchanged {
-        Ok(())
-    } else {
-        result.and(Err(Errno::NoMem))
-    }
+    if exchanged { Ok(()) } else { result.and(Err(Errno::NoMem)) }
 }

@@ -12,10 +12,7 @@
 //! | UART | console ring, or `console_io` for the first domain | `console` |
 //! | device memory, DMA | foreign mappings, frames exchanged for contiguous ones | `foreign`, `memory` |
 //! | – | grant tables: sharing pages with other domains | `grants` |
-#![expect(
-    unsafe_code,
-    reason = "the platform is reached by hypercalls and shared memory"
-)]
+#![expect(unsafe_code, reason = "the platform is reached by hypercalls and shared memory")]
 
 mod boot;
 mod clock;
@@ -36,8 +33,7 @@ use core::sync::atomic::{Ordering, compiler_fence};
 
 use pv_abi::arch::{FLAT_USER_CS, FLAT_USER_SS};
 use pv_abi::sched::{
-    SCHEDOP_BLOCK, SCHEDOP_SHUTDOWN, SHUTDOWN_CRASH, SHUTDOWN_POWEROFF, SHUTDOWN_REBOOT,
-    SchedShutdown,
+    SCHEDOP_BLOCK, SCHEDOP_SHUTDOWN, SHUTDOWN_CRASH, SHUTDOWN_POWEROFF, SHUTDOWN_REBOOT, SchedShutdown,
 };
 use pv_abi::xen;
 
@@ -161,9 +157,7 @@ impl Platform for Pv {
         loop {
             let mut argument = SchedShutdown { reason };
             // SAFETY: Xen reads the struct and does not return.
-            let _ = unsafe {
-                hypercall::operation(xen::HYPERVISOR_SCHED_OP, SCHEDOP_SHUTDOWN, &mut argument)
-            };
+            let _ = unsafe { hypercall::operation(xen::HYPERVISOR_SCHED_OP, SCHEDOP_SHUTDOWN, &mut argument) };
         }
     }
 }

@@ -37,11 +37,7 @@ pub(super) fn kernel_root() -> Pfn {
 
 /// An entry with its machine frame.
 fn machine_bits(entry: Entry) -> u64 {
-    if entry.is_present() {
-        entry.bits_with_frame(p2m::mfn_of(entry.pfn).0)
-    } else {
-        0
-    }
+    if entry.is_present() { entry.bits_with_frame(p2m::mfn_of(entry.pfn).0) } else { 0 }
 }
 
 pub(super) fn read_entry(table: Pfn, index: usize) -> Entry {
@@ -68,17 +64,13 @@ pub(super) fn write_entries(updates: &[EntryUpdate]) {
             let address = entry_address(update.table, update.index);
             *request = MmuUpdate::normal(address, machine_bits(update.entry));
         }
-        mmu_update(&requests[..chunk.len()], DomId(xen::DOMID_SELF))
-            .unwrap_or_else(|errno| refused(chunk, errno));
+        mmu_update(&requests[..chunk.len()], DomId(xen::DOMID_SELF)).unwrap_or_else(|errno| refused(chunk, errno));
     }
 }
 
 #[cold]
 fn refused(chunk: &[EntryUpdate], errno: Errno) -> ! {
-    panic!(
-        "xen refused page-table updates with {errno:?}; the first is {:?}",
-        chunk[0]
-    );
+    panic!("xen refused page-table updates with {errno:?}; the first is {:?}", chunk[0]);
 }
 
 /// Changes page-table entries; the frames named in them belong to `owner`.
@@ -86,37 +78,20 @@ fn refused(chunk: &[EntryUpdate], errno: Errno) -> ! {
 /// # Errors
 /// The errno; the updates before the refused one have taken effect.
 pub(super) fn mmu_update(requests: &[MmuUpdate], owner: DomId) -> Result<(), Errno> {
-    let args = [
-        requests.as_ptr() as u64,
-        requests.len() as u64,
-        0,
-        u64::from(owner.0),
-        0,
-    ];
+    let args = [requests.as_ptr() as u64, requests.len() as u64, 0, u64::from(owner.0), 0];
     // SAFETY: callers change page-table entries of mappings they own.
     unsafe { hypercall::call(xen::HYPERVISOR_MMU_UPDATE, args) }.map(|_| ())
 }
 
 /// Pins, unpins, loads and flushes.
 pub(super) fn mmuext(operations: &[MmuextOp]) -> Result<(), Errno> {
-    let args = [
-        operations.as_ptr() as u64,
-        operations.len() as u64,
-        0,
-        u64::from(xen::DOMID_SELF),
-        0,
-    ];
+    let args = [operations.as_ptr() as u64, operations.len() as u64, 0, u64::from(xen::DOMID_SELF), 0];
     // SAFETY: callers name tables they own.
     unsafe { hypercall::call(xen::HYPERVISOR_MMUEXT_OP, args) }.map(|_| ())
 }
 
 pub(super) const fn ext(cmd: u32, arg1: u64) -> MmuextOp {
-    MmuextOp {
-        cmd,
-        _pad0: 0,
-        arg1,
-        arg2: 0,
-    }
+    MmuextOp { cmd, _pad0: 0, arg1, arg2: 0 }
 }
 
 /// Changes the last-level entry of a kernel address.
@@ -205,14 +180,7 @@ pub(super) fn prepare_user(kernel_stack_top: usize, root: Option<Pfn>) {
     let stack_switch = MulticallEntry {
         op: xen::HYPERVISOR_STACK_SWITCH,
         result: 0,
-        args: [
-            u64::from(pv_abi::arch::FLAT_KERNEL_SS),
-            kernel_stack_top as u64,
-            0,
-            0,
-            0,
-            0,
-        ],
+        args: [u64::from(pv_abi::arch::FLAT_KERNEL_SS), kernel_stack_top as u64, 0, 0, 0, 0],
     };
     let wanted = root.map_or(0, |root| root.0);
     if USER_ROOT.swap(wanted, Ordering::Relaxed) == wanted {
@@ -220,21 +188,11 @@ pub(super) fn prepare_user(kernel_stack_top: usize, root: Option<Pfn>) {
         return;
     }
     let mfn = root.map_or(0, |root| p2m::mfn_of(root).0);
-    let load = [
-        ext(xen::MMUEXT_NEW_USER_BASEPTR, mfn),
-        ext(xen::MMUEXT_TLB_FLUSH_LOCAL, 0),
-    ];
+    let load = [ext(xen::MMUEXT_NEW_USER_BASEPTR, mfn), ext(xen::MMUEXT_TLB_FLUSH_LOCAL, 0)];
     let switch_tables = MulticallEntry {
         op: xen::HYPERVISOR_MMUEXT_OP,
         result: 0,
-        args: [
-            load.as_ptr() as u64,
-            load.len() as u64,
-            0,
-            u64::from(xen::DOMID_SELF),
-            0,
-            0,
-        ],
+        args: [load.as_ptr() as u64, load.len() as u64, 0, u64::from(xen::DOMID_SELF), 0, 0],
     };
     multicall(&mut [stack_switch, switch_tables]);
 }

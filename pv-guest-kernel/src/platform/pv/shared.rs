@@ -1,10 +1,7 @@
 //! The two pages Xen hands over: start_info (copied once) and shared_info (mapped over `shared_info_page`).
 //!
 //! Source: Xen `public/xen.h`.
-#![expect(
-    unsafe_code,
-    reason = "reaches memory that Xen shares with this domain"
-)]
+#![expect(unsafe_code, reason = "reaches memory that Xen shares with this domain")]
 
 use pv_abi::xen::{SharedInfoAtomic, StartFlags, StartInfo, VcpuInfoAtomic};
 use pv_abi::{DomId, Mfn, Port};
@@ -76,11 +73,7 @@ pub struct RingPage {
 pub fn console_ring() -> Option<RingPage> {
     let info = start_info();
     let there = !is_initial_domain() && info.console_domu_mfn != 0;
-    there.then_some(RingPage {
-        mfn: Mfn(info.console_domu_mfn),
-        port: Port(info.console_domu_evtchn),
-        peer: DomId(0),
-    })
+    there.then_some(RingPage { mfn: Mfn(info.console_domu_mfn), port: Port(info.console_domu_evtchn), peer: DomId(0) })
 }
 
 /// The xenstore ring; the first domain has none.
@@ -88,9 +81,5 @@ pub fn console_ring() -> Option<RingPage> {
 pub fn store_ring() -> Option<RingPage> {
     let info = start_info();
     let there = !is_initial_domain() && info.store_mfn != 0;
-    there.then_some(RingPage {
-        mfn: Mfn(info.store_mfn),
-        port: Port(info.store_evtchn),
-        peer: DomId(0),
-    })
+    there.then_some(RingPage { mfn: Mfn(info.store_mfn), port: Port(info.store_evtchn), peer: DomId(0) })
 }

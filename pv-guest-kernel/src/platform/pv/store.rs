@@ -15,8 +15,7 @@ use core::sync::atomic::{AtomicBool, AtomicPtr, AtomicU32, AtomicU64, Ordering};
 
 use pv_abi::Port;
 use pv_abi::io::xs_wire::{
-    self as wire, XENSTORE_PAYLOAD_MAX, XENSTORE_RING_SIZE, XenstoreDomainInterfaceAtomic,
-    XsdSockmsg,
+    self as wire, XENSTORE_PAYLOAD_MAX, XENSTORE_RING_SIZE, XenstoreDomainInterfaceAtomic, XsdSockmsg,
 };
 use pv_bus::{Store, StoreError, Transaction, WatchEvent, WatchId};
 use zerocopy::{FromBytes, IntoBytes};
@@ -84,10 +83,7 @@ impl RingStore {
             arrived.raise();
             crate::task::spawn("xenstore", move || read_for_ever(&arrived));
         }
-        let watcher = Arc::new(Watcher {
-            events: IrqLock::new(VecDeque::new()),
-            signal,
-        });
+        let watcher = Arc::new(Watcher { events: IrqLock::new(VecDeque::new()), signal });
         Ok(Self { watcher })
     }
 }
@@ -115,9 +111,7 @@ fn take_bytes(input: &mut Vec<u8>) {
     loop {
         let produced = ring.rsp_prod.load(Ordering::Acquire);
         let consumed = ring.rsp_cons.load(Ordering::Relaxed);
-        let waiting = produced
-            .wrapping_sub(consumed)
-            .min(XENSTORE_RING_SIZE as u32);
+        let waiting = produced.wrapping_sub(consumed).min(XENSTORE_RING_SIZE as u32);
         if waiting == 0 {
             return;
         }
@@ -125,8 +119,7 @@ fn take_bytes(input: &mut Vec<u8>) {
             let at = consumed.wrapping_add(step) as usize % XENSTORE_RING_SIZE;
             input.push(ring.rsp[at].load(Ordering::Relaxed));
         }
-        ring.rsp_cons
-            .store(consumed.wrapping_add(waiting), Ordering::Release);
+        ring.rsp_cons.store(consumed.wrapping_add(waiting), Ordering::Release);
         notify();
     }
 }
@@ -149,26 +142,18 @@ fn dispatch((header, payload): (XsdSockmsg, Vec<u8>)) {
         return;
     }
     if let Some(place) = ANSWERS.lock().get_mut(&header.req_id) {
-        *place = Some(Answer {
-            type_: header.type_,
-            payload,
-        });
+        *place = Some(Answer { type_: header.type_, payload });
     }
     ANSWERED.wake_all();
 }
 
 fn on_watch_event(payload: &[u8]) {
-    let mut parts = payload
-        .split(|byte| *byte == 0)
-        .map(|part| core::str::from_utf8(part).unwrap_or(""));
+    let mut parts = payload.split(|byte| *byte == 0).map(|part| core::str::from_utf8(part).unwrap_or(""));
     let path = parts.next().unwrap_or("");
     let token = parts.next().and_then(|token| token.parse().ok());
     let watcher = token.and_then(|token: u64| WATCHES.lock().get(&token).cloned());
     if let (Some(token), Some(watcher)) = (token, watcher) {
-        watcher.events.lock().push_back(WatchEvent {
-            watch: WatchId(token),
-            path: path.to_string(),
-        });
+        watcher.events.lock().push_back(WatchEvent { watch: WatchId(token), path: path.to_string() });
         watcher.signal.raise();
     }
 }
@@ -178,10 +163,7 @@ fn put_bytes(mut bytes: &[u8]) -> Result<(), StoreError> {
     let ring = ring()?;
     while !bytes.is_empty() {
         let room = || {
-            let used = ring
-                .req_prod
-                .load(Ordering::Relaxed)
-                .wrapping_sub(ring.req_cons.load(Ordering::Acquire));
+            let used = ring.req_prod.load(Ordering::Relaxed).wrapping_sub(ring.req_cons.load(Ordering::Acquire));
             XENSTORE_RING_SIZE.saturating_sub(used as usize)
         };
         if !ROOM.wait_until_deadline(Some(now_ns() + PATIENCE_NS), || room() > 0) {
@@ -193,8 +175,7 @@ fn put_bytes(mut bytes: &[u8]) -> Result<(), StoreError> {
             let at = produced.wrapping_add(step as u32) as usize % XENSTORE_RING_SIZE;
             ring.req[at].store(*byte, Ordering::Relaxed);
         }
-        ring.req_prod
-            .store(produced.wrapping_add(count as u32), Ordering::Release);
+        ring.req_prod.store(produced.wrapping_add(count as u32), Ordering::Release);
         notify();
         bytes = &bytes[count..];
     }
@@ -208,20 +189,14 @@ fn request(type_: u32, transaction: Transaction, payload: &[u8]) -> Result<Vec<u
     }
     let id = NEXT_REQUEST.fetch_add(1, Ordering::Relaxed);
     ANSWERS.lock().insert(id, None);
-    let header = XsdSockmsg {
-        type_,
-        req_id: id,
-        tx_id: transaction.0,
-        len: payload.len() as u32,
-    };
+    let header = XsdSockmsg { type_, req_id: id, tx_id: transaction.0, len: payload.len() as u32 };
     let sent = {
         let _turn = SENDING.lock();
         put_bytes(header.as_bytes()).and_then(|()| put_bytes(payload))
     };
     let answered = sent.is_ok()
-        && ANSWERED.wait_until_deadline(Some(now_ns() + PATIENCE_NS), || {
-            ANSWERS.lock().get(&id).is_some_and(Option::is_some)
-        });
+        && ANSWERED
+            .wait_until_deadline(Some(now_ns() + PATIENCE_NS), || ANSWERS.lock().get(&id).is_some_and(Option::is_some));
     let answer = ANSWERS.lock().remove(&id).flatten();
     sent?;
     if !answered {
@@ -252,12 +227,7 @@ impl Store for RingStore {
         request(wire::XS_READ, transaction, &terminated(path))
     }
 
-    fn write(
-        &mut self,
-        transaction: Transaction,
-        path: &str,
-        value: &[u8],
-    ) -> Result<(), StoreError> {
+    fn write(&mut self, transaction: Transaction, path: &str, value: &[u8]) -> Result<(), StoreError> {
         let mut payload = terminated(path);
         payload.extend_from_slice(value);
         command(wire::XS_WRITE, transaction, &payload)
@@ -271,34 +241,20 @@ impl Store for RingStore {
         command(wire::XS_RM, transaction, &terminated(path))
     }
 
-    fn directory(
-        &mut self,
-        transaction: Transaction,
-        path: &str,
-    ) -> Result<Vec<String>, StoreError> {
+    fn directory(&mut self, transaction: Transaction, path: &str) -> Result<Vec<String>, StoreError> {
         let names = request(wire::XS_DIRECTORY, transaction, &terminated(path))?;
         let text = String::from_utf8(names).map_err(|_| StoreError::Invalid)?;
-        Ok(text
-            .split_terminator('\0')
-            .map(ToString::to_string)
-            .collect())
+        Ok(text.split_terminator('\0').map(ToString::to_string).collect())
     }
 
     fn transaction_start(&mut self) -> Result<Transaction, StoreError> {
         let answer = request(wire::XS_TRANSACTION_START, Transaction::NONE, b"\0")?;
         let text = core::str::from_utf8(&answer).map_err(|_| StoreError::Io)?;
-        let id = text
-            .trim_end_matches('\0')
-            .parse()
-            .map_err(|_| StoreError::Io)?;
+        let id = text.trim_end_matches('\0').parse().map_err(|_| StoreError::Io)?;
         Ok(Transaction(id))
     }
 
-    fn transaction_end(
-        &mut self,
-        transaction: Transaction,
-        commit: bool,
-    ) -> Result<(), StoreError> {
+    fn transaction_end(&mut self, transaction: Transaction, commit: bool) -> Result<(), StoreError> {
         let payload: &[u8] = if commit { b"T\0" } else { b"F\0" };
         command(wire::XS_TRANSACTION_END, transaction, payload)
     }
@@ -325,10 +281,7 @@ impl Store for RingStore {
         let payload = format!("{path}\0{}\0", watch.0);
         // The daemon drops a watch that it does not know as well.
         let _ = command(wire::XS_UNWATCH, Transaction::NONE, payload.as_bytes());
-        self.watcher
-            .events
-            .lock()
-            .retain(|event| event.watch != watch);
+        self.watcher.events.lock().retain(|event| event.watch != watch);
     }
 
     fn next_watch_event(&mut self) -> Option<WatchEvent> {

@@ -10,8 +10,8 @@ use core::sync::atomic::Ordering;
 
 use pv_abi::arch::{FLAT_KERNEL_CS, TrapInfo};
 use pv_abi::callback::{
-    CALLBACKF_MASK_EVENTS, CALLBACKOP_REGISTER, CALLBACKTYPE_EVENT, CALLBACKTYPE_FAILSAFE,
-    CALLBACKTYPE_SYSCALL, CallbackRegister,
+    CALLBACKF_MASK_EVENTS, CALLBACKOP_REGISTER, CALLBACKTYPE_EVENT, CALLBACKTYPE_FAILSAFE, CALLBACKTYPE_SYSCALL,
+    CallbackRegister,
 };
 use pv_abi::xen;
 
@@ -78,28 +78,17 @@ pub(super) fn init() {
     let table = trap_table();
     let args = [table.as_ptr() as u64, 0, 0, 0, 0];
     // SAFETY: Xen copies the table; every address in it is an entry of `entry.s`.
-    unsafe { hypercall::call(xen::HYPERVISOR_SET_TRAP_TABLE, args) }
-        .expect("xen takes the trap table");
+    unsafe { hypercall::call(xen::HYPERVISOR_SET_TRAP_TABLE, args) }.expect("xen takes the trap table");
     register(CALLBACKTYPE_EVENT, pv_event);
     register(CALLBACKTYPE_FAILSAFE, pv_failsafe);
     register(CALLBACKTYPE_SYSCALL, pv_syscall);
 }
 
 fn register(type_: u16, entry: unsafe extern "C" fn()) {
-    let mut callback = CallbackRegister {
-        type_,
-        flags: CALLBACKF_MASK_EVENTS,
-        _pad0: 0,
-        address: entry as *const () as u64,
-    };
+    let mut callback =
+        CallbackRegister { type_, flags: CALLBACKF_MASK_EVENTS, _pad0: 0, address: entry as *const () as u64 };
     // SAFETY: the address is an entry of `entry.s`.
-    let result = unsafe {
-        hypercall::operation(
-            xen::HYPERVISOR_CALLBACK_OP,
-            CALLBACKOP_REGISTER,
-            &mut callback,
-        )
-    };
+    let result = unsafe { hypercall::operation(xen::HYPERVISOR_CALLBACK_OP, CALLBACKOP_REGISTER, &mut callback) };
     result.expect("xen takes the callback");
 }
 

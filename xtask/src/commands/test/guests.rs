@@ -23,11 +23,7 @@ pub(super) fn run(tally: &mut Tally, artifacts: &Artifacts) -> Result<()> {
             None
         }
     };
-    for name in artifacts
-        .guest_tests()?
-        .iter()
-        .filter(|name| !NO_TESTS.contains(&name.as_str()))
-    {
+    for name in artifacts.guest_tests()?.iter().filter(|name| !NO_TESTS.contains(&name.as_str())) {
         one(tally, artifacts, name, "hv", artifacts.kernel("hv"));
         if let Some(xen) = &xen {
             one(tally, artifacts, name, "Xen", xen.clone());
@@ -72,10 +68,7 @@ fn read_checks(console: &mut Console) -> Result<Vec<Check>> {
     let mut checks = Vec::new();
     loop {
         let Event::Line(line) = console.next()? else {
-            bail!(
-                "it ended before it was done; the console's end:\n{}",
-                console.tail()
-            );
+            bail!("it ended before it was done; the console's end:\n{}", console.tail());
         };
         let Some((_, report)) = line.split_once("guest-test: ") else {
             continue;
@@ -83,15 +76,10 @@ fn read_checks(console: &mut Console) -> Result<Vec<Check>> {
         if report.trim() == "done" {
             return Ok(checks);
         }
-        let (check, verdict) = report
-            .rsplit_once(": ")
-            .context("a line of a guest test without a verdict")?;
+        let (check, verdict) = report.rsplit_once(": ").context("a line of a guest test without a verdict")?;
         match verdict.trim() {
             "ok" => checks.push((check.to_owned(), None)),
-            why => checks.push((
-                check.to_owned(),
-                Some(why.trim_start_matches("FAILED ").to_owned()),
-            )),
+            why => checks.push((check.to_owned(), Some(why.trim_start_matches("FAILED ").to_owned()))),
         }
     }
 }

@@ -34,15 +34,9 @@ pub(super) fn run(tally: &mut Tally) -> Result<()> {
     let status = child.wait()?;
     if !status.success() && tally.failed == failed {
         tally.failed += 1;
-        tally
-            .failures
-            .push("the host tests do not build or ended early".to_owned());
+        tally.failures.push("the host tests do not build or ended early".to_owned());
     }
-    println!(
-        "host: {} passed, {} failed",
-        tally.passed - passed,
-        tally.failed - failed
-    );
+    println!("host: {} passed, {} failed", tally.passed - passed, tally.failed - failed);
     Ok(())
 }
 

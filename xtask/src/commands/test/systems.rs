@@ -21,21 +21,14 @@ pub(super) fn run(tally: &mut Tally, artifacts: &Artifacts) {
             continue;
         }
         let name = if on == Hypervisor::Hv { "hv" } else { "Xen" };
-        tally.test(
-            &format!("the demo guest reads and writes its disk and fetches a page on {name}"),
-            || disk_and_network(artifacts, on),
-        );
-        tally.test(
-            &format!("a failing command's status comes back on {name}"),
-            || failing_command(artifacts, on),
-        );
+        tally.test(&format!("the demo guest reads and writes its disk and fetches a page on {name}"), || {
+            disk_and_network(artifacts, on)
+        });
+        tally.test(&format!("a failing command's status comes back on {name}"), || failing_command(artifacts, on));
     }
     refused::run(tally, artifacts);
     survives::run(tally, artifacts);
-    tally.test(
-        "the demo kernel runs its shell natively on bare QEMU",
-        || native_shell(artifacts),
-    );
+    tally.test("the demo kernel runs its shell natively on bare QEMU", || native_shell(artifacts));
 }
 
 /// What the page of the test's server says.
@@ -49,11 +42,7 @@ fn serve() -> Result<u16> {
         for stream in listener.incoming().filter_map(Result::ok).take(64) {
             let mut stream = stream;
             let _ = stream.read(&mut [0; 1024]);
-            let _ = write!(
-                stream,
-                "HTTP/1.0 200 OK\r\nContent-Length: {}\r\n\r\n{PAGE}",
-                PAGE.len()
-            );
+            let _ = write!(stream, "HTTP/1.0 200 OK\r\nContent-Length: {}\r\n\r\n{PAGE}", PAGE.len());
         }
     });
     Ok(port)
@@ -68,18 +57,11 @@ fn disk() -> Result<Disk> {
     let folder = tempfile::tempdir()?;
     let path = folder.path().join("disk.img");
     image::make_disk(&path, &[("hello.txt", b"hello, disk\n")])?;
-    Ok(Disk {
-        _folder: folder,
-        path,
-    })
+    Ok(Disk { _folder: folder, path })
 }
 
 fn expect(outcome: &Outcome, part: &str) -> Result<()> {
-    ensure!(
-        outcome.output.contains(part),
-        "the guest did not print \"{part}\" but:\n{}",
-        outcome.output
-    );
+    ensure!(outcome.output.contains(part), "the guest did not print \"{part}\" but:\n{}", outcome.output);
     Ok(())
 }
 
@@ -90,21 +72,13 @@ fn disk_and_network(artifacts: &Artifacts, on: Hypervisor) -> Result<()> {
         "ls /disk; cat /disk/hello.txt; write /disk/new.txt hi; cat /disk/new.txt; fetch http://10.0.2.2:{port}/; ps"
     );
     let outcome = execute(artifacts, on, Mode::Pv, &disk.path, &commands)?;
-    ensure!(
-        outcome.status == 0,
-        "status {}; it printed:\n{}",
-        outcome.status,
-        outcome.output
-    );
+    ensure!(outcome.status == 0, "status {}; it printed:\n{}", outcome.status, outcome.output);
     expect(&outcome, "hello.txt")?;
     expect(&outcome, "hello, disk")?;
     expect(&outcome, PAGE)?;
     let written = image::read_from_disk(&disk.path, "new.txt")?;
     if written.trim_ascii() != b"hi" {
-        bail!(
-            "the host reads {:?} from the disk",
-            String::from_utf8_lossy(&written)
-        );
+        bail!("the host reads {:?} from the disk", String::from_utf8_lossy(&written));
     }
     Ok(())
 }
@@ -112,28 +86,13 @@ fn disk_and_network(artifacts: &Artifacts, on: Hypervisor) -> Result<()> {
 fn failing_command(artifacts: &Artifacts, on: Hypervisor) -> Result<()> {
     let disk = disk()?;
     let outcome = execute(artifacts, on, Mode::Pv, &disk.path, "cat /disk/nothing.txt")?;
-    ensure!(
-        outcome.status != 0,
-        "status 0; it printed:\n{}",
-        outcome.output
-    );
+    ensure!(outcome.status != 0, "status 0; it printed:\n{}", outcome.output);
     Ok(())
 }
 
 fn native_shell(artifacts: &Artifacts) -> Result<()> {
     let disk = disk()?;
-    let outcome = execute(
-        artifacts,
-        Hypervisor::Hv,
-        Mode::Native,
-        &disk.path,
-        "ps; uptime",
-    )?;
-    ensure!(
-        outcome.status == 0,
-        "status {}; it printed:\n{}",
-        outcome.status,
-        outcome.transcript
-    );
+    let outcome = execute(artifacts, Hypervisor::Hv, Mode::Native, &disk.path, "ps; uptime")?;
+    ensure!(outcome.status == 0, "status {}; it printed:\n{}", outcome.status, outcome.transcript);
     Ok(())
 }

@@ -69,81 +69,36 @@ pub(super) fn run(tally: &mut Tally, artifacts: &Artifacts) {
         std::fs::write(&file, "this is no kernel\n")?;
         expect_error(artifacts, "console=com1", Some(file), &["ELF"])
     });
-    tally.test(
-        "a guest's description with an unknown key is refused by name",
-        || {
-            refused_guest(
-                artifacts,
-                "name = \"demo\"\nkernel = \"/boot/demo\"\nmemory = 64\ncolour = \"red\"\n",
-                "colour",
-            )
-        },
-    );
-    tally.test(
-        "a guest whose kernel is not there is refused by its file's name",
-        || {
-            refused_guest(
-                artifacts,
-                "name = \"demo\"\nkernel = \"/boot/nothing\"\nmemory = 64\n",
-                "/boot/nothing",
-            )
-        },
-    );
-    tally.test(
-        "a guest whose kernel is larger than its memory is refused",
-        || {
-            refused_guest(
-                artifacts,
-                "name = \"demo\"\nkernel = \"/boot/demo\"\nmemory = 1\n",
-                "memory",
-            )
-        },
-    );
-    tally.test(
-        "a damaged disk gives one line and a status, and the guest lives",
-        || damaged_disk(artifacts),
-    );
+    tally.test("a guest's description with an unknown key is refused by name", || {
+        refused_guest(artifacts, "name = \"demo\"\nkernel = \"/boot/demo\"\nmemory = 64\ncolour = \"red\"\n", "colour")
+    });
+    tally.test("a guest whose kernel is not there is refused by its file's name", || {
+        refused_guest(artifacts, "name = \"demo\"\nkernel = \"/boot/nothing\"\nmemory = 64\n", "/boot/nothing")
+    });
+    tally.test("a guest whose kernel is larger than its memory is refused", || {
+        refused_guest(artifacts, "name = \"demo\"\nkernel = \"/boot/demo\"\nmemory = 1\n", "memory")
+    });
+    tally.test("a damaged disk gives one line and a status, and the guest lives", || damaged_disk(artifacts));
 }
 
 fn refused_machine(artifacts: &Artifacts, case: &Case) -> Result<()> {
-    expect_error(
-        artifacts,
-        case.options,
-        case.module.map(|name| artifacts.kernel(name)),
-        case.words,
-    )
+    expect_error(artifacts, case.options, case.module.map(|name| artifacts.kernel(name)), case.words)
 }
 
-fn expect_error(
-    artifacts: &Artifacts,
-    options: &str,
-    module: Option<PathBuf>,
-    words: &[&str],
-) -> Result<()> {
+fn expect_error(artifacts: &Artifacts, options: &str, module: Option<PathBuf>, words: &[&str]) -> Result<()> {
     let machine = Machine {
         kernel: artifacts.kernel("hv"),
         command_line: options.to_owned(),
-        modules: module
-            .into_iter()
-            .map(|file| (file, String::new()))
-            .collect(),
+        modules: module.into_iter().map(|file| (file, String::new())).collect(),
         memory_mib: 256,
         cpus: 1,
         ..Machine::default()
     };
     let mut console = Console::start(machine.piped(), Duration::from_secs(20))?;
     while let Event::Line(_) = console.next()? {}
-    let errors: Vec<&str> = console
-        .transcript
-        .lines()
-        .filter(|line| line.contains("(hv) error: "))
-        .collect();
+    let errors: Vec<&str> = console.transcript.lines().filter(|line| line.contains("(hv) error: ")).collect();
     let [error] = errors[..] else {
-        bail!(
-            "{} error lines instead of one; the console:\n{}",
-            errors.len(),
-            console.transcript
-        );
+        bail!("{} error lines instead of one; the console:\n{}", errors.len(), console.transcript);
     };
     for word in words {
         ensure!(error.contains(word), "\"{error}\" does not say \"{word}\"");
@@ -163,10 +118,7 @@ fn refused_guest(artifacts: &Artifacts, description: &str, word: &str) -> Result
         Err(error) => {
             let text = error.to_string();
             ensure!(text.contains(word), "\"{text}\" does not say \"{word}\"");
-            ensure!(
-                text.lines().count() == 1,
-                "it takes more than one line:\n{text}"
-            );
+            ensure!(text.lines().count() == 1, "it takes more than one line:\n{text}");
             Ok(())
         }
     }
@@ -178,16 +130,8 @@ fn damaged_disk(artifacts: &Artifacts) -> Result<()> {
     let file = std::fs::File::create(&path)?;
     file.set_len(64 << 20)?;
     let outcome = execute_on(artifacts, &path, "ls /disk; ps")?;
-    ensure!(
-        outcome.status != 0,
-        "a damaged disk is no error:\n{}",
-        outcome.output
-    );
-    ensure!(
-        outcome.output.contains("NAME"),
-        "the guest did not go on to ps:\n{}",
-        outcome.output
-    );
+    ensure!(outcome.status != 0, "a damaged disk is no error:\n{}", outcome.output);
+    ensure!(outcome.output.contains("NAME"), "the guest did not go on to ps:\n{}", outcome.output);
     Ok(())
 }
 

@@ -13,26 +13,15 @@ use crate::image;
 
 /// Runs them all.
 pub(super) fn run(tally: &mut Tally, artifacts: &Artifacts) {
-    tally.test("a guest that crashes is told why and stops alone", || {
-        crash_alone(artifacts)
-    });
-    tally.test("what was written stays when the machine is killed", || {
-        killed(artifacts)
-    });
-    for (protocol, name) in [
-        (Protocol::Multiboot, "multiboot"),
-        (Protocol::Multiboot2, "multiboot2"),
-    ] {
-        tally.test(&format!("GRUB boots the whole system by {name}"), || {
-            grub(artifacts, protocol)
-        });
+    tally.test("a guest that crashes is told why and stops alone", || crash_alone(artifacts));
+    tally.test("what was written stays when the machine is killed", || killed(artifacts));
+    for (protocol, name) in [(Protocol::Multiboot, "multiboot"), (Protocol::Multiboot2, "multiboot2")] {
+        tally.test(&format!("GRUB boots the whole system by {name}"), || grub(artifacts, protocol));
     }
 }
 
 fn guest(name: &str, exec: &str, rest: &str) -> String {
-    format!(
-        "name = \"{name}\"\nkernel = \"/boot/demo\"\nextra = 'exec=\"{exec}\"'\nmemory = 32\n{rest}"
-    )
+    format!("name = \"{name}\"\nkernel = \"/boot/demo\"\nextra = 'exec=\"{exec}\"'\nmemory = 32\n{rest}")
 }
 
 /// Waits for a line that holds this.
@@ -41,10 +30,7 @@ fn wait_for(console: &mut Console, part: &str) -> Result<()> {
         match console.next()? {
             Event::Line(line) if line.contains(part) => return Ok(()),
             Event::Line(_) => {}
-            Event::Ended => bail!(
-                "the machine ended before \"{part}\"; its console's end:\n{}",
-                console.tail()
-            ),
+            Event::Ended => bail!("the machine ended before \"{part}\"; its console's end:\n{}", console.tail()),
         }
     }
 }
@@ -52,35 +38,18 @@ fn wait_for(console: &mut Console, part: &str) -> Result<()> {
 fn crash_alone(artifacts: &Artifacts) -> Result<()> {
     let disk = super::disk()?;
     let crasher = guest("crasher", "crash", "");
-    let other = guest(
-        "other",
-        "write /disk/alive.txt yes",
-        "disk = [\"phy:/dev/vda,xvda,w\"]\n",
-    );
+    let other = guest("other", "write /disk/alive.txt yes", "disk = [\"phy:/dev/vda,xvda,w\"]\n");
     let mut system = System::for_guests(artifacts, &disk.path, &[&crasher, &other])?;
-    system.machine.command_line = system
-        .machine
-        .command_line
-        .replace("loglvl=none guest_loglvl=none", "");
+    system.machine.command_line = system.machine.command_line.replace("loglvl=none guest_loglvl=none", "");
     let mut console = system.start(Duration::from_secs(60))?;
     wait_for(&mut console, "guest other: poweroff")?;
     console.finish(Duration::from_secs(3));
     let transcript = &console.transcript;
-    for part in [
-        "crashed on vcpu",
-        "rip ",
-        "last 16 of",
-        "sched_op",
-        "guest crasher: crash",
-    ] {
+    for part in ["crashed on vcpu", "rip ", "last 16 of", "sched_op", "guest crasher: crash"] {
         ensure!(transcript.contains(part), "no \"{part}\" in:\n{transcript}");
     }
     let alive = image::read_from_disk(&disk.path, "alive.txt")?;
-    ensure!(
-        alive.trim_ascii() == b"yes",
-        "the other guest's file holds {:?}",
-        String::from_utf8_lossy(&alive)
-    );
+    ensure!(alive.trim_ascii() == b"yes", "the other guest's file holds {:?}", String::from_utf8_lossy(&alive));
     Ok(())
 }
 
@@ -89,9 +58,8 @@ const KEPT: usize = 6;
 
 fn killed(artifacts: &Artifacts) -> Result<()> {
     let disk = super::disk()?;
-    let commands: Vec<String> = (0..2 * KEPT)
-        .map(|n| format!("write /disk/file{n}.txt text{n}; cat /disk/file{n}.txt"))
-        .collect();
+    let commands: Vec<String> =
+        (0..2 * KEPT).map(|n| format!("write /disk/file{n}.txt text{n}; cat /disk/file{n}.txt")).collect();
     let system = System::for_commands(artifacts, &disk.path, &commands.join("; "))?;
     let mut console = system.start(Duration::from_secs(60))?;
     wait_for(&mut console, &format!("text{}", KEPT - 1))?;
@@ -115,10 +83,6 @@ fn grub(artifacts: &Artifacts, protocol: Protocol) -> Result<()> {
     cd::make(&system.machine, protocol, &file)?;
     system.machine.cd = Some(file);
     let outcome = system.execute(Duration::from_secs(120))?;
-    ensure!(
-        outcome.output.contains("hello, disk"),
-        "it printed:\n{}",
-        outcome.output
-    );
+    ensure!(outcome.output.contains("hello, disk"), "it printed:\n{}", outcome.output);
     Ok(())
 }
