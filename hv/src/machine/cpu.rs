@@ -43,6 +43,8 @@ pub(crate) struct Cpu {
     hv: Cell<Option<&'static Hypervisor<Hardware>>>,
     /// The vCPU that runs here.
     running: UnsafeCell<Option<Running>>,
+    /// The frame of a guest that is to go onto the empty main stack.
+    pub(crate) raised: Cell<Registers>,
     /// The page-table entries of its descriptor windows.
     window: Cell<*mut u64>,
     tss: UnsafeCell<TaskStateSegment>,
@@ -52,8 +54,6 @@ const _: () = assert!(size_of::<Cpu>() as u64 <= CPU_BLOCK - CPU_DATA);
 /// Bytes from the frame that `syscall` makes to the CPU's data.
 pub(crate) const SYSCALL_FRAME: usize = size_of::<Registers>() + 8;
 const _: () = assert!(SYSCALL_FRAME.is_multiple_of(16));
-/// What `then` of [`enter_block`] leaves free at the top of its stack, for the first guest's frame.
-const ABOVE_START: u64 = 512;
 /// A page-table entry of the windows: present, writable (the CPU marks descriptors accessed), accessed, dirty, not
 /// executable; not global, as it changes with the vCPU.
 const WINDOW_ENTRY: u64 = 1 << 63 | 0x61 | WRITABLE;
@@ -94,6 +94,12 @@ impl Cpu {
     pub(crate) fn running(&self) -> &mut Option<Running> {
         // SAFETY: only the outermost way in (an entry from a guest, or the idle loop) calls this.
         unsafe { &mut *self.running.get() }
+    }
+
+    /// Keeps a guest's frame until the entry code has left the stack; gives where.
+    pub(crate) fn set_raised(&self, registers: Registers) -> *mut Registers {
+        self.raised.set(registers);
+        self.raised.as_ptr()
     }
 
     /// The linear address of its descriptor windows: global table, then local table.
@@ -261,6 +267,7 @@ pub(crate) unsafe fn enter_block(id: u32, windows: *mut u64, then: extern "C" fn
         debugging: Cell::new(false),
         hv: Cell::new(None),
         running: UnsafeCell::new(None),
+        raised: Cell::new(Registers::default()),
         window: Cell::new(windows),
         tss: UnsafeCell::new(tss),
     };
@@ -272,7 +279,7 @@ pub(crate) unsafe fn enter_block(id: u32, windows: *mut u64, then: extern "C" fn
     // SAFETY: the block's main stack is mapped and unused, `then` never returns.
     unsafe {
         asm!("mov rsp, {stack}", "xor ebp, ebp", "call {then}", "ud2",
-            stack = in(reg) block + CPU_DATA - ABOVE_START, then = in(reg) then, options(noreturn));
+            stack = in(reg) block + CPU_DATA, then = in(reg) then, options(noreturn));
     }
 }
 

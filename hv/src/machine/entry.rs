@@ -31,6 +31,8 @@ global_asm!(
     ENTRY_FULL = const ENTRY_FULL,
     SYSCALL_TO_CPU = const SYSCALL_FRAME,
     EXCEPTION_TO_CPU = const size_of::<Registers>(),
+    CPU_RAISED = const offset_of!(Cpu, raised),
+    FRAME_WORDS = const size_of::<Registers>() / 8,
     CPU_KERNEL_MODE = const offset_of!(Cpu, kernel_mode),
     R_ENTRY_VECTOR = const offset_of!(Registers, entry_vector),
     R_RIP = const offset_of!(Registers, rip),
@@ -56,16 +58,16 @@ global_asm!(
 
 unsafe extern "C" {
     fn guest_iret();
-    fn guest_return() -> !;
+    fn guest_first() -> !;
 }
 
 /// Lets the scheduler choose for the first time on this CPU, and enters the guest it chose.
 pub(crate) fn enter_first_guest(hv: &'static Hypervisor<Hardware>) -> ! {
     let mut registers = Registers::default();
     switch(hv, Cpu::current(), &mut registers);
-    let frame = on_main_stack(registers);
-    // SAFETY: the frame is where the way out expects it; nothing on this stack is needed again.
-    unsafe { asm!("mov rsp, {}", "jmp {}", in(reg) frame, sym guest_return, options(noreturn)) };
+    let frame = Cpu::current().set_raised(registers);
+    // SAFETY: the way out takes the frame from there; nothing on this stack is needed again.
+    unsafe { asm!("jmp {}", sym guest_first, in("rax") frame, options(noreturn)) };
 }
 
 /// What runs on a CPU from which a guest entered the hypervisor.
@@ -165,7 +167,8 @@ fn interrupt(registers: &mut Registers, cpu: &Cpu, vector: u8) {
 
 /// An exception in the hypervisor, or an interrupt while it waits.
 ///
-/// Gives null where the interrupted code goes on; else the frame of the guest whose fault it was after all.
+/// Gives null where the interrupted code goes on; else the frame of the guest whose fault it was after all, in the CPU's
+/// data. (On the stack it would lie where this function's caller does.)
 #[unsafe(no_mangle)]
 extern "C" fn hypervisor_exception(registers: &mut Registers) -> *mut Registers {
     let vector = registers.entry_vector as u8;
@@ -192,26 +195,9 @@ fn failed_return(registers: &Registers, vector: u8) -> *mut Registers {
     if vector == 14 && super::context::on_window_fault(hv, running, Cr2::read_raw()) {
         return core::ptr::null_mut();
     }
-    let mut guest = *registers;
     // SAFETY: the interrupted `iretq` was about to pop these five words from this stack.
     let [rip, cs, rflags, rsp, ss] = unsafe { (registers.rsp as *const [u64; 5]).read() };
-    guest.rip = rip;
-    guest.cs = cs;
-    guest.rflags = rflags;
-    guest.rsp = rsp;
-    guest.ss = ss;
-    on_main_stack(guest)
-}
-
-/// Puts a guest's frame at the top of the main stack, where nothing is in use when a guest is about to be, or was,
-/// running.
-fn on_main_stack(registers: Registers) -> *mut Registers {
-    let top = core::ptr::from_ref(Cpu::current()) as usize;
-    let frame = (top - SYSCALL_FRAME) as *mut Registers;
-    // SAFETY: below the top of the main stack there is room; what was there belonged to the return that failed, or the
-    // caller runs on another stack and the main one is empty, or it left this room (`enter_block`).
-    unsafe { frame.write(registers) };
-    frame
+    Cpu::current().set_raised(Registers { rip, cs, rflags, rsp, ss, ..*registers })
 }
 
 /// Debug exception, non-maskable interrupt, double fault or machine check, each on a stack of its own.
@@ -221,7 +207,7 @@ fn on_main_stack(registers: Registers) -> *mut Registers {
 extern "C" fn special_exception_entry(registers: &mut Registers) -> *mut Registers {
     let from_guest = registers.cs & 3 != 0;
     match registers.entry_vector {
-        1 if from_guest => on_main_stack(*registers),
+        1 if from_guest => Cpu::current().set_raised(*registers),
         1 => {
             // A guest's watchpoint on memory that the hypervisor reads for it, or its single step over `syscall`.
             registers.rflags &= !flags::TF;

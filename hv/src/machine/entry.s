@@ -52,6 +52,15 @@
     add rsp, 8                              # error code and vector
 .endm
 
+# Copies the frame that rax points to in the CPU's data to the top of the main stack, which is empty, 16-byte aligned.
+.macro TO_MAIN_STACK
+    lea rsp, [rax - {CPU_RAISED} - {SYSCALL_TO_CPU}]
+    mov rsi, rax
+    mov rdi, rsp
+    mov ecx, {FRAME_WORDS}
+    rep movsq
+.endm
+
 .section .text.entry, "ax"
 
 # `syscall` from 64-bit mode, after the CPU's stub (cpu.rs) put rax into its place of the frame, the guest's rsp into
@@ -171,7 +180,6 @@ entry_sysenter:
 
 # Back by `iretq`, whatever the frame says: it can only lead to ring 3 with interrupts on.
 .balign 16
-.global guest_return
 guest_return:
     or dword ptr [rsp + {R_CS}], 3
     or dword ptr [rsp + {R_SS}], 3
@@ -204,10 +212,17 @@ exception:
     mov rsp, rbx
     RESTORE_GENERAL
     iretq
-5:  mov rsp, rax                            # a guest's after all: its frame is on the main stack now, 16-byte aligned
-    mov rdi, rax
-    lea rsi, [rax + {SYSCALL_TO_CPU}]
+5:  TO_MAIN_STACK                           # a guest's after all
+    mov rdi, rsp
+    lea rsi, [rsp + {SYSCALL_TO_CPU}]
     call guest_exception
+    jmp guest_return
+
+# The first guest on this CPU: rax as above.
+.balign 16
+.global guest_first
+guest_first:
+    TO_MAIN_STACK
     jmp guest_return
 
 # Exceptions that have a stack of their own.
