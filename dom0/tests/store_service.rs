@@ -89,7 +89,8 @@ impl Events for Host {
 
 /// A guest with a store page, and the domain that serves it.
 struct World {
-    guest: Loopback,
+    /// Held, since what a domain gave goes when it does.
+    _guest: Loopback,
     page: LoopbackPage,
     host: Host,
     service: StoreService<LoopbackMapping>,
@@ -113,7 +114,7 @@ impl World {
         toolstack.set_permissions(Transaction::NONE, home, &Permissions::private(GUEST)).expect("set");
         toolstack.introduce(GUEST, 0x1234, port).expect("introduced");
         let service = StoreService::new(server);
-        let mut world = Self { guest, page, host, service, toolstack, drivers, answers: Assembler::default() };
+        let mut world = Self { _guest: guest, page, host, service, toolstack, drivers, answers: Assembler::default() };
         world.serve();
         world
     }

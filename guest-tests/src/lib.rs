@@ -9,8 +9,10 @@
 
 mod memory;
 mod runtime;
+mod shared;
 mod traps;
 
 pub use memory::*;
 pub use runtime::*;
+pub use shared::*;
 pub use traps::*;

@@ -2,7 +2,7 @@
 
 use core::cell::UnsafeCell;
 
-use pv_abi::xen::{DOMID_SELF, SharedInfo};
+use pv_abi::xen::DOMID_SELF;
 use pv_abi::xen::{HYPERVISOR_MMU_UPDATE, HYPERVISOR_MMUEXT_OP, HYPERVISOR_UPDATE_VA_MAPPING, MmuUpdate, MmuextOp};
 
 use crate::{hypercall, start_info};
@@ -56,8 +56,9 @@ impl Default for Page {
 #[must_use]
 pub fn mfn_of(va: u64) -> u64 {
     let pfn = (va - VIRT_BASE) >> 12;
+    let place = start_info().mfn_list + pfn * 8;
     // SAFETY: The boot contract: mfn_list is an array of nr_pages frame numbers, and va is of the image.
-    unsafe { *(start_info().mfn_list as *const u64).add(pfn as usize) }
+    unsafe { *(place as *const u64) }
 }
 
 /// `update_va_mapping`.
@@ -89,8 +90,9 @@ pub fn entry_address(va: u64) -> u64 {
     let mut table = start_info().pt_base;
     for level in [3, 2, 1] {
         let index = (va >> (12 + 9 * level)) & 511;
+        let place = table + index * 8;
         // SAFETY: The boot contract maps all of the boot page tables read-only.
-        let entry = unsafe { *(table as *const u64).add(index as usize) };
+        let entry = unsafe { *(place as *const u64) };
         table = va_of(entry >> 12 & 0xff_ffff_ffff);
     }
     (mfn_of(table) << 12) + ((va >> 12) & 511) * 8
@@ -107,19 +109,8 @@ pub fn entry_of(va: u64) -> u64 {
 /// The boot mapping's address of a machine frame of this domain, by the machine-to-physical table.
 #[must_use]
 pub fn va_of(mfn: u64) -> u64 {
+    let place = 0xffff_8000_0000_0000 + mfn * 8;
     // SAFETY: The table is readable for every frame of the machine.
-    let pfn = unsafe { *(0xffff_8000_0000_0000 as *const u64).add(mfn as usize) };
+    let pfn = unsafe { *(place as *const u64) };
     VIRT_BASE + (pfn << 12)
-}
-
-static SHARED_INFO: Page = Page::new();
-
-/// Maps the shared information page and gives its address.
-pub fn map_shared_info() -> *mut SharedInfo {
-    let va = SHARED_INFO.va();
-    let result = update_va_mapping(va, start_info().shared_info | P | RW | A | D, 2);
-    assert!(result == 0, "shared_info cannot be mapped: {result}");
-    // The first vCPU's upcall_pending is the first byte of the page.
-    crate::traps::UPCALL_PENDING.store(va, core::sync::atomic::Ordering::Relaxed);
-    va as *mut SharedInfo
 }

@@ -69,7 +69,10 @@ unsafe impl<T> Sync for Shared<T> {}
 /// Where to go on after an expected trap, or zero.
 static RECOVERY: AtomicU64 = AtomicU64::new(0);
 static LAST: Shared<TrapFrame> = Shared(UnsafeCell::new(ZERO_FRAME));
-static HOOK: Shared<Option<fn(&mut TrapFrame) -> bool>> = Shared(UnsafeCell::new(None));
+/// What a test does with a trap; it says whether it dealt with it.
+pub type Hook = fn(&mut TrapFrame) -> bool;
+
+static HOOK: Shared<Option<Hook>> = Shared(UnsafeCell::new(None));
 /// The address of `evtchn_upcall_pending`, once the shared page is mapped; the event callback clears it.
 pub(crate) static UPCALL_PENDING: AtomicU64 = AtomicU64::new(0);
 /// How often the event callback was entered.
@@ -141,7 +144,7 @@ pub fn skip_invalid_opcodes() {
 }
 
 /// Calls `hook` at each trap that [`attempt`] does not expect; it returns whether it dealt with it.
-pub fn on_trap(hook: fn(&mut TrapFrame) -> bool) {
+pub fn on_trap(hook: Hook) {
     // SAFETY: One vCPU, and no trap reads the hook while it changes.
     unsafe { *HOOK.0.get() = Some(hook) };
 }

@@ -9,11 +9,12 @@
 
 use core::arch::asm;
 use core::cell::UnsafeCell;
-use core::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use core::mem::MaybeUninit;
+use core::sync::atomic::{AtomicU64, Ordering};
 
 use guest_tests::{
-    A, D, P, Page, RW, TrapFrame, entry_address, guest_test, hypercall, map_shared_info, on_trap, operation, say,
-    skip_invalid_opcodes, tsc, update_va_mapping, write_at,
+    A, D, P, Page, RW, Shared, TrapFrame, entry_address, guest_test, hypercall, map_shared_info, on_trap, operation,
+    say, skip_invalid_opcodes, tsc, update_va_mapping, write_at,
 };
 use pv_abi::event_channel::{
     EVTCHNOP_ALLOC_UNBOUND, EVTCHNOP_BIND_INTERDOMAIN, EVTCHNOP_BIND_VIRQ, EVTCHNOP_CLOSE, EVTCHNOP_SEND,
@@ -24,7 +25,7 @@ use pv_abi::vcpu::{VCPUOP_SET_SINGLESHOT_TIMER, VCPUOP_STOP_PERIODIC_TIMER, Vcpu
 use pv_abi::xen::{
     DOMID_SELF, HYPERVISOR_EVENT_CHANNEL_OP, HYPERVISOR_MMU_UPDATE, HYPERVISOR_MMUEXT_OP, HYPERVISOR_MULTICALL,
     HYPERVISOR_SCHED_OP, HYPERVISOR_UPDATE_VA_MAPPING, HYPERVISOR_VCPU_OP, HYPERVISOR_XEN_VERSION, MMUEXT_PIN_L1_TABLE,
-    MMUEXT_UNPIN_TABLE, MmuUpdate, MmuextOp, MulticallEntry, SharedInfo,
+    MMUEXT_UNPIN_TABLE, MmuUpdate, MmuextOp, MulticallEntry,
 };
 
 guest_test!(bench);
@@ -81,16 +82,14 @@ fn latencies() {
     let shared = map_shared_info();
     let mut virq = EvtchnBindVirq::default();
     operation(HYPERVISOR_EVENT_CHANNEL_OP, EVTCHNOP_BIND_VIRQ, &mut virq);
-    // SAFETY: The page is mapped; its words are shared with the hypervisor, so they are changed atomically.
-    let masks = unsafe { AtomicU64::from_ptr(&raw mut (*shared).evtchn_mask[virq.port as usize / 64]) };
-    masks.fetch_and(!(1 << (virq.port % 64)), Ordering::SeqCst);
+    shared.set_mask(virq.port, false);
     hypercall(HYPERVISOR_VCPU_OP, [u64::from(VCPUOP_STOP_PERIODIC_TIMER), 0, 0, 0, 0]);
     on_trap(note_upcall);
 
     let entry = entry_address(TARGET.va());
     let value = TARGET.mfn() << 12 | P | RW | A | D;
     let updates = LONG.mmu_updates(|index| MmuUpdate { ptr: entry, val: value & !(RW * (index as u64 & 1)) });
-    latency(shared, "mmu_update of 8192", || {
+    latency(shared, virq.port, "mmu_update of 8192", || {
         hypercall(HYPERVISOR_MMU_UPDATE, [updates, LONG_UPDATES as u64, 0, u64::from(DOMID_SELF), 0]);
     });
     let calls = LONG.calls(|index| MulticallEntry {
@@ -98,7 +97,7 @@ fn latencies() {
         args: [TARGET.va(), value & !(RW * (index as u64 & 1)), INVLPG, 0, 0, 0],
         ..MulticallEntry::default()
     });
-    latency(shared, "multicall of 2048 mappings", || {
+    latency(shared, virq.port, "multicall of 2048 mappings", || {
         hypercall(HYPERVISOR_MULTICALL, [calls, LONG_CALLS as u64, 0, 0, 0]);
     });
     let table = TABLE.va();
@@ -111,7 +110,7 @@ fn latencies() {
         arg1: TABLE.mfn(),
         ..MmuextOp::default()
     });
-    latency(shared, "pin and unpin of a full table, 64 times", || {
+    latency(shared, virq.port, "pin and unpin of a full table, 64 times", || {
         hypercall(HYPERVISOR_MMUEXT_OP, [pins, LONG_PINS as u64, 0, u64::from(DOMID_SELF), 0]);
     });
 }
@@ -133,9 +132,10 @@ impl Long {
     fn fill<T>(&self, count: usize, mut element: impl FnMut(usize) -> T) -> u64 {
         assert!(count * size_of::<T>() <= 128 * 1024, "too long");
         let place = self.0.get().cast::<T>();
-        for index in 0..count {
-            // SAFETY: The element lies within the room, which nothing else refers to.
-            unsafe { place.add(index).write(element(index)) };
+        // SAFETY: The room is aligned, large enough, never empty of valid bytes, and nothing else refers to it.
+        let elements = unsafe { core::slice::from_raw_parts_mut(place.cast::<MaybeUninit<T>>(), count) };
+        for (index, place) in elements.iter_mut().enumerate() {
+            place.write(element(index));
         }
         place as u64
     }
@@ -161,45 +161,26 @@ fn note_upcall(frame: &mut TrapFrame) -> bool {
     false
 }
 
-fn latency(shared: *mut SharedInfo, name: &str, mut operation: impl FnMut()) {
+fn latency(shared: Shared, port: u32, name: &str, mut operation: impl FnMut()) {
     let mut worst = 0;
-    // SAFETY: The page is mapped; the first vCPU's mask is a byte of it.
-    let mask = unsafe { AtomicU8::from_ptr(&raw mut (*shared).vcpu_info[0].evtchn_upcall_mask) };
+    let mask = &shared.vcpu().evtchn_upcall_mask;
     for step in 1..48_u64 {
         let delay = step * 4_099;
         mask.store(0, Ordering::SeqCst);
         UPCALL_AT.store(0, Ordering::SeqCst);
         let start = tsc();
-        let mut shot = VcpuSetSingleshotTimer { timeout_abs_ns: system_time(shared) + delay, ..Default::default() };
+        let mut shot = VcpuSetSingleshotTimer { timeout_abs_ns: shared.now() + delay, ..Default::default() };
         let place = core::ptr::from_mut(&mut shot) as u64;
         hypercall(HYPERVISOR_VCPU_OP, [u64::from(VCPUOP_SET_SINGLESHOT_TIMER), 0, place, 0, 0]);
         operation();
         mask.store(1, Ordering::SeqCst);
-        clear_pending(shared);
+        shared.clear(port);
         let at = UPCALL_AT.load(Ordering::SeqCst);
         if at != 0 {
             worst = worst.max((at - start).saturating_sub(delay) / TICKS_PER_INSTRUCTION);
         }
     }
     say!("latency: {worst} {name}");
-}
-
-fn clear_pending(shared: *mut SharedInfo) {
-    for word in 0..2 {
-        // SAFETY: As in `latencies`.
-        unsafe { AtomicU64::from_ptr(&raw mut (*shared).evtchn_pending[word]) }.store(0, Ordering::SeqCst);
-    }
-    // SAFETY: As in `latencies`.
-    unsafe { AtomicU64::from_ptr(&raw mut (*shared).vcpu_info[0].evtchn_pending_sel) }.store(0, Ordering::SeqCst);
-}
-
-/// System time in ns. The counter runs at 1 GHz here.
-fn system_time(shared: *mut SharedInfo) -> u64 {
-    // SAFETY: The page is mapped, and nothing updates the time while the only vCPU runs this.
-    let time = unsafe { (&raw const (*shared).vcpu_info[0].time).read_volatile() };
-    let ticks = tsc() - time.tsc_timestamp;
-    let ticks = if time.tsc_shift < 0 { ticks >> -time.tsc_shift } else { ticks << time.tsc_shift };
-    time.system_time + ((u128::from(ticks) * u128::from(time.tsc_to_system_mul)) >> 32) as u64
 }
 
 fn events() {
@@ -222,10 +203,7 @@ fn events() {
 }
 
 fn mask(port: u32) {
-    let shared = map_shared_info();
-    // SAFETY: The page was just mapped; the word is shared with the hypervisor, so it is changed atomically.
-    let word = unsafe { AtomicU64::from_ptr(&raw mut (*shared).evtchn_mask[port as usize / 64]) };
-    word.fetch_or(1 << (port % 64), Ordering::SeqCst);
+    map_shared_info().set_mask(port, true);
 }
 
 fn multicall() {

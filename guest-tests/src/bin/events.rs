@@ -3,11 +3,10 @@
 //! A port's life, when an upcall comes and when it waits, and what `block` and `poll` wait for.
 #![no_std]
 #![no_main]
-#![expect(unsafe_code, reason = "the shared page is memory that the hypervisor writes")]
 
-use core::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use core::sync::atomic::Ordering;
 
-use guest_tests::{UPCALLS, expect, guest_test, hypercall, map_shared_info, operation};
+use guest_tests::{Shared, UPCALLS, expect, guest_test, hypercall, map_shared_info, operation};
 use pv_abi::event_channel::{
     EVTCHNOP_ALLOC_UNBOUND, EVTCHNOP_BIND_INTERDOMAIN, EVTCHNOP_BIND_IPI, EVTCHNOP_BIND_VIRQ, EVTCHNOP_CLOSE,
     EVTCHNOP_SEND, EVTCHNOP_STATUS, EVTCHNOP_UNMASK, EvtchnAllocUnbound, EvtchnBindInterdomain, EvtchnBindIpi,
@@ -17,7 +16,7 @@ use pv_abi::sched::{SCHEDOP_BLOCK, SCHEDOP_POLL, SCHEDOP_YIELD, SchedPoll};
 use pv_abi::vcpu::{VCPUOP_SET_SINGLESHOT_TIMER, VCPUOP_STOP_PERIODIC_TIMER, VcpuSetSingleshotTimer};
 use pv_abi::xen::{
     DOMID_SELF, HYPERVISOR_EVENT_CHANNEL_OP, HYPERVISOR_SCHED_OP, HYPERVISOR_SET_TIMER_OP, HYPERVISOR_VCPU_OP,
-    HYPERVISOR_XEN_VERSION, SharedInfo,
+    HYPERVISOR_XEN_VERSION,
 };
 
 guest_test!(events);
@@ -32,74 +31,11 @@ const VIRQ: u32 = 4;
 const IPI: u32 = 5;
 const TIMER: u32 = 0;
 
-/// The shared words that these checks look at.
-struct Shared(*mut SharedInfo);
-
-impl Shared {
-    fn word(&self, port: u32, mask: bool) -> &AtomicU64 {
-        let index = port as usize / 64;
-        // SAFETY: The page is mapped for the test's life; its words are shared with the hypervisor.
-        unsafe {
-            let words = if mask { &raw mut (*self.0).evtchn_mask } else { &raw mut (*self.0).evtchn_pending };
-            AtomicU64::from_ptr(words.cast::<u64>().add(index))
-        }
-    }
-
-    fn byte(&self, mask: bool) -> &AtomicU8 {
-        // SAFETY: As above.
-        unsafe {
-            let info = &raw mut (*self.0).vcpu_info[0];
-            let byte = if mask { &raw mut (*info).evtchn_upcall_mask } else { &raw mut (*info).evtchn_upcall_pending };
-            AtomicU8::from_ptr(byte)
-        }
-    }
-
-    fn is_pending(&self, port: u32) -> bool {
-        self.word(port, false).load(Ordering::SeqCst) >> (port % 64) & 1 != 0
-    }
-
-    fn set_mask(&self, port: u32, masked: bool) {
-        let bit = 1 << (port % 64);
-        if masked {
-            self.word(port, true).fetch_or(bit, Ordering::SeqCst);
-        } else {
-            self.word(port, true).fetch_and(!bit, Ordering::SeqCst);
-        }
-    }
-
-    /// Forgets all that is pending.
-    fn clear(&self, port: u32) {
-        self.word(port, false).fetch_and(!(1 << (port % 64)), Ordering::SeqCst);
-        // SAFETY: As above.
-        unsafe { AtomicU64::from_ptr(&raw mut (*self.0).vcpu_info[0].evtchn_pending_sel) }.store(0, Ordering::SeqCst);
-        self.byte(false).store(0, Ordering::SeqCst);
-    }
-
-    fn now(&self) -> u64 {
-        // SAFETY: As above; the version protocol makes the copy consistent.
-        unsafe {
-            let time = &raw const (*self.0).vcpu_info[0].time;
-            loop {
-                let version = (&raw const (*time).version).read_volatile();
-                let at = (&raw const (*time).tsc_timestamp).read_volatile();
-                let system = (&raw const (*time).system_time).read_volatile();
-                let mul = (&raw const (*time).tsc_to_system_mul).read_volatile();
-                let shift = (&raw const (*time).tsc_shift).read_volatile();
-                if version & 1 == 0 && version == (&raw const (*time).version).read_volatile() {
-                    let ticks = guest_tests::tsc() - at;
-                    let ticks = if shift < 0 { ticks >> -shift } else { ticks << shift };
-                    return system + ((u128::from(ticks) * u128::from(mul)) >> 32) as u64;
-                }
-            }
-        }
-    }
-}
-
 fn events() {
-    let shared = Shared(map_shared_info());
-    ports(&shared);
-    upcalls(&shared);
-    timers(&shared);
+    let shared = map_shared_info();
+    ports(shared);
+    upcalls(shared);
+    timers(shared);
 }
 
 fn alloc() -> u32 {
@@ -128,7 +64,7 @@ fn state(port: u32) -> u32 {
     status.status
 }
 
-fn ports(shared: &Shared) {
+fn ports(shared: Shared) {
     let first = alloc();
     expect("a new port waits for its peer", state(first), UNBOUND);
     expect("a port without a peer takes a notification in silence", send(first), 0);
@@ -163,34 +99,38 @@ fn ports(shared: &Shared) {
     expect("the IPI's port is closed", close(ipi.port), 0);
 }
 
-fn upcalls(shared: &Shared) {
+fn upcalls(shared: Shared) {
     let mut ipi = EvtchnBindIpi { vcpu: 0, ..Default::default() };
     operation(HYPERVISOR_EVENT_CHANNEL_OP, EVTCHNOP_BIND_IPI, &mut ipi);
     let port = ipi.port;
     let count = || UPCALLS.swap(0, Ordering::SeqCst);
     shared.set_mask(port, false);
-    shared.byte(true).store(1, Ordering::SeqCst);
+    shared.vcpu().evtchn_upcall_mask.store(1, Ordering::SeqCst);
     count();
     send(port);
-    expect("masked events make no upcall", (count(), shared.byte(false).load(Ordering::SeqCst)), (0, 1));
-    shared.byte(true).store(0, Ordering::SeqCst);
+    expect(
+        "masked events make no upcall",
+        (count(), shared.vcpu().evtchn_upcall_pending.load(Ordering::SeqCst)),
+        (0, 1),
+    );
+    shared.vcpu().evtchn_upcall_mask.store(0, Ordering::SeqCst);
     hypercall(HYPERVISOR_XEN_VERSION, [0; 5]);
     expect("unmasked events make one at the next hypercall", count(), 1);
-    expect("the handler's return unmasks events", shared.byte(true).load(Ordering::SeqCst), 0);
-    shared.byte(true).store(1, Ordering::SeqCst);
+    expect("the handler's return unmasks events", shared.vcpu().evtchn_upcall_mask.load(Ordering::SeqCst), 0);
+    shared.vcpu().evtchn_upcall_mask.store(1, Ordering::SeqCst);
     shared.clear(port);
     shared.set_mask(port, true);
     send(port);
     expect("a masked port makes its bit pending", shared.is_pending(port), true);
-    expect("but no upcall", shared.byte(false).load(Ordering::SeqCst), 0);
+    expect("but no upcall", shared.vcpu().evtchn_upcall_pending.load(Ordering::SeqCst), 0);
     let unmask = || operation(HYPERVISOR_EVENT_CHANNEL_OP, EVTCHNOP_UNMASK, &mut EvtchnUnmask { port });
     expect("a port is unmasked", unmask(), 0);
-    expect("then its upcall is due", shared.byte(false).load(Ordering::SeqCst), 1);
+    expect("then its upcall is due", shared.vcpu().evtchn_upcall_pending.load(Ordering::SeqCst), 1);
     shared.clear(port);
     close(port);
 }
 
-fn timers(shared: &Shared) {
+fn timers(shared: Shared) {
     hypercall(HYPERVISOR_VCPU_OP, [u64::from(VCPUOP_STOP_PERIODIC_TIMER), 0, 0, 0, 0]);
     let mut virq = EvtchnBindVirq { virq: TIMER, vcpu: 0, ..Default::default() };
     operation(HYPERVISOR_EVENT_CHANNEL_OP, EVTCHNOP_BIND_VIRQ, &mut virq);
@@ -208,7 +148,7 @@ fn timers(shared: &Shared) {
     expect("not before the timer", shared.now() >= deadline, true);
     expect("block unmasks events, and the timer's upcall came", UPCALLS.load(Ordering::SeqCst), 1);
     expect("the timer's port is pending", shared.is_pending(port), true);
-    shared.byte(true).store(1, Ordering::SeqCst);
+    shared.vcpu().evtchn_upcall_mask.store(1, Ordering::SeqCst);
     shared.clear(port);
 
     let mut shot = VcpuSetSingleshotTimer { timeout_abs_ns: shared.now() - 1, ..Default::default() };
@@ -219,7 +159,7 @@ fn timers(shared: &Shared) {
     expect("a timer in the past is set", single(&mut shot), 0);
     expect("a poll for it ends", poll(&[port], 0), 0);
     expect("because it fired", shared.is_pending(port), true);
-    expect("events are still masked", shared.byte(true).load(Ordering::SeqCst), 1);
+    expect("events are still masked", shared.vcpu().evtchn_upcall_mask.load(Ordering::SeqCst), 1);
     shared.clear(port);
 
     let deadline = shared.now() + 3_000_000;

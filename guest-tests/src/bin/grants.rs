@@ -5,7 +5,7 @@
 #![no_main]
 #![expect(unsafe_code, reason = "the grant table is memory that the hypervisor writes")]
 
-use core::sync::atomic::{AtomicU16, Ordering};
+use core::sync::atomic::{AtomicU32, Ordering};
 
 use guest_tests::{A, D, P, Page, RW, expect, guest_test, hypercall, read_at, update_va_mapping, write_at};
 use pv_abi::grant_table::{
@@ -35,24 +35,22 @@ static GRANTED: Page = Page::new();
 static WINDOW: Page = Page::new();
 static COPIED: Page = Page::new();
 
-/// Flags, domain and frame of an entry.
-fn entry(reference: u32) -> *mut u16 {
-    (TABLE.va() + u64::from(reference) * 8) as *mut u16
+/// The two words of an entry: flags and domain, frame.
+fn entry(reference: u32) -> &'static [AtomicU32; 2] {
+    let place = TABLE.va() + u64::from(reference) * 8;
+    // SAFETY: The table's first page is mapped at TABLE, and its words are shared with the hypervisor.
+    unsafe { &*(place as *const [AtomicU32; 2]) }
 }
 
 fn flags(reference: u32) -> u16 {
-    // SAFETY: The table's first page is mapped at TABLE.
-    unsafe { AtomicU16::from_ptr(entry(reference)) }.load(Ordering::SeqCst)
+    entry(reference)[0].load(Ordering::SeqCst) as u16
 }
 
+/// Fills an entry; the flags are written last, as the protocol wants.
 fn grant(reference: u32, domain: u16, mfn: u64, flags: u16) {
-    let place = entry(reference);
-    // SAFETY: As above; the flags are written last, as the protocol wants.
-    unsafe {
-        place.add(1).write_volatile(domain);
-        place.add(2).cast::<u32>().write_volatile(mfn as u32);
-        AtomicU16::from_ptr(place).store(flags, Ordering::SeqCst);
-    }
+    let [flags_and_domain, frame] = entry(reference);
+    frame.store(mfn as u32, Ordering::SeqCst);
+    flags_and_domain.store(u32::from(domain) << 16 | u32::from(flags), Ordering::SeqCst);
 }
 
 fn op<T>(command: u32, operation: &mut T) -> i64 {

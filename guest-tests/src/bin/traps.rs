@@ -3,7 +3,6 @@
 //! The frame that the hypervisor pushes, the error codes, what is emulated and what is not: all of it as on Xen.
 #![no_std]
 #![no_main]
-#![expect(unsafe_code, reason = "instructions that trap are what is tested")]
 
 use core::sync::atomic::{AtomicU64, Ordering};
 
@@ -48,8 +47,7 @@ fn page_faults() {
     expect("a page is unmapped", update_va_mapping(va, 0, INVLPG), 0);
     expect("a read of nothing is a kernel's page fault", read_at(va), Err(Trap { vector: 14, error_code: 0 }));
     let shared = map_shared_info();
-    // SAFETY: The page was just mapped.
-    let cr2 = unsafe { (&raw const (*shared).vcpu_info[0].arch.cr2).read_volatile() };
+    let cr2 = shared.vcpu().cr2.load(Ordering::SeqCst);
     expect("its address is in vcpu_info", cr2, va);
     expect("a write to nothing says so", write_at(va, 1), Err(Trap { vector: 14, error_code: 2 }));
     expect("a page is mapped read-only", update_va_mapping(va, entry & !RW, INVLPG), 0);
