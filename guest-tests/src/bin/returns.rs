@@ -11,9 +11,10 @@ use core::arch::asm;
 use core::sync::atomic::{AtomicU64, Ordering};
 
 use guest_tests::{
-    A, P, Page, RW, TrapFrame, US, expect, guest_test, mmu_update, on_trap, say, start_info, update_va_mapping,
+    A, P, Page, RW, Trap, TrapFrame, US, attempt, expect, guest_test, mmu_update, mmuext, on_trap, say, start_info,
+    update_va_mapping,
 };
-use pv_abi::xen::{HYPERVISOR_IRET, HYPERVISOR_XEN_VERSION};
+use pv_abi::xen::{HYPERVISOR_IRET, HYPERVISOR_XEN_VERSION, MMUEXT_SET_LDT};
 
 guest_test!(returns);
 
@@ -32,6 +33,7 @@ static SEEN: [AtomicU64; 3] = [const { AtomicU64::new(0) }; 3];
 
 static TABLES: [Page; 3] = [const { Page::new() }; 3];
 static CODE: Page = Page::new();
+static LOCAL: Page = Page::new();
 
 fn recover(frame: &mut TrapFrame) -> bool {
     let resume = RESUME.swap(0, Ordering::Relaxed);
@@ -84,6 +86,7 @@ fn returns() {
         iret(good, 0x34, KERNEL_SS),
         [13, 0x34, good],
     );
+    local_table(good);
     end_of_lower_half();
 }
 
@@ -138,6 +141,27 @@ unsafe fn leave(frame: u64, number: u64) {
 }
 
 static SPARE: AtomicU64 = AtomicU64::new(0);
+
+/// Descriptors of a local table are looked up by the CPU when they are first used, in the hypervisor or in the guest.
+fn local_table(good: u64) {
+    const CODE: u64 = 0x00af_fb00_0000_ffff;
+    const DATA: u64 = 0x00cf_f300_0000_ffff;
+    let table = LOCAL.va() as *mut [u64; 2];
+    // SAFETY: The page is the test's own.
+    unsafe { table.write([CODE, DATA]) };
+    let read_only = LOCAL.mfn() << 12 | P | US | A;
+    expect("a descriptor page is made read-only", update_va_mapping(LOCAL.va(), read_only, INVLPG), 0);
+    expect("a local table is set", mmuext(MMUEXT_SET_LDT, LOCAL.va(), 2), 0);
+    expect("iret to code of the local table goes there", iret(good, 0x4, KERNEL_SS), [u64::MAX; 3]);
+    expect("the table is set again", mmuext(MMUEXT_SET_LDT, LOCAL.va(), 2), 0);
+    expect("data of the local table is loaded", attempt!("mov ds, {x:x}"; x = in(reg) 0xf_u64), None);
+    let beyond = attempt!("mov ds, {x:x}"; x = in(reg) 0x17_u64);
+    expect("what is beyond the table faults", beyond, Some(Trap { vector: 13, error_code: 0x14 }));
+    expect("the null selector is loaded", attempt!("mov ds, {x:x}"; x = in(reg) 0_u64), None);
+    expect("the table is taken away", mmuext(MMUEXT_SET_LDT, 0, 0), 0);
+    let gone = attempt!("mov ds, {x:x}"; x = in(reg) 0xf_u64);
+    expect("then its data is no more", gone, Some(Trap { vector: 13, error_code: 0xc }));
+}
 
 /// Maps a page at the end of the lower half whose last instruction is `syscall`, and executes that.
 fn end_of_lower_half() {
