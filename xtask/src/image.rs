@@ -67,12 +67,27 @@ pub(crate) fn read_from_disk(path: &Path, name: &str) -> Result<Vec<u8>> {
     Ok(content)
 }
 
-/// Makes a ramdisk of `files` (path without the leading slash, content); folders come by themselves.
+/// The mode of a file.
+pub(crate) const FILE: u32 = 0o100_644;
+/// The mode of a program.
+pub(crate) const PROGRAM: u32 = 0o100_755;
+/// The mode of a folder.
+pub(crate) const FOLDER: u32 = 0o040_755;
+/// The mode of a symbolic link, whose content is where it leads.
+pub(crate) const LINK: u32 = 0o120_777;
+
+/// Makes a ramdisk of `files` (path without the leading slash, content).
 pub(crate) fn make_ramdisk(files: &[(String, Vec<u8>)]) -> Result<Vec<u8>> {
+    let entries: Vec<_> = files.iter().map(|(name, content)| (name.clone(), FILE, content.clone())).collect();
+    make_archive(&entries)
+}
+
+/// Makes a `newc` archive of entries (path without the leading slash, mode, content).
+pub(crate) fn make_archive(entries: &[(String, u32, Vec<u8>)]) -> Result<Vec<u8>> {
     let mut archive = Vec::new();
-    for (inode, (name, content)) in (1..).zip(files) {
+    for (inode, (name, mode, content)) in (1..).zip(entries) {
         let Ok(len) = u32::try_from(content.len()) else { bail!("{name} is too large for a ramdisk") };
-        let builder = cpio::newc::Builder::new(name).ino(inode).mode(0o100_644);
+        let builder = cpio::newc::Builder::new(name).ino(inode).nlink(1).mode(*mode);
         let mut writer = builder.write(&mut archive, len);
         writer.write_all(content)?;
         writer.finish()?;

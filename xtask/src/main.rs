@@ -6,7 +6,9 @@
 mod artifacts;
 mod commands;
 mod console;
+mod debian;
 mod image;
+mod linux;
 mod qemu;
 mod tools;
 mod xen;

@@ -1,12 +1,11 @@
 //! Real Xen 4.17, where Debian's package can be had.
 
 use std::io::Read;
-use std::path::PathBuf;
-use std::process::Command;
+use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 
-use crate::{artifacts, tools};
+use crate::{artifacts, debian};
 
 const PACKAGE: &str = "xen-hypervisor-4.17-amd64";
 
@@ -34,37 +33,17 @@ pub(crate) fn image() -> Result<PathBuf> {
 }
 
 fn installed() -> Option<PathBuf> {
-    find_image(&PathBuf::from("/boot"))
+    find_image(Path::new("/boot"))
 }
 
-fn find_image(folder: &PathBuf) -> Option<PathBuf> {
+fn find_image(folder: &Path) -> Option<PathBuf> {
     std::fs::read_dir(folder).ok()?.filter_map(Result::ok).map(|entry| entry.path()).find(|path| {
         let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
         name.starts_with("xen-4.17") && name.ends_with(".gz")
     })
 }
 
-fn download(folder: &PathBuf) -> Result<PathBuf> {
-    if !tools::on_path("apt-get") || !tools::on_path("dpkg-deb") {
-        bail!("{PACKAGE} cannot be had: this is not a Debian machine");
-    }
-    tools::update_package_lists();
-    let output = Command::new("apt-get")
-        .current_dir(folder)
-        .args(["download", "-qq", PACKAGE])
-        .output()
-        .context("apt-get cannot be started")?;
-    let package = std::fs::read_dir(folder)?
-        .filter_map(Result::ok)
-        .map(|entry| entry.path())
-        .find(|path| path.extension().is_some_and(|extension| extension == "deb"));
-    let Some(package) = package else {
-        bail!("{PACKAGE} cannot be had: {}", String::from_utf8_lossy(&output.stderr).trim());
-    };
-    let unpacked = folder.join("package");
-    let status = Command::new("dpkg-deb").arg("-x").arg(&package).arg(&unpacked).status()?;
-    if !status.success() {
-        bail!("{} cannot be unpacked", package.display());
-    }
+fn download(folder: &Path) -> Result<PathBuf> {
+    let unpacked = debian::unpack(PACKAGE, folder)?;
     find_image(&unpacked.join("boot")).with_context(|| format!("{PACKAGE} holds no image"))
 }

@@ -10,11 +10,11 @@ use indicatif::{ProgressBar, ProgressStyle};
 use crate::artifacts::{self, Artifacts};
 use crate::console::{Console, Event};
 use crate::qemu::Machine;
-use crate::{image, tools, xen};
+use crate::{image, linux, tools, xen};
 
 #[derive(Args)]
 pub(crate) struct Options {
-    /// The guest: `demo`, or a kernel's file
+    /// The guest: `demo`, `linux` (Debian's own kernel), or a kernel's file
     #[arg(long, default_value = "demo")]
     guest: String,
     /// What the guest runs on
@@ -73,6 +73,10 @@ pub(crate) const MEMORY_MIB: u32 = 512;
 const DOM0_MEMORY_MIB: u32 = 128;
 /// RAM of the demo guest in MiB.
 const GUEST_MEMORY_MIB: u32 = 64;
+/// RAM of a Linux guest, of the dom0 that unpacks its kernel, and of the machine that holds both, in MiB.
+const LINUX_GUEST_MIB: u32 = 256;
+const LINUX_DOM0_MIB: u32 = 512;
+const LINUX_MACHINE_MIB: u32 = 1024;
 /// What the default disk holds.
 const HELLO: &str = "Hello from a disk behind a shared ring.\n";
 /// A kernel's command line, with its end (Xen: MAX_GUEST_CMDLINE).
@@ -166,18 +170,25 @@ impl System {
 
     fn paravirtual(artifacts: &Artifacts, options: &Options) -> Result<Self> {
         let folder = tempfile::tempdir()?;
-        let kernel = guest_kernel(artifacts, &options.guest)?;
+        let (kernel, initrd) = if options.guest == "linux" {
+            let linux = linux::get()?;
+            (linux.kernel, Some(linux.ramdisk))
+        } else {
+            (guest_kernel(artifacts, &options.guest)?, None)
+        };
         let description = match &options.config {
             Some(file) => {
                 std::fs::read_to_string(file).with_context(|| format!("{} cannot be read", file.display()))?
             }
-            None => describe_guest(options.exec.as_deref())?,
+            None => describe_guest(options.exec.as_deref(), initrd.is_some())?,
         };
         let read = |path: &Path| std::fs::read(path).with_context(|| format!("{} cannot be read", path.display()));
-        let ramdisk = image::make_ramdisk(&[
-            ("guests/demo.toml".to_owned(), description.into_bytes()),
-            ("boot/demo".to_owned(), read(&kernel)?),
-        ])?;
+        let mut files =
+            vec![("guests/guest.toml".to_owned(), description.into_bytes()), ("boot/demo".to_owned(), read(&kernel)?)];
+        if let Some(initrd) = &initrd {
+            files.push(("boot/initrd".to_owned(), read(initrd)?));
+        }
+        let ramdisk = image::make_ramdisk(&files)?;
         let ramdisk_file = folder.path().join("ramdisk");
         std::fs::write(&ramdisk_file, ramdisk)?;
         let quiet = options.exec.is_some();
@@ -189,7 +200,7 @@ impl System {
             },
             command_line: hypervisor_options(options, quiet),
             modules: vec![(artifacts.kernel("dom0"), dom0_arguments.to_owned()), (ramdisk_file, String::new())],
-            memory_mib: options.memory,
+            memory_mib: if initrd.is_some() { options.memory.max(LINUX_MACHINE_MIB) } else { options.memory },
             cpus: options.cpus,
             ..Machine::default()
         };
@@ -272,7 +283,11 @@ fn guest_kernel(artifacts: &Artifacts, name: &str) -> Result<PathBuf> {
 }
 
 fn hypervisor_options(options: &Options, quiet: bool) -> String {
-    let mut words = vec!["console=com1".to_owned(), format!("dom0_mem={DOM0_MEMORY_MIB}M"), "noreboot".to_owned()];
+    let mut words = vec![
+        "console=com1".to_owned(),
+        format!("dom0_mem={}M", if options.guest == "linux" { LINUX_DOM0_MIB } else { DOM0_MEMORY_MIB }),
+        "noreboot".to_owned(),
+    ];
     if options.on == Hypervisor::Xen {
         words.push("com1=115200,8n1".to_owned());
     }
@@ -300,10 +315,17 @@ fn kernel_arguments(exec: Option<&str>) -> Result<String> {
     Ok(arguments)
 }
 
-fn describe_guest(exec: Option<&str>) -> Result<String> {
-    let extra = serde_json::to_string(&kernel_arguments(exec)?)?;
+fn describe_guest(exec: Option<&str>, linux: bool) -> Result<String> {
+    let arguments = kernel_arguments(exec)?;
+    let (name, memory, extra, ramdisk) = if linux {
+        let extra = format!("console=hvc0 quiet {arguments}");
+        ("linux", LINUX_GUEST_MIB, extra, "ramdisk = \"/boot/initrd\"\n")
+    } else {
+        ("demo", GUEST_MEMORY_MIB, arguments, "")
+    };
+    let extra = serde_json::to_string(&extra)?;
     Ok(format!(
-        "name = \"demo\"\nkernel = \"/boot/demo\"\nextra = {extra}\nmemory = {GUEST_MEMORY_MIB}\nvcpus = 1\n\
+        "name = \"{name}\"\nkernel = \"/boot/demo\"\n{ramdisk}extra = {extra}\nmemory = {memory}\nvcpus = 1\n\
          disk = [\"phy:/dev/vda,xvda,w\"]\nvif = [\"mac=00:16:3e:00:00:01,bridge=xenbr0\"]\n"
     ))
 }
@@ -311,6 +333,12 @@ fn describe_guest(exec: Option<&str>) -> Result<String> {
 /// What a test runs: the demo guest with these commands on this hypervisor and disk.
 pub(crate) fn execute(artifacts: &Artifacts, on: Hypervisor, mode: Mode, disk: &Path, exec: &str) -> Result<Outcome> {
     let options = Options { mode, exec: Some(exec.to_owned()), ..Options::for_test(on, disk) };
+    System::prepare(artifacts, &options)?.execute(Duration::from_secs(options.timeout))
+}
+
+/// What a test runs: Debian's Linux with these commands on this hypervisor and disk.
+pub(crate) fn execute_linux(artifacts: &Artifacts, on: Hypervisor, disk: &Path, exec: &str) -> Result<Outcome> {
+    let options = Options { guest: "linux".to_owned(), exec: Some(exec.to_owned()), ..Options::for_test(on, disk) };
     System::prepare(artifacts, &options)?.execute(Duration::from_secs(options.timeout))
 }
 

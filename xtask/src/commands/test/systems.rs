@@ -11,8 +11,8 @@ use anyhow::{Context, Result, bail, ensure};
 
 use super::Tally;
 use crate::artifacts::Artifacts;
-use crate::commands::run::{Hypervisor, Mode, Outcome, execute};
-use crate::{image, xen};
+use crate::commands::run::{Hypervisor, Mode, Outcome, execute, execute_linux};
+use crate::{image, linux, xen};
 
 /// Runs them all.
 pub(super) fn run(tally: &mut Tally, artifacts: &Artifacts) {
@@ -26,9 +26,35 @@ pub(super) fn run(tally: &mut Tally, artifacts: &Artifacts) {
         });
         tally.test(&format!("a failing command's status comes back on {name}"), || failing_command(artifacts, on));
     }
+    match linux::get() {
+        Ok(_) => linux_guests(tally, artifacts),
+        Err(error) => println!("Debian's Linux is not tested as guest: {error:#}"),
+    }
     refused::run(tally, artifacts);
     survives::run(tally, artifacts);
     tally.test("the demo kernel runs its shell natively on bare QEMU", || native_shell(artifacts));
+}
+
+fn linux_guests(tally: &mut Tally, artifacts: &Artifacts) {
+    for (on, name) in [(Hypervisor::Hv, "hv"), (Hypervisor::Xen, "Xen")] {
+        if on == Hypervisor::Xen && xen::image().is_err() {
+            continue;
+        }
+        tally.test(&format!("Debian's Linux runs unmodified with disk and network on {name} under our dom0"), || {
+            linux_guest(artifacts, on)
+        });
+    }
+}
+
+fn linux_guest(artifacts: &Artifacts, on: Hypervisor) -> Result<()> {
+    let disk = disk()?;
+    let port = serve()?;
+    let commands = format!("uname -r; dd if=/dev/xvda of=/dev/null bs=1M; wget -q -O- http://10.0.2.2:{port}/");
+    let outcome = execute_linux(artifacts, on, &disk.path, &commands)?;
+    ensure!(outcome.status == 0, "status {}; it printed:\n{}", outcome.status, outcome.output);
+    expect(&outcome, "-amd64")?;
+    expect(&outcome, "64+0 records in")?;
+    expect(&outcome, PAGE.trim_end())
 }
 
 /// What the page of the test's server says.
