@@ -125,11 +125,16 @@ impl System {
         Self::prepare(artifacts, &options)
     }
 
-    /// The usual system with these guests, each by its description, all with the demo kernel.
-    pub(crate) fn for_guests(artifacts: &Artifacts, disk: &Path, guests: &[&str]) -> Result<Self> {
+    /// The usual system with these guests, each by its description, all with the demo kernel, and with more files in
+    /// dom0's ramdisk.
+    pub(crate) fn for_guests(
+        artifacts: &Artifacts,
+        disk: &Path,
+        guests: &[&str],
+        mut files: Vec<(String, Vec<u8>)>,
+    ) -> Result<Self> {
         let mut system = Self::for_commands(artifacts, disk, "")?;
-        let kernel = std::fs::read(artifacts.kernel("demo"))?;
-        let mut files = vec![("boot/demo".to_owned(), kernel)];
+        files.push(("boot/demo".to_owned(), std::fs::read(artifacts.kernel("demo"))?));
         for (index, description) in guests.iter().enumerate() {
             files.push((format!("guests/{index}.toml"), description.as_bytes().to_vec()));
         }

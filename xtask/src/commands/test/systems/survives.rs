@@ -14,6 +14,7 @@ use crate::image;
 /// Runs them all.
 pub(super) fn run(tally: &mut Tally, artifacts: &Artifacts) {
     tally.test("a guest that crashes is told why and stops alone", || crash_alone(artifacts));
+    tally.test("a disk that is a file in dom0's ramdisk is read and written", || file_disk(artifacts));
     tally.test("what was written stays when the machine is killed", || killed(artifacts));
     for (protocol, name) in [(Protocol::Multiboot, "multiboot"), (Protocol::Multiboot2, "multiboot2")] {
         tally.test(&format!("GRUB boots the whole system by {name}"), || grub(artifacts, protocol));
@@ -39,7 +40,7 @@ fn crash_alone(artifacts: &Artifacts) -> Result<()> {
     let disk = super::disk()?;
     let crasher = guest("crasher", "crash", "");
     let other = guest("other", "write /disk/alive.txt yes", "disk = [\"phy:/dev/vda,xvda,w\"]\n");
-    let mut system = System::for_guests(artifacts, &disk.path, &[&crasher, &other])?;
+    let mut system = System::for_guests(artifacts, &disk.path, &[&crasher, &other], Vec::new())?;
     system.machine.command_line = system.machine.command_line.replace("loglvl=none guest_loglvl=none", "");
     let mut console = system.start(Duration::from_secs(60))?;
     wait_for(&mut console, "guest other: poweroff")?;
@@ -50,6 +51,20 @@ fn crash_alone(artifacts: &Artifacts) -> Result<()> {
     }
     let alive = image::read_from_disk(&disk.path, "alive.txt")?;
     ensure!(alive.trim_ascii() == b"yes", "the other guest's file holds {:?}", String::from_utf8_lossy(&alive));
+    Ok(())
+}
+
+fn file_disk(artifacts: &Artifacts) -> Result<()> {
+    let disk = super::disk()?;
+    let commands = "cat /disk/hello.txt; write /disk/new.txt kept; cat /disk/new.txt";
+    let description = guest("filed", commands, "disk = [\"file:/disks/a.img,xvda,w\"]\n");
+    let files = vec![("disks/a.img".to_owned(), std::fs::read(&disk.path)?)];
+    let mut system = System::for_guests(artifacts, &disk.path, &[&description], files)?;
+    system.machine.command_line = system.machine.command_line.replace("dom0_mem=128M", "dom0_mem=256M");
+    system.machine.disk = None;
+    let outcome = system.execute(Duration::from_secs(60))?;
+    ensure!(outcome.status == 0, "status {}; it printed:\n{}", outcome.status, outcome.output);
+    ensure!(outcome.output == "hello, disk\nkept\n", "it printed:\n{}", outcome.output);
     Ok(())
 }
 
