@@ -188,6 +188,19 @@ impl<H: Hal, D: BlockDevice> BlockBack<H, D> {
         self.link.announce(hal, XenbusState::Connected);
     }
 
+    /// This half's directory in the store.
+    #[must_use]
+    pub fn path(&self) -> &str {
+        self.link.path()
+    }
+
+    /// Closes the device for good at once, whatever the front end does.
+    pub fn abort(&mut self, hal: &mut H) {
+        self.link.set_intent(Intent::Leave);
+        self.disconnect(hal);
+        self.link.enter(hal, Phase::Closed, XenbusState::Closed);
+    }
+
     /// Gives the device and everything else back. What the device had not finished stays unanswered.
     pub fn release(mut self, hal: &mut H) -> D {
         self.disconnect(hal);

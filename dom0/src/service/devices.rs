@@ -38,8 +38,8 @@ const PATIENCE: u32 = 3;
 /// All devices and back ends.
 #[derive(Default)]
 pub(super) struct Devices {
-    disks: Disks,
-    networks: Networks,
+    pub(super) disks: Disks,
+    pub(super) networks: Networks,
     lines: Vec<Line>,
     clock: Arc<Clock>,
     /// Looks at which something was found without an interrupt, in a row.

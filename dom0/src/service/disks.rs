@@ -10,17 +10,20 @@ use backends::block::memory::MemoryDisk;
 use backends::block::{BlockBack, Options};
 use dom0::ids::DomId;
 use dom0::ramdisk::Ramdisk;
-use dom0::toolstack::device::{Disk, DiskTarget};
+use dom0::toolstack::device::{self, Disk, DiskTarget};
 use dom0::toolstack::nodes::DevicePaths;
 use pv_bus::WatchEvent;
 
 use super::devices::DriverHal;
+use super::hotplug::Leaving;
 use super::medium::Medium;
 use crate::machine::disk::VirtioDisk;
 
 struct DiskBack {
     domain: DomId,
+    number: u32,
     back: BlockBack<DriverHal, Medium>,
+    leaving: Option<Leaving>,
 }
 
 /// All disks.
@@ -50,12 +53,59 @@ impl Disks {
         disk: &Disk,
         ramdisk: &Ramdisk<'_>,
     ) -> Result<(), String> {
+        if self.has(domain, disk.number) {
+            return Err(format!("disk {}: the guest has one of this name: choose another vdev=", disk.vdev));
+        }
         let medium = self.medium(disk, ramdisk).map_err(|problem| format!("disk {}: {problem}", disk.vdev))?;
-        let path = DevicePaths::new(domain, "vbd", disk.number).back;
-        let back = BlockBack::open(hal, &path, medium, Options::default())
-            .map_err(|error| format!("disk {}: {error:?}", disk.vdev))?;
-        self.backs.push(DiskBack { domain, back });
+        let back = open(hal, domain, disk.number, medium)?;
+        self.backs.push(DiskBack { domain, number: disk.number, back, leaving: None });
         Ok(())
+    }
+
+    /// Whether a guest has this disk.
+    pub(super) fn has(&self, domain: DomId, number: u32) -> bool {
+        self.backs.iter().any(|disk| disk.domain == domain && disk.number == number)
+    }
+
+    /// Asks a guest to give a disk back; false when it has none of this number.
+    pub(super) fn begin_detach(&mut self, hal: &mut DriverHal, domain: DomId, number: u32, leaving: Leaving) -> bool {
+        let found = self.backs.iter_mut().find(|disk| disk.domain == domain && disk.number == number);
+        let Some(disk) = found else { return false };
+        disk.leaving.get_or_insert(leaving);
+        disk.back.close(hal);
+        true
+    }
+
+    /// Takes the next disk back that its guest has let go of, or that it was asked for long enough ago.
+    pub(super) fn take_detached(&mut self, hal: &mut DriverHal, now_ns: u64) -> Option<(DomId, u32)> {
+        let left = |disk: &DiskBack| disk.leaving.is_some_and(|leaving| leaving.is_over(now_ns, disk.back.is_closed()));
+        let mut disk = self.backs.swap_remove(self.backs.iter().position(left)?);
+        if !disk.back.is_closed() {
+            log::warn!("{}: the guest does not let go of it: it is taken away", disk.back.path());
+            disk.back.abort(hal);
+        }
+        self.free_again(disk.back.release(hal));
+        Some((disk.domain, disk.number))
+    }
+
+    /// Ends a back end without a word to its guest and starts another one in its place.
+    pub(super) fn restart(&mut self, hal: &mut DriverHal, domain: DomId, number: u32) -> Result<(), String> {
+        let found = self.backs.iter().position(|disk| disk.domain == domain && disk.number == number);
+        let at = found.ok_or_else(|| format!("the guest has no disk {number}"))?;
+        let mut medium = self.backs.swap_remove(at).back.release(hal);
+        if let Medium::Virtio(_, disk) = &mut medium {
+            disk.hand_over();
+        }
+        let back = open(hal, domain, number, medium)?;
+        self.backs.push(DiskBack { domain, number, back, leaving: None });
+        Ok(())
+    }
+
+    fn free_again(&mut self, medium: Medium) {
+        if let Medium::Virtio(name, mut disk) = medium {
+            disk.hand_over();
+            self.free.insert(name, disk);
+        }
     }
 
     fn medium(&mut self, disk: &Disk, ramdisk: &Ramdisk<'_>) -> Result<Medium, String> {
@@ -67,6 +117,7 @@ impl Disks {
             DiskTarget::File(path) => {
                 let bytes = ramdisk.file(path);
                 let bytes = bytes.ok_or_else(|| format!("{path} is not in the ramdisk: add it or correct target="))?;
+                device::check_image(path, bytes)?;
                 let memory = MemoryDisk::new(bytes.to_vec());
                 Ok(Medium::Memory(if disk.writable { memory } else { memory.read_only() }))
             }
@@ -84,10 +135,7 @@ impl Disks {
             core::mem::take(&mut self.backs).into_iter().partition(|disk| disk.domain == domain);
         self.backs = kept;
         for disk in gone {
-            if let Medium::Virtio(name, mut disk) = disk.back.release(hal) {
-                disk.hand_over();
-                self.free.insert(name, disk);
-            }
+            self.free_again(disk.back.release(hal));
         }
     }
 
@@ -113,4 +161,14 @@ impl Disks {
         });
         self.free.values_mut().map(|disk| &mut **disk).chain(lent)
     }
+}
+
+fn open(
+    hal: &mut DriverHal,
+    domain: DomId,
+    number: u32,
+    medium: Medium,
+) -> Result<BlockBack<DriverHal, Medium>, String> {
+    let path = DevicePaths::new(domain, "vbd", number).back;
+    BlockBack::open(hal, &path, medium, Options::default()).map_err(|error| error.to_string())
 }

@@ -144,7 +144,7 @@ impl Service {
         }
     }
 
-    fn write_nodes(&mut self, entries: &[Entry]) -> Result<(), StoreError> {
+    pub(super) fn write_nodes(&mut self, entries: &[Entry]) -> Result<(), StoreError> {
         pv_bus::store::transaction(&mut self.names, |store, transaction| {
             for entry in entries {
                 store.write(transaction, &entry.path, entry.value.as_bytes())?;

@@ -5,6 +5,8 @@ mod consoles;
 mod devices;
 mod disks;
 mod guests;
+#[allow(dead_code, reason = "an interface is whole, whatever commands there are")]
+mod hotplug;
 mod medium;
 mod networks;
 mod terminal;
@@ -103,6 +105,7 @@ impl Service {
     /// Lets each part do what it can; says whether one of them did anything.
     fn turn(&mut self) -> bool {
         let mut busy = self.devices.turn(&mut self.hal);
+        busy |= self.finish_detaching();
         busy |= self.store.turn(&mut self.hal);
         busy |= self.serve_consoles();
         busy |= self.serve_terminal();

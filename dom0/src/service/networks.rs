@@ -7,12 +7,13 @@ use alloc::vec::Vec;
 use backends::net::NetBack;
 use backends::net::bridge::{Bridge, PortId};
 use dom0::ids::DomId;
-use dom0::toolstack::device::{DEFAULT_BRIDGE, Vif};
+use dom0::toolstack::device::{DEFAULT_BRIDGE, Mac, Vif};
 use dom0::toolstack::nodes::DevicePaths;
 use pv_bus::WatchEvent;
 use pv_bus::net::Frame;
 
 use super::devices::DriverHal;
+use super::hotplug::Leaving;
 use crate::machine::net::VirtioCard;
 
 /// Frames that wait for a guest or a card.
@@ -22,7 +23,10 @@ const FRAMES_A_TURN: usize = 64;
 
 struct NetworkBack {
     domain: DomId,
+    index: u32,
     back: NetBack<DriverHal>,
+    leaving: Option<Leaving>,
+    mac: Mac,
     network: usize,
     port: PortId,
     /// Frames that this guest had no room for when it had its turn.
@@ -111,11 +115,58 @@ impl Networks {
             let names: Vec<&str> = self.networks.iter().map(|network| network.name.as_str()).collect();
             format!("vif {index}: there is no bridge {}: there are {}", vif.bridge, names.join(", "))
         })?;
-        let path = DevicePaths::new(domain, "vif", index).back;
-        let back = NetBack::open(hal, &path).map_err(|error| format!("vif {index}: {error:?}"))?;
+        let back = open(hal, domain, index)?;
         let port = self.networks[network].bridge.add_port(FRAMES_WAITING, true);
-        self.backs.push(NetworkBack { domain, back, network, port, left_waiting: 0 });
+        self.backs.push(NetworkBack {
+            domain,
+            index,
+            back,
+            leaving: None,
+            mac: vif.mac,
+            network,
+            port,
+            left_waiting: 0,
+        });
         Ok(())
+    }
+
+    /// Whether a guest has this interface.
+    pub(super) fn has(&self, domain: DomId, index: u32) -> bool {
+        self.backs.iter().any(|vif| vif.domain == domain && vif.index == index)
+    }
+
+    /// Asks a guest to give an interface back; false when it has none of this number.
+    pub(super) fn begin_detach(&mut self, hal: &mut DriverHal, domain: DomId, index: u32, leaving: Leaving) -> bool {
+        let Some(at) = self.position(domain, index) else { return false };
+        let vif = &mut self.backs[at];
+        vif.leaving.get_or_insert(leaving);
+        let bridge = &mut self.networks[vif.network].bridge;
+        vif.back.close(hal, &mut bridge.handle(vif.port, pv_guest_kernel::time::now_ns()));
+        true
+    }
+
+    /// Unplugs the next interface that its guest has let go of, or that it was asked for long enough ago.
+    pub(super) fn take_detached(&mut self, hal: &mut DriverHal, now_ns: u64) -> Option<(DomId, u32, Mac)> {
+        let left = |vif: &NetworkBack| vif.leaving.is_some_and(|leaving| leaving.is_over(now_ns, vif.back.is_closed()));
+        let vif = self.backs.swap_remove(self.backs.iter().position(left)?);
+        self.networks[vif.network].bridge.remove_port(vif.port);
+        vif.back.release(hal);
+        Some((vif.domain, vif.index, vif.mac))
+    }
+
+    /// Ends a back end without a word to its guest and starts another one in its place.
+    pub(super) fn restart(&mut self, hal: &mut DriverHal, domain: DomId, index: u32) -> Result<(), String> {
+        let at = self.position(domain, index).ok_or_else(|| format!("the guest has no interface {index}"))?;
+        let old = self.backs.swap_remove(at);
+        let NetworkBack { network, port, mac, .. } = old;
+        old.back.release(hal);
+        let back = open(hal, domain, index).inspect_err(|_| self.networks[network].bridge.remove_port(port))?;
+        self.backs.push(NetworkBack { domain, index, back, leaving: None, mac, network, port, left_waiting: 0 });
+        Ok(())
+    }
+
+    fn position(&self, domain: DomId, index: u32) -> Option<usize> {
+        self.backs.iter().position(|vif| vif.domain == domain && vif.index == index)
     }
 
     /// Unplugs a guest's interfaces.
@@ -161,4 +212,9 @@ impl Networks {
     pub(super) fn cards(&mut self) -> impl Iterator<Item = &mut VirtioCard> {
         self.networks.iter_mut().filter_map(|network| network.card.as_mut()).map(|(card, _)| card)
     }
+}
+
+fn open(hal: &mut DriverHal, domain: DomId, index: u32) -> Result<NetBack<DriverHal>, String> {
+    let path = DevicePaths::new(domain, "vif", index).back;
+    NetBack::open(hal, &path).map_err(|error| format!("vif {index}: {error}"))
 }

@@ -53,6 +53,20 @@ impl Disk {
     }
 }
 
+/// Checks that a file is a raw image: one whose first byte is the disk's first byte.
+///
+/// # Errors
+/// One phrase that names what it is instead, and the cure.
+pub fn check_image(path: &str, bytes: &[u8]) -> Result<(), String> {
+    let kinds: [(&[u8], &str); 3] = [(b"QFI\xfb", "qcow2"), (b"KDMV", "vmdk"), (b"vhdxfile", "vhdx")];
+    match kinds.iter().find(|(magic, _)| bytes.starts_with(magic)) {
+        Some((_, kind)) => Err(format!(
+            "{path} is a {kind} image and only raw ones are served: qemu-img convert -O raw makes one of it"
+        )),
+        None => Ok(()),
+    }
+}
+
 struct DiskParts {
     target: Option<String>,
     vdev: Option<String>,
@@ -252,6 +266,14 @@ mod tests {
             let problem = Disk::parse(text).expect_err(text);
             assert!(problem.contains(cure), "{text}: {problem}");
         }
+    }
+
+    #[test]
+    fn an_image_that_is_not_raw_is_refused_by_its_kind() {
+        let problem = check_image("/disks/a.img", b"QFI\xfb\0\0\0\x03").expect_err("qcow2");
+        assert!(problem.contains("/disks/a.img is a qcow2 image") && problem.contains("convert -O raw"), "{problem}");
+        assert_eq!(check_image("/disks/a.img", b"\xeb\x3c\x90MSDOS5.0"), Ok(()));
+        assert_eq!(check_image("/disks/a.img", b"QF"), Ok(()));
     }
 
     #[test]
