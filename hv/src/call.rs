@@ -135,6 +135,21 @@ impl<M: Machine> Call<'_, M> {
     }
 }
 
+/// What the second argument has above its count when an operation with one argument goes on: callers do not set it.
+const RESUMED: u64 = 0x5845_4e43 << 32;
+
+/// The arguments with which an operation that has one goes on behind its first `done` elements.
+#[must_use]
+pub const fn resume(argument: u64, done: u32) -> [u64; 5] {
+    [argument, RESUMED | done as u64, 0, 0, 0]
+}
+
+/// How many elements are done, by the second argument.
+#[must_use]
+pub const fn resumed_at(second_argument: u64) -> u32 {
+    if second_argument >> 32 == RESUMED >> 32 { second_argument as u32 } else { 0 }
+}
+
 #[inline]
 fn element<T>(array: u64, index: u64) -> Result<u64, Refusal> {
     index

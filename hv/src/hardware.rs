@@ -239,8 +239,10 @@ pub trait Machine: Sync + Sized + 'static {
     /// How many global system interrupts there are.
     fn line_count(&self) -> u32;
 
-    /// Writes to the serial console.
+    /// Says something on the serial console. It may go out later, and what finds no room is lost.
     fn console_write(&self, bytes: &[u8]);
+    /// Sends a bounded piece of what was written and has not gone out; whether nothing is left.
+    fn console_send(&self) -> bool;
     /// Takes what was typed on the serial console.
     fn console_read(&self, into: &mut [u8]) -> usize;
     /// Ends the machine's work.

@@ -7,7 +7,11 @@
 use pv_abi::errno::Errno;
 use pv_abi::{DomId, Mfn};
 
-use crate::rules::Rule;
+use crate::rules::{Row, Rule};
+
+/// What stands for a rule where nothing was refused: an operation stopped at a safe point and goes on when the guest
+/// executes it again. It is never told.
+const CONTINUED: Rule = Rule(&Row { id: "", sentence: "", source: "Xen: hypercall continuations" });
 
 /// What a refusal does to the one who asked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -107,7 +111,7 @@ impl Refusal {
     /// The hypercall goes on after other work was given a chance (Xen's continuation).
     #[cold]
     pub const fn again() -> Self {
-        Self { consequence: Consequence::Continue, rule: crate::rules::core::CONTINUED, evidence: Evidence::None }
+        Self { consequence: Consequence::Continue, rule: CONTINUED, evidence: Evidence::None }
     }
 
     /// Adds what was in the way.

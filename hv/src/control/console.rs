@@ -111,19 +111,26 @@ pub fn console_io<M: Machine>(call: &mut Call<'_, M>, args: [u64; 5]) -> Result<
     }
 }
 
+/// Goes back when all is sent, so that a domain that prints faster than the line is slowed down, and alone.
 fn write<M: Machine>(call: &mut Call<'_, M>, count: u32, buffer: u64) -> Result<u64, Refusal> {
     let mut done = 0;
     let mut bytes = [0; CHUNK];
-    while done < count {
-        if done > 0 && call.should_stop() {
-            let left = [CONSOLEIO_WRITE.into(), (count - done).into(), buffer + u64::from(done), 0, 0];
+    for step in 0_u64.. {
+        let all_sent = call.hv.machine.console_send();
+        if all_sent && done == count {
+            break;
+        }
+        if step > 0 && call.should_stop() {
+            let left = [CONSOLEIO_WRITE.into(), (count - done).into(), buffer.wrapping_add(done.into()), 0, 0];
             return Err(call.again(left));
         }
-        let chunk = &mut bytes[..CHUNK.min((count - done) as usize)];
-        call.read_bytes(buffer.wrapping_add(done.into()), chunk)?;
-        call.hv.machine.console_write(chunk);
-        call.hv.console.record(chunk);
-        done += chunk.len() as u32;
+        if all_sent {
+            let chunk = &mut bytes[..CHUNK.min((count - done) as usize)];
+            call.read_bytes(buffer.wrapping_add(done.into()), chunk)?;
+            call.hv.machine.console_write(chunk);
+            call.hv.console.record(chunk);
+            done += chunk.len() as u32;
+        }
     }
     Ok(0)
 }

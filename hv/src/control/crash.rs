@@ -37,7 +37,8 @@ pub fn report_guest_crash<M: Machine>(hv: &Hypervisor<M>, running: &Running, reg
     print(hv, &report);
 }
 
-fn print<M: Machine>(hv: &Hypervisor<M>, report: &str) {
+/// Says something on the console, and keeps it in the console's ring.
+pub(super) fn print<M: Machine>(hv: &Hypervisor<M>, report: &str) {
     hv.machine.console_write(report.as_bytes());
     hv.console.record(report.as_bytes());
 }

@@ -2,11 +2,10 @@
 //!
 //! Source: Xen's `public/platform.h`.
 
-use alloc::string::String;
-
 use pv_abi::errno::Errno;
 use pv_abi::platform::{self as abi, PlatformOp, XENPF_INTERFACE_VERSION};
 
+use super::crash::print;
 use super::sysctl::idle_time;
 use crate::call::Call;
 use crate::hardware::{Machine, PowerAction};
@@ -84,8 +83,7 @@ fn sleep<M: Machine>(call: &Call<'_, M>, request: &abi::XenpfEnterAcpiSleep) -> 
         let evidence = Evidence::Limit { asked: request.sleep_state.into(), limit: OFF.into() };
         return Err(Refusal::errno(Errno::OpNotSupp, rule::SLEEP_STATE).with(evidence));
     }
-    let line = String::from("(hv) dom0 switches the machine off\n");
-    call.hv.machine.console_write(line.as_bytes());
+    print(call.hv, "(hv) dom0 switches the machine off\n");
     call.hv.machine.power(PowerAction::Off)
 }
 

@@ -2,23 +2,27 @@
 //!
 //! Source: Xen's `public/sysctl.h`.
 
+use alloc::format;
 use alloc::string::String;
-use core::fmt::Write;
 
 use pv_abi::DomId;
 use pv_abi::domctl::XEN_SCHEDULER_CREDIT2;
 use pv_abi::errno::Errno;
 use pv_abi::sysctl::{self as abi, Sysctl, XEN_SYSCTL_INTERFACE_VERSION};
 
+use super::crash::print;
 use super::domctl::{describe_domain, write_leaves, write_msrs};
 use crate::Hypervisor;
-use crate::call::Call;
+use crate::call::{Call, resume, resumed_at};
+use crate::domain::Domain;
 use crate::hardware::Machine;
 use crate::refusal::{Evidence, Refusal};
 use crate::rules::{control as rule, core as core_rule};
 use crate::sched;
 use crate::traps::{cpuid, policy};
 
+/// Debug keys that are looked at.
+const MOST_KEYS: u32 = 64;
 /// Bytes of the console copied at once.
 const CHUNK: usize = 256;
 /// The shortest time a vCPU runs before another may take its CPU, in microseconds, as it is shown.
@@ -40,8 +44,8 @@ pub fn sysctl<M: Machine>(call: &mut Call<'_, M>, args: [u64; 5]) -> Result<u64,
         abi::XEN_SYSCTL_READCONSOLE => read_console(call, &mut frame)?,
         abi::XEN_SYSCTL_PHYSINFO => frame.set_payload(&physical(call.hv)),
         abi::XEN_SYSCTL_SCHED_ID => frame.set_payload(&abi::SysctlSchedId { sched_id: XEN_SCHEDULER_CREDIT2 }),
-        abi::XEN_SYSCTL_GETDOMAININFOLIST => list_domains(call, &mut frame)?,
-        abi::XEN_SYSCTL_DEBUG_KEYS => debug_keys(call, &frame.payload())?,
+        abi::XEN_SYSCTL_GETDOMAININFOLIST => list_domains(call, &mut frame, args)?,
+        abi::XEN_SYSCTL_DEBUG_KEYS => debug_keys(call, &frame.payload(), args)?,
         abi::XEN_SYSCTL_GETCPUINFO => cpu_times(call, &mut frame)?,
         abi::XEN_SYSCTL_AVAILHEAP => {
             let wanted: abi::SysctlAvailheap = frame.payload();
@@ -124,45 +128,59 @@ fn physical<M: Machine>(hv: &Hypervisor<M>) -> abi::SysctlPhysinfo {
     }
 }
 
-/// `XEN_SYSCTL_getdomaininfolist`.
-fn list_domains<M: Machine>(call: &Call<'_, M>, frame: &mut Sysctl) -> Result<(), Refusal> {
+/// `XEN_SYSCTL_getdomaininfolist`. Where it stops in its middle, its second argument says how many were told of and which
+/// was the last.
+fn list_domains<M: Machine>(call: &mut Call<'_, M>, frame: &mut Sysctl, args: [u64; 5]) -> Result<(), Refusal> {
     let mut request: abi::SysctlGetdomaininfolist = frame.payload();
-    request.num_domains = 0;
-    for domain in call.hv.domains.from(DomId(request.first_domain)).iter().take(request.max_domains as usize) {
-        let info = describe_domain(call.hv, domain);
-        call.write_element(request.buffer, request.num_domains.into(), &info)?;
-        request.num_domains += 1;
+    let progress = resumed_at(args[1]);
+    let mut told = progress >> 16;
+    let mut first = if progress == 0 { request.first_domain } else { progress as u16 };
+    while told < request.max_domains {
+        let Some(domain) = call.hv.domains.first_from(DomId(first)) else { break };
+        if told != progress >> 16 && call.should_stop() {
+            return Err(call.again(resume(args[0], told << 16 | u32::from(domain.id.0))));
+        }
+        call.write_element(request.buffer, told.into(), &describe_domain(call.hv, &domain))?;
+        told += 1;
+        first = domain.id.0 + 1;
     }
+    request.num_domains = told;
     frame.set_payload(&request);
     Ok(())
 }
 
-/// `XEN_SYSCTL_debug_keys`: `h` tells which there are, `q` lists the domains.
-fn debug_keys<M: Machine>(call: &Call<'_, M>, request: &abi::SysctlDebugKeys) -> Result<(), Refusal> {
-    let mut report = String::new();
-    for index in 0..u64::from(request.nr_keys.min(64)) {
-        let key: u8 = call.read_element(request.keys, index)?;
-        match key {
-            b'q' => {
-                for domain in call.hv.domains.from(DomId(0)) {
-                    let memory = domain.memory.lock();
-                    let vcpus = domain.vcpus.get().map_or(0, alloc::vec::Vec::len);
-                    let _ = writeln!(
-                        report,
-                        "(hv) {}: {} of at most {} frames, {vcpus} vcpus, {:?}",
-                        domain.id,
-                        memory.total,
-                        memory.max,
-                        *domain.lifecycle.lock()
-                    );
-                }
+/// `XEN_SYSCTL_debug_keys`: `h` tells which there are, `q` lists the domains. Where it stops in its middle, its second
+/// argument says how many keys were done and which domain is next.
+fn debug_keys<M: Machine>(
+    call: &mut Call<'_, M>,
+    request: &abi::SysctlDebugKeys,
+    args: [u64; 5],
+) -> Result<(), Refusal> {
+    let progress = resumed_at(args[1]);
+    let mut next = DomId(progress as u16);
+    for index in progress >> 16..request.nr_keys.min(MOST_KEYS) {
+        let key: u8 = call.read_element(request.keys, index.into())?;
+        while let Some(domain) = (key == b'q').then(|| call.hv.domains.first_from(next)).flatten() {
+            print(call.hv, &describe(&domain));
+            next = DomId(domain.id.0 + 1);
+            if call.should_stop() {
+                return Err(call.again(resume(args[0], index << 16 | u32::from(next.0))));
             }
-            _ => report.push_str("(hv) debug keys: h shows this, q lists the domains\n"),
+        }
+        next = DomId(0);
+        if key != b'q' {
+            print(call.hv, "(hv) debug keys: h shows this, q lists the domains\n");
         }
     }
-    call.hv.machine.console_write(report.as_bytes());
-    call.hv.console.record(report.as_bytes());
     Ok(())
+}
+
+fn describe(domain: &Domain) -> String {
+    let vcpus = domain.vcpus.get().map_or(0, alloc::vec::Vec::len);
+    let lifecycle = *domain.lifecycle.lock();
+    let memory = domain.memory.lock();
+    let id = domain.id;
+    format!("(hv) {id}: {} of at most {} frames, {vcpus} vcpus, {lifecycle:?}\n", memory.total, memory.max)
 }
 
 /// How long a CPU was idle, in nanoseconds: what is left of the time that its vCPUs did not use.

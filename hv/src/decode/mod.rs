@@ -1,13 +1,14 @@
 //! A small decoder for the instructions that the hypervisor carries out for guests.
 //!
 //! [`Instruction::decode`] parses prefixes, opcode, ModRM, SIB, displacement and immediate of the one- and two-byte
-//! opcodes that write to memory in 64-bit mode, and refuses all others; what an instruction does is decided where it is
-//! carried out ([`crate::paging`]). Bytes come from the guest once, in a buffer; nothing here reads memory. Source: AMD
-//! APM 3 §1 and appendix A.
+//! opcodes that write to memory in 64-bit mode, and refuses all others; [`privileged`] parses those that raise #GP in
+//! ring 3. What an instruction does is decided where it is carried out ([`crate::paging`], [`crate::traps`]). Bytes come
+//! from the guest once, in a buffer; nothing here reads memory. Source: AMD APM 3 §1 and appendix A.
 
 mod operand;
+pub mod privileged;
 
-pub use operand::{get_register, read_register, set_register};
+pub use operand::{get_register, read_register, register_mut, set_register};
 
 use crate::registers::Registers;
 
@@ -137,7 +138,11 @@ struct Bytes<'a> {
     at: usize,
 }
 
-impl Bytes<'_> {
+impl<'a> Bytes<'a> {
+    fn new(bytes: &'a [u8]) -> Self {
+        Self { all: &bytes[..bytes.len().min(LONGEST)], at: 0 }
+    }
+
     fn next(&mut self) -> Option<u8> {
         let byte = *self.all.get(self.at)?;
         self.at += 1;
@@ -156,8 +161,8 @@ impl Bytes<'_> {
 }
 
 impl Prefixes {
-    /// Parses the prefixes; the opcode's first byte.
-    fn parse(bytes: &mut Bytes<'_>) -> Option<(Self, u8)> {
+    /// Parses the prefixes; the opcode's first byte. Only in 64-bit mode is there a REX prefix.
+    fn parse(bytes: &mut Bytes<'_>, long_mode: bool) -> Option<(Self, u8)> {
         let mut prefixes = Self::default();
         loop {
             let byte = bytes.next()?;
@@ -173,7 +178,7 @@ impl Prefixes {
                 0x3e => prefixes.segment = Some(Segment::Ds),
                 0x64 => prefixes.segment = Some(Segment::Fs),
                 0x65 => prefixes.segment = Some(Segment::Gs),
-                0x40..=0x4f => {
+                0x40..=0x4f if long_mode => {
                     prefixes.rex = byte;
                     continue;
                 }
@@ -182,6 +187,21 @@ impl Prefixes {
             // Only directly before the opcode does REX count.
             prefixes.rex = 0;
         }
+    }
+
+    /// Bytes of an operand that is not fixed to one byte.
+    const fn operand_bytes(self) -> u8 {
+        match (self.rex & 8 != 0, self.operand) {
+            (true, _) => 8,
+            (false, true) => 2,
+            (false, false) => 4,
+        }
+    }
+
+    /// Whether a string instruction is repeated.
+    #[must_use]
+    pub const fn repeats(self) -> bool {
+        self.repeat || self.repeat_not_equal
     }
 
     /// REX.R, REX.X and REX.B, each as 8 or 0.
@@ -226,21 +246,21 @@ impl Instruction {
     /// Decodes the instruction that `bytes` start with; none where it is cut off or not known here.
     #[must_use]
     pub fn decode(bytes: &[u8]) -> Option<Self> {
-        let mut bytes = Bytes { all: &bytes[..bytes.len().min(LONGEST)], at: 0 };
-        let (prefixes, first) = Prefixes::parse(&mut bytes)?;
+        let mut bytes = Bytes::new(bytes);
+        let (prefixes, first) = Prefixes::parse(&mut bytes, true)?;
         let (map, opcode) = if first == 0x0f { (Map::Secondary, bytes.next()?) } else { (Map::Primary, first) };
         let shape = shape(map, opcode)?;
         let modrm = match shape {
             Shape::Plain => None,
             _ => Some(ModRm::parse(&mut bytes, prefixes)?),
         };
-        let full = if prefixes.operand && prefixes.rex & 8 == 0 { 2 } else { 4 };
+        let full = prefixes.operand_bytes().min(4);
         let is_test = modrm.is_some_and(|modrm| modrm.register & 7 < 2);
         let immediate = match shape {
             Shape::ModRmImm8 => bytes.signed(1)?,
-            Shape::ModRmImm => bytes.signed(full)?,
+            Shape::ModRmImm => bytes.signed(full.into())?,
             Shape::ModRmTest8 if is_test => bytes.signed(1)?,
-            Shape::ModRmTest if is_test => bytes.signed(full)?,
+            Shape::ModRmTest if is_test => bytes.signed(full.into())?,
             _ => 0,
         };
         Some(Self { length: bytes.at as u8, prefixes, map, opcode, modrm, immediate })
@@ -249,11 +269,7 @@ impl Instruction {
     /// Bytes of an operand that is not fixed to one byte.
     #[must_use]
     pub const fn operand_bytes(&self) -> u8 {
-        match (self.prefixes.rex & 8 != 0, self.prefixes.operand) {
-            (true, _) => 8,
-            (false, true) => 2,
-            (false, false) => 4,
-        }
+        self.prefixes.operand_bytes()
     }
 
     /// The offset of a memory operand in its segment, with the registers as they are before the instruction.

@@ -25,7 +25,9 @@ pub const fn get_register(registers: &Registers, number: u8) -> u64 {
     }
 }
 
-fn register_mut(registers: &mut Registers, number: u8) -> &mut u64 {
+/// As [`get_register`], to be written.
+#[must_use]
+pub const fn register_mut(registers: &mut Registers, number: u8) -> &mut u64 {
     match number & 15 {
         0 => &mut registers.rax,
         1 => &mut registers.rcx,

@@ -1,10 +1,10 @@
 //! Which domains there are.
 
+use alloc::collections::BTreeMap;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::sync::atomic::{AtomicU16, Ordering};
 
-use hashbrown::HashMap;
 use pv_abi::DomId;
 use spin::RwLock;
 
@@ -13,7 +13,7 @@ use super::Domain;
 /// All domains by number.
 #[derive(Default)]
 pub struct DomainTable {
-    domains: RwLock<HashMap<u16, Arc<Domain>>>,
+    domains: RwLock<BTreeMap<u16, Arc<Domain>>>,
     /// The number that was given out last.
     last: AtomicU16,
 }
@@ -52,11 +52,15 @@ impl DomainTable {
         Some(DomId(number))
     }
 
+    /// The domain with the lowest number that is at least `first`.
+    #[must_use]
+    pub fn first_from(&self, first: DomId) -> Option<Arc<Domain>> {
+        self.domains.read().range(first.0..).next().map(|(_, domain)| domain.clone())
+    }
+
     /// All domains from number `first` on, in order of their numbers.
     #[must_use]
     pub fn from(&self, first: DomId) -> Vec<Arc<Domain>> {
-        let mut all: Vec<_> = self.domains.read().values().filter(|domain| domain.id >= first).cloned().collect();
-        all.sort_by_key(|domain| domain.id);
-        all
+        self.domains.read().range(first.0..).map(|(_, domain)| domain.clone()).collect()
     }
 }

@@ -532,6 +532,9 @@ impl Machine for FakeMachine {
     fn console_write(&self, bytes: &[u8]) {
         self.console_output.lock().extend_from_slice(bytes);
     }
+    fn console_send(&self) -> bool {
+        true
+    }
     fn console_read(&self, into: &mut [u8]) -> usize {
         let mut input = self.console_input.lock();
         let count = input.len().min(into.len());

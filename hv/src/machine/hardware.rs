@@ -453,11 +453,16 @@ impl Machine for Hardware {
         self.console.write(bytes);
     }
 
+    fn console_send(&self) -> bool {
+        self.console.send()
+    }
+
     fn console_read(&self, into: &mut [u8]) -> usize {
         self.console.read(into)
     }
 
     fn power(&self, action: PowerAction) -> ! {
+        self.console.finish();
         match action {
             PowerAction::Off => power::off(),
             PowerAction::Reboot => power::reboot(),

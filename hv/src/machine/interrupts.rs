@@ -33,9 +33,11 @@ const fn in_range(vector: u8, first: u8, count: u32) -> bool {
 
 fn on_line(hv: &Hypervisor<Hardware>, gsi: u32) {
     if hv.machine.console_line() == Some(gsi) {
-        hv.machine.console.take_input();
+        let has_input = hv.machine.console.on_interrupt();
         hv.machine.local_apic.end_of_interrupt();
-        entry::on_console_input(hv);
+        if has_input {
+            entry::on_console_input(hv);
+        }
         return;
     }
     // A level-triggered line is masked before the end of the interrupt, or it would come again at once; the guest's

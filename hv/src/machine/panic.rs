@@ -114,6 +114,7 @@ fn backtrace(out: &mut impl Write, rsp: u64) {
 
 /// Ends the machine's work because of an exception in the hypervisor.
 pub(crate) fn exception(registers: &Registers) -> ! {
+    CONSOLE.finish();
     let mut out = Unlocked(&CONSOLE);
     let _ = writeln!(
         out,
@@ -145,6 +146,7 @@ fn end(out: &mut impl Write, rsp: u64) -> ! {
 #[panic_handler]
 fn on_panic(info: &core::panic::PanicInfo<'_>) -> ! {
     x86_64::instructions::interrupts::disable();
+    CONSOLE.finish();
     let mut out = Unlocked(&CONSOLE);
     let _ = writeln!(out, "\n(hv) Panic: {info}");
     let rsp: u64;

@@ -1,12 +1,14 @@
 //! The serial console: a 16550 at one of the four places of a PC.
 //!
-//! Output waits for the chip; input comes by interrupt, or is fetched when someone asks. Nothing waits for a chip that
-//! is not there.
+//! Once its interrupt is on, output waits in memory and goes out as the chip asks for it, so that saying something does
+//! not take as long as sending it; before, and in a panic, it is sent at once. What finds no room is lost and counted.
+//! Input comes by interrupt, or is fetched when someone asks. Nothing waits for a chip that is not there.
 //!
 //! Source: PC16550D data sheet.
 
+use alloc::format;
 use core::fmt;
-use core::sync::atomic::{AtomicU16, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicU16, Ordering};
 
 use arrayvec::ArrayVec;
 use spin::Mutex;
@@ -17,6 +19,8 @@ use super::port;
 pub(crate) const COM1: u16 = 0x3f8;
 /// Bytes of input that are kept.
 const INPUT: usize = 256;
+/// Bytes of output that may wait.
+const OUTPUT: usize = 16 << 10;
 /// Bytes that the chip takes at once.
 const FIFO: usize = 16;
 
@@ -27,6 +31,12 @@ const MODEM_CONTROL: u16 = 4;
 const LINE_STATUS: u16 = 5;
 const SCRATCH: u16 = 7;
 
+/// Of `INTERRUPTS`: for input, and for room for output.
+const ON_INPUT: u8 = 1;
+const ON_ROOM: u8 = 1 << 1;
+/// Of `FIFO_CONTROL` when read: nothing is due.
+const NOTHING_DUE: u8 = 1;
+/// Of `LINE_STATUS`.
 const HAS_INPUT: u8 = 1;
 const OUTPUT_EMPTY: u8 = 1 << 5;
 
@@ -34,14 +44,68 @@ const OUTPUT_EMPTY: u8 = 1 << 5;
 pub(crate) struct Serial {
     /// First port; 0 where there is none.
     base: AtomicU16,
+    /// Whether the chip's interrupt is routed.
+    by_interrupt: AtomicBool,
     input: Mutex<ArrayVec<u8, INPUT>>,
-    output: Mutex<()>,
+    output: Mutex<Output>,
+}
+
+/// Output that waits: a ring.
+struct Output {
+    bytes: [u8; OUTPUT],
+    first: usize,
+    count: usize,
+    lost: usize,
+}
+
+impl Output {
+    fn push(&mut self, byte: u8) {
+        if self.count == OUTPUT {
+            self.lost += 1;
+            return;
+        }
+        self.bytes[(self.first + self.count) % OUTPUT] = byte;
+        self.count += 1;
+    }
+
+    fn pop(&mut self) -> Option<u8> {
+        self.count = self.count.checked_sub(1)?;
+        let byte = self.bytes[self.first];
+        self.first = (self.first + 1) % OUTPUT;
+        Some(byte)
+    }
+
+    /// Adds a text, a carriage return before each line feed.
+    fn say(&mut self, text: &[u8]) {
+        for &byte in text {
+            if byte == b'\n' {
+                self.push(b'\r');
+            }
+            self.push(byte);
+        }
+    }
+
+    /// Says how much was lost, once there is room for that.
+    fn confess(&mut self) {
+        if self.lost > 0 && self.count < OUTPUT / 2 {
+            let lost = core::mem::take(&mut self.lost);
+            self.say(
+                format!("\n(hv) {lost} bytes of messages found no room here; sysctl readconsole may have them\n")
+                    .as_bytes(),
+            );
+        }
+    }
 }
 
 impl Serial {
     /// A line that is not there yet.
     pub(crate) const fn new() -> Self {
-        Self { base: AtomicU16::new(0), input: Mutex::new(ArrayVec::new_const()), output: Mutex::new(()) }
+        Self {
+            base: AtomicU16::new(0),
+            by_interrupt: AtomicBool::new(false),
+            input: Mutex::new(ArrayVec::new_const()),
+            output: Mutex::new(Output { bytes: [0; OUTPUT], first: 0, count: 0, lost: 0 }),
+        }
     }
 
     /// Sets a line to `baud`, 8 bits, no parity, if there is a chip at `base`.
@@ -66,11 +130,28 @@ impl Serial {
         self.base.store(0, Ordering::Relaxed);
     }
 
-    /// From now on input raises an interrupt.
+    /// From now on input and room for output raise an interrupt.
     pub(crate) fn enable_interrupt(&self) {
         if let Some(base) = self.base() {
-            port::write8(base + INTERRUPTS, 1);
+            port::write8(base + INTERRUPTS, ON_INPUT);
+            self.by_interrupt.store(true, Ordering::Relaxed);
         }
+    }
+
+    /// Handles the chip's interrupt; whether there is input.
+    pub(crate) fn on_interrupt(&self) -> bool {
+        let Some(base) = self.base() else { return false };
+        let mut has_input = false;
+        while port::read8(base + FIFO_CONTROL) & NOTHING_DUE == 0 {
+            if port::read8(base + LINE_STATUS) & HAS_INPUT != 0 {
+                self.take_input();
+                has_input = true;
+            } else {
+                self.send();
+                break;
+            }
+        }
+        has_input
     }
 
     fn base(&self) -> Option<u16> {
@@ -79,29 +160,64 @@ impl Serial {
 
     /// Writes bytes, a carriage return before each line feed.
     pub(crate) fn write(&self, bytes: &[u8]) {
-        let _one_at_a_time = self.output.lock();
-        self.write_unlocked(bytes);
+        let Some(base) = self.base() else { return };
+        if !self.by_interrupt.load(Ordering::Relaxed) {
+            let _one_at_a_time = self.output.lock();
+            return self.write_unlocked(bytes);
+        }
+        let mut output = self.output.lock();
+        let idle = output.count == 0;
+        output.say(bytes);
+        if idle {
+            port::write8(base + INTERRUPTS, ON_INPUT | ON_ROOM);
+        }
+    }
+
+    /// Sends as much of what waits as the chip takes at once; whether nothing is left.
+    pub(crate) fn send(&self) -> bool {
+        let Some(base) = self.base() else { return true };
+        let mut output = self.output.lock();
+        if port::read8(base + LINE_STATUS) & OUTPUT_EMPTY != 0 {
+            output.confess();
+            for _ in 0..FIFO {
+                let Some(byte) = output.pop() else { break };
+                port::write8(base, byte);
+            }
+            if output.count == 0 {
+                port::write8(base + INTERRUPTS, ON_INPUT);
+            }
+        }
+        output.count == 0
+    }
+
+    /// Sends all that waits, unless another is at it; from now on everything is sent at once.
+    pub(crate) fn finish(&self) {
+        self.by_interrupt.store(false, Ordering::Relaxed);
+        if let Some(mut output) = self.output.try_lock() {
+            while let Some(byte) = output.pop() {
+                self.put(&[byte]);
+            }
+        }
     }
 
     /// Writes although another may be writing: for a panic.
     pub(crate) fn write_unlocked(&self, bytes: &[u8]) {
+        for part in bytes.split_inclusive(|&byte| byte == b'\n') {
+            match part.strip_suffix(b"\n") {
+                Some(line) => [line, b"\r\n"].into_iter().for_each(|bytes| self.put(bytes)),
+                None => self.put(part),
+            }
+        }
+    }
+
+    /// Sends bytes as they are, waiting for the chip.
+    fn put(&self, bytes: &[u8]) {
         let Some(base) = self.base() else { return };
-        let mut room = 0;
-        let mut put = |byte| {
-            if room == 0 {
-                while port::read8(base + LINE_STATUS) & OUTPUT_EMPTY == 0 {
-                    core::hint::spin_loop();
-                }
-                room = FIFO;
+        for part in bytes.chunks(FIFO) {
+            while port::read8(base + LINE_STATUS) & OUTPUT_EMPTY == 0 {
+                core::hint::spin_loop();
             }
-            port::write8(base, byte);
-            room -= 1;
-        };
-        for &byte in bytes {
-            if byte == b'\n' {
-                put(b'\r');
-            }
-            put(byte);
+            part.iter().for_each(|&byte| port::write8(base, byte));
         }
     }
 

@@ -10,7 +10,6 @@ use pv_abi::errno::Errno;
 use pv_abi::memory::{MemoryExchange, MemoryReservation};
 use pv_abi::{DomId, Mfn};
 
-use super::MAX_ORDER;
 use super::reservation::{below, no_block};
 use crate::Hypervisor;
 use crate::call::Call;
@@ -20,8 +19,8 @@ use crate::hardware::Machine;
 use crate::refusal::{Evidence, Refusal};
 use crate::rules::memory as rules;
 
-/// The largest order that a domain without privilege may exchange: a chunk is exchanged in one step.
-const MAX_ORDER_OF_GUESTS: u32 = 7;
+/// The largest order that may be exchanged: a chunk is exchanged in one step, which is not to take long.
+const MAX_ORDER: u32 = 7;
 
 /// What is exchanged in one step.
 #[derive(Clone, Copy, Debug)]
@@ -46,8 +45,7 @@ enum Stop {
 pub(super) fn exchange<M: Machine>(call: &mut Call<'_, M>, args: [u64; 5]) -> Result<u64, Refusal> {
     let argument = args[1];
     let mut asked: MemoryExchange = call.read(argument)?;
-    let largest = if call.domain().privileged { MAX_ORDER } else { MAX_ORDER_OF_GUESTS };
-    let outcome = checked(&asked, largest).map_err(Stop::Refused).and_then(|chunk| run(call, &mut asked, chunk));
+    let outcome = checked(&asked).map_err(Stop::Refused).and_then(|chunk| run(call, &mut asked, chunk));
     call.write(argument + core::mem::offset_of!(MemoryExchange, nr_exchanged) as u64, &asked.nr_exchanged)?;
     match outcome {
         Ok(()) => Ok(0),
@@ -56,11 +54,11 @@ pub(super) fn exchange<M: Machine>(call: &mut Call<'_, M>, args: [u64; 5]) -> Re
     }
 }
 
-fn checked(asked: &MemoryExchange, largest: u32) -> Result<Chunk, Refusal> {
+fn checked(asked: &MemoryExchange) -> Result<Chunk, Refusal> {
     let (give, take) = (&asked.in_, &asked.out);
     let order = give.extent_order.max(take.extent_order);
-    if order > largest {
-        let evidence = Evidence::Limit { asked: order.into(), limit: largest.into() };
+    if order > MAX_ORDER {
+        let evidence = Evidence::Limit { asked: order.into(), limit: MAX_ORDER.into() };
         return Err(Refusal::errno(Errno::Perm, rules::ORDER).with(evidence));
     }
     let frames = |list: &MemoryReservation| {

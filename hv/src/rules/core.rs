@@ -1,8 +1,6 @@
-//! Rules of the way in: hypercall numbers, guest memory, continuations.
+//! Rules of the way in: hypercall numbers, guest memory, privilege.
 
 crate::rules! {
-    CONTINUED = "HYP-01", "A long operation stopped at a safe point and goes on when the guest executes it again",
-        "Xen: hypercall continuations";
     UNKNOWN_HYPERCALL = "HYP-02", "The hypercall number must be one that this hypervisor implements",
         "Xen: public/xen.h, __HYPERVISOR_*";
     UNKNOWN_OPERATION = "HYP-03", "The sub-operation must be one that this hypervisor implements",

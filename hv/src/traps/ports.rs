@@ -10,6 +10,8 @@ use super::page_fault;
 use super::privileged::Step;
 use crate::Hypervisor;
 use crate::control::pci;
+use crate::decode::Segment;
+use crate::decode::privileged::StringIo;
 use crate::domain::{Domain, Running};
 use crate::hardware::Machine;
 use crate::registers::{Registers, flags};
@@ -18,25 +20,6 @@ use crate::registers::{Registers, flags};
 const BATCH: u64 = 32;
 /// Ticks of the interval timer a second.
 const TIMER_HZ: u64 = 1_193_182;
-
-/// Prefixes of an instruction, as far as they matter here.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Prefixes {
-    pub(super) operand_size: bool,
-    pub(super) address_size: bool,
-    pub(super) repeat: bool,
-    /// 0 for FS, 1 for GS; other segments start at zero.
-    pub(super) segment: Option<u8>,
-    pub(super) rex: u8,
-}
-
-/// An `ins` or `outs`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct StringIo {
-    pub(super) out: bool,
-    pub(super) bytes: u8,
-    pub(super) prefixes: Prefixes,
-}
 
 /// What a domain wrote to ports that are emulated for it.
 #[derive(Debug, Default)]
@@ -277,19 +260,20 @@ pub(super) fn string<M: Machine>(
 ) -> Option<Step> {
     let port = registers.rdx as u16;
     let long_mode = descriptors::code_segment(hv, &running.state, registers.cs as u16).0;
-    let width = if long_mode != io.prefixes.address_size {
+    let width = if long_mode != io.prefixes.address {
         if long_mode { u64::MAX } else { 0xffff_ffff }
     } else if long_mode {
         0xffff_ffff
     } else {
         0xffff
     };
-    let count = if io.prefixes.repeat { registers.rcx & width } else { 1 };
+    let count = if io.prefixes.repeats() { registers.rcx & width } else { 1 };
     if !may_reach(hv, running, port, io.bytes) {
         return None;
     }
     let base = match io.prefixes.segment {
-        Some(which) if io.out => hv.machine.segment_bases(&running.state)[usize::from(which)],
+        Some(Segment::Fs) if io.out => hv.machine.segment_bases(&running.state)[0],
+        Some(Segment::Gs) if io.out => hv.machine.segment_bases(&running.state)[1],
         _ => 0,
     };
     for _ in 0..count.min(BATCH) {
@@ -324,7 +308,7 @@ fn advance(registers: &mut Registers, io: StringIo, width: u64) {
     let delta = if registers.rflags & flags::DF == 0 { step } else { step.wrapping_neg() };
     let index = if io.out { &mut registers.rsi } else { &mut registers.rdi };
     *index = *index & !width | index.wrapping_add(delta) & width;
-    if io.prefixes.repeat {
+    if io.prefixes.repeats() {
         registers.rcx = registers.rcx & !width | registers.rcx.wrapping_sub(1) & width;
     }
 }

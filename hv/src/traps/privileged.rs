@@ -7,6 +7,8 @@
 
 use super::{cpuid, descriptors, msr, ports, processor};
 use crate::Hypervisor;
+use crate::decode::privileged::{Operation, decode};
+use crate::decode::{LONGEST, get_register, register_mut};
 use crate::domain::Running;
 use crate::hardware::Machine;
 use crate::paging;
@@ -23,132 +25,15 @@ const CR4_TSD: u64 = 1 << 2;
 pub(super) const CR4_OSXSAVE: u64 = 1 << 18;
 /// CR4 as a guest sees it whatever it does: PAE, machine checks, OSFXSR, OSXMMEXCPT.
 const CR4_FIXED: u64 = 1 << 5 | 1 << 6 | 1 << 9 | 1 << 10;
-/// The longest instruction.
-const MAX_BYTES: usize = 15;
-
-/// An instruction that may be emulated, decoded.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Instruction {
-    /// What it is.
-    pub(super) operation: Operation,
-    /// Its length.
-    pub(super) len: u64,
-}
-
-/// What is emulated.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Operation {
-    /// `in`: from a port, or from the one in dx.
-    In { port: Option<u8>, bytes: u8 },
-    /// `out`.
-    Out { port: Option<u8>, bytes: u8 },
-    /// `ins` or `outs`.
-    String(ports::StringIo),
-    /// `cli` or `sti`.
-    InterruptFlag,
-    /// `clts`.
-    ClearTaskSwitched,
-    /// `wbinvd`.
-    WriteBack,
-    /// `mov` from a control register.
-    ReadControl { control: u8, general: u8 },
-    /// `mov` to a control register.
-    WriteControl { control: u8, general: u8 },
-    /// `mov` from a debug register.
-    ReadDebug { debug: u8, general: u8 },
-    /// `mov` to a debug register.
-    WriteDebug { debug: u8, general: u8 },
-    /// `wrmsr`.
-    WriteMsr,
-    /// `rdmsr`.
-    ReadMsr,
-    /// `rdtsc` or `rdtscp`.
-    ReadTsc { with_id: bool },
-    /// `cpuid`.
-    Cpuid,
-    /// `xsetbv`.
-    SetXcr,
-}
-
-/// Decodes the instruction that these bytes start with.
-pub(super) fn decode(bytes: &[u8], long_mode: bool) -> Option<Instruction> {
-    let mut at = 0;
-    let mut prefixes = ports::Prefixes::default();
-    let opcode = loop {
-        let byte = *bytes.get(at)?;
-        at += 1;
-        match byte {
-            0x66 => prefixes.operand_size = true,
-            0x67 => prefixes.address_size = true,
-            0xf2 | 0xf3 => prefixes.repeat = true,
-            0x2e | 0x36 | 0x3e | 0x26 => prefixes.segment = None,
-            0x64 | 0x65 => prefixes.segment = Some(byte - 0x64),
-            0x40..=0x4f if long_mode => {
-                prefixes.rex = byte;
-                break next(bytes, &mut at)?;
-            }
-            _ => break byte,
-        }
-    };
-    let wide = if prefixes.operand_size && prefixes.rex & 8 == 0 { 2 } else { 4 };
-    let size = |opcode: u8| if opcode & 1 == 0 { 1 } else { wide };
-    let operation = match opcode {
-        0x6c..=0x6f => Operation::String(ports::StringIo { out: opcode & 2 != 0, bytes: size(opcode), prefixes }),
-        0xe4 | 0xe5 => Operation::In { port: Some(next(bytes, &mut at)?), bytes: size(opcode) },
-        0xe6 | 0xe7 => Operation::Out { port: Some(next(bytes, &mut at)?), bytes: size(opcode) },
-        0xec | 0xed => Operation::In { port: None, bytes: size(opcode) },
-        0xee | 0xef => Operation::Out { port: None, bytes: size(opcode) },
-        0xfa | 0xfb => Operation::InterruptFlag,
-        0x0f => two_bytes(bytes, &mut at, prefixes.rex)?,
-        _ => return None,
-    };
-    Some(Instruction { operation, len: at as u64 })
-}
-
-fn next(bytes: &[u8], at: &mut usize) -> Option<u8> {
-    let byte = *bytes.get(*at)?;
-    *at += 1;
-    Some(byte)
-}
-
-fn two_bytes(bytes: &[u8], at: &mut usize, rex: u8) -> Option<Operation> {
-    let opcode = next(bytes, at)?;
-    Some(match opcode {
-        0x06 => Operation::ClearTaskSwitched,
-        0x09 => Operation::WriteBack,
-        0x20..=0x23 => {
-            let modrm = next(bytes, at)?;
-            let special = modrm >> 3 & 7 | (rex & 4) << 1;
-            let general = modrm & 7 | (rex & 1) << 3;
-            match opcode {
-                0x20 => Operation::ReadControl { control: special, general },
-                0x21 => Operation::ReadDebug { debug: special, general },
-                0x22 => Operation::WriteControl { control: special, general },
-                _ => Operation::WriteDebug { debug: special, general },
-            }
-        }
-        0x30 => Operation::WriteMsr,
-        0x31 => Operation::ReadTsc { with_id: false },
-        0x32 => Operation::ReadMsr,
-        0xa2 => Operation::Cpuid,
-        0x01 => match next(bytes, at)? {
-            0xd1 => Operation::SetXcr,
-            0xf9 => Operation::ReadTsc { with_id: true },
-            _ => return None,
-        },
-        _ => return None,
-    })
-}
-
 /// Reads the instruction at the guest's instruction pointer: as many bytes as there are.
-fn fetch<M: Machine>(hv: &Hypervisor<M>, at: u64, bytes: &mut [u8; MAX_BYTES]) -> usize {
+fn fetch<M: Machine>(hv: &Hypervisor<M>, at: u64, bytes: &mut [u8; LONGEST]) -> usize {
     let to_page_end = 4096 - (at & 0xfff) as usize;
-    let first = to_page_end.min(MAX_BYTES);
+    let first = to_page_end.min(LONGEST);
     if hv.machine.copy_from_guest(at, &mut bytes[..first]).is_err() {
         return 0;
     }
-    if first < MAX_BYTES && hv.machine.copy_from_guest(at.wrapping_add(first as u64), &mut bytes[first..]).is_ok() {
-        return MAX_BYTES;
+    if first < LONGEST && hv.machine.copy_from_guest(at.wrapping_add(first as u64), &mut bytes[first..]).is_ok() {
+        return LONGEST;
     }
     first
 }
@@ -159,7 +44,7 @@ pub(super) fn emulate<M: Machine>(hv: &Hypervisor<M>, running: &mut Running, reg
         pv_abi::arch::FLAT_KERNEL_CS => (true, 0),
         selector => descriptors::code_segment(hv, &running.state, selector),
     };
-    let mut bytes = [0; MAX_BYTES];
+    let mut bytes = [0; LONGEST];
     let base = if long_mode { 0 } else { base };
     let len = fetch(hv, registers.rip.wrapping_add(base), &mut bytes);
     let Some(instruction) = decode(&bytes[..len], long_mode) else {
@@ -169,7 +54,7 @@ pub(super) fn emulate<M: Machine>(hv: &Hypervisor<M>, running: &mut Running, reg
         return false;
     };
     if step == Step::Next {
-        registers.rip = registers.rip.wrapping_add(instruction.len);
+        registers.rip = registers.rip.wrapping_add(instruction.length.into());
     }
     true
 }
@@ -217,18 +102,17 @@ fn perform_for_kernel<M: Machine>(
 ) -> Option<Step> {
     match operation {
         Operation::ReadControl { control, general } => {
-            *general_register(registers, general) = read_control(hv, running, control)?;
+            *register_mut(registers, general) = read_control(hv, running, control)?;
         }
         Operation::WriteControl { control, general } => {
-            let value = *general_register(registers, general);
+            let value = get_register(registers, general);
             write_control(hv, running, control, value)?;
         }
         Operation::ReadDebug { debug, general } => {
-            *general_register(registers, general) =
-                processor::debug_register(&hv.machine, running, debug.into()).ok()?;
+            *register_mut(registers, general) = processor::debug_register(&hv.machine, running, debug.into()).ok()?;
         }
         Operation::WriteDebug { debug, general } => {
-            let value = *general_register(registers, general);
+            let value = get_register(registers, general);
             processor::set_debug_register(&hv.machine, running, debug.into(), value).ok()?;
         }
         Operation::ReadMsr => set_pair(registers, msr::read(hv, running, registers.rcx as u32)?),
@@ -255,28 +139,6 @@ const fn pair(registers: &Registers) -> u64 {
 const fn set_pair(registers: &mut Registers, value: u64) {
     registers.rax = value & 0xffff_ffff;
     registers.rdx = value >> 32;
-}
-
-/// A general register by its number in an instruction.
-fn general_register(registers: &mut Registers, number: u8) -> &mut u64 {
-    match number & 15 {
-        0 => &mut registers.rax,
-        1 => &mut registers.rcx,
-        2 => &mut registers.rdx,
-        3 => &mut registers.rbx,
-        4 => &mut registers.rsp,
-        5 => &mut registers.rbp,
-        6 => &mut registers.rsi,
-        7 => &mut registers.rdi,
-        8 => &mut registers.r8,
-        9 => &mut registers.r9,
-        10 => &mut registers.r10,
-        11 => &mut registers.r11,
-        12 => &mut registers.r12,
-        13 => &mut registers.r13,
-        14 => &mut registers.r14,
-        _ => &mut registers.r15,
-    }
 }
 
 /// CR0 as the guest sees it.
@@ -356,62 +218,6 @@ pub(crate) const fn valid_xcr0(value: u64, mask: u64) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn operation(bytes: &[u8]) -> Option<(Operation, u64)> {
-        decode(bytes, true).map(|instruction| (instruction.operation, instruction.len))
-    }
-
-    #[test]
-    fn each_emulated_instruction_is_decoded() {
-        use Operation::*;
-        let cases: &[(&[u8], Operation)] = &[
-            (&[0xe4, 0x61], In { port: Some(0x61), bytes: 1 }),
-            (&[0x66, 0xed], In { port: None, bytes: 2 }),
-            (&[0xef], Out { port: None, bytes: 4 }),
-            (&[0xe6, 0x43], Out { port: Some(0x43), bytes: 1 }),
-            (&[0xfa], InterruptFlag),
-            (&[0x0f, 0x06], ClearTaskSwitched),
-            (&[0x0f, 0x09], WriteBack),
-            (&[0x0f, 0x20, 0xc0], ReadControl { control: 0, general: 0 }),
-            (&[0x41, 0x0f, 0x22, 0xe0], WriteControl { control: 4, general: 8 }),
-            (&[0x0f, 0x21, 0xf8], ReadDebug { debug: 7, general: 0 }),
-            (&[0x0f, 0x23, 0xc3], WriteDebug { debug: 0, general: 3 }),
-            (&[0x0f, 0x30], WriteMsr),
-            (&[0x0f, 0x32], ReadMsr),
-            (&[0x0f, 0x31], ReadTsc { with_id: false }),
-            (&[0x0f, 0x01, 0xf9], ReadTsc { with_id: true }),
-            (&[0x0f, 0x01, 0xd1], SetXcr),
-            (&[0x0f, 0xa2], Cpuid),
-        ];
-        for (bytes, expected) in cases {
-            assert_eq!(operation(bytes), Some((*expected, bytes.len() as u64)), "{bytes:x?}");
-        }
-    }
-
-    #[test]
-    fn what_a_pv_guest_may_not_do_is_not_decoded() {
-        let cases: &[&[u8]] = &[
-            &[0xf4],
-            &[0x0f, 0x01, 0x10],
-            &[0x0f, 0x00, 0xd8],
-            &[0x0f, 0x08],
-            &[0x0f, 0x07],
-            &[0xf0, 0xef],
-            &[0xcf],
-            &[0x0f],
-            &[0x66],
-            &[],
-        ];
-        for bytes in cases {
-            assert_eq!(operation(bytes), None, "{bytes:x?}");
-        }
-    }
-
-    #[test]
-    fn a_prefix_of_long_mode_is_an_instruction_in_protected_mode() {
-        assert_eq!(decode(&[0x48, 0xef], false), None);
-        assert!(decode(&[0x48, 0xef], true).is_some());
-    }
 
     #[test]
     fn xcr0_needs_x87_and_whole_groups() {

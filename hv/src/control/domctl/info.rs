@@ -12,7 +12,7 @@ use pv_abi::domctl::{
 use pv_abi::errno::Errno;
 
 use super::{Answer, lifecycle};
-use crate::call::Call;
+use crate::call::{Call, resume, resumed_at};
 use crate::control::TscSettings;
 use crate::domain::{Domain, Vcpu, stopped};
 use crate::frames::{self, ClaimedMfn, PageType, TypeWord};
@@ -25,11 +25,6 @@ use crate::{Hypervisor, sched};
 const MOST_FRAMES: u64 = 1024;
 /// Frames that are answered between two looks at whether to stop.
 const BATCH: u64 = 32;
-/// What the second argument has above its count when the operation goes on: callers do not set it.
-const CONTINUED: u64 = 0x5845_4e43_0000_0000;
-/// The count's bits.
-const COUNT: u64 = 0xffff_ffff;
-
 /// `XEN_DOMCTL_getdomaininfo`: of the first domain whose number is not lower.
 pub(super) fn get<M: Machine>(call: &Call<'_, M>, frame: &mut Domctl) -> Result<Answer, Refusal> {
     let from = DomId(frame.domain);
@@ -163,10 +158,10 @@ pub(super) fn page_frames<M: Machine>(
         let evidence = Evidence::Limit { asked: request.num, limit: MOST_FRAMES };
         return Err(Refusal::errno(Errno::TooBig, rule::PAGE_INFO_COUNT).with(evidence));
     }
-    let answered = if progress & !COUNT == CONTINUED { progress & COUNT } else { 0 };
+    let answered = resumed_at(progress).into();
     for index in answered..request.num {
         if index > answered && index % BATCH == 0 && call.should_stop() {
-            return Err(call.again([place, CONTINUED | index, 0, 0, 0]));
+            return Err(call.again(resume(place, index as u32)));
         }
         let frame: u64 = call.read_element(request.array, index)?;
         call.write_element(request.array, index, &u64::from(kind(call.hv, domain, ClaimedMfn(frame))))?;

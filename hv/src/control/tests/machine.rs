@@ -95,6 +95,41 @@ fn the_console_is_read_and_written_by_dom0() {
 }
 
 #[test]
+fn a_list_of_domains_goes_on_after_an_interruption() {
+    let bed = Bed::new(512);
+    let mut dom0 = bed.guest(0, 3);
+    let guests: Vec<_> = [3, 5, 9].map(|id| bed.guest(id, 2)).into();
+    let asked =
+        sys::SysctlGetdomaininfolist { first_domain: 1, max_domains: 2, buffer: dom0.address(1), ..Default::default() };
+    bed.hv.machine.interrupt_after(Some(0));
+    let (result, frame) = ask_sysctl(&bed, &mut dom0, sys::XEN_SYSCTL_GETDOMAININFOLIST, &asked);
+    bed.hv.machine.interrupt_after(None);
+    assert_eq!((result, dom0.continued), (0, 1));
+    assert_eq!(frame.payload::<sys::SysctlGetdomaininfolist>().num_domains, 2);
+    let told = [0, 1].map(|n| {
+        let place = dom0.address(1) + n * size_of::<pv_abi::domctl::DomctlGetdomaininfo>() as u64;
+        dom0.read::<pv_abi::domctl::DomctlGetdomaininfo>(&bed, place).domain
+    });
+    assert_eq!(told, [3, 5]);
+    drop(guests);
+}
+
+#[test]
+fn debug_keys_list_each_domain_once_although_interrupted() {
+    let bed = Bed::new(512);
+    let mut dom0 = bed.guest(0, 3);
+    let _guests = [3, 5].map(|id| bed.guest(id, 2));
+    dom0.write(&bed, dom0.address(1), b"qhq");
+    let keys = sys::SysctlDebugKeys { keys: dom0.address(1), nr_keys: 3, ..Default::default() };
+    bed.hv.machine.interrupt_after(Some(0));
+    assert_eq!(ask_sysctl(&bed, &mut dom0, sys::XEN_SYSCTL_DEBUG_KEYS, &keys).0, 0);
+    bed.hv.machine.interrupt_after(None);
+    let said = String::from_utf8(bed.hv.machine.take_console()).unwrap();
+    let firsts: Vec<_> = said.lines().map(|line| line.split(':').next().unwrap()).collect();
+    assert_eq!(firsts, ["(hv) d0", "(hv) d3", "(hv) d5", "(hv) debug keys", "(hv) d0", "(hv) d3", "(hv) d5"]);
+}
+
+#[test]
 fn guests_write_to_the_console_only_when_debugging() {
     let mut bed = Bed::new(256);
     let mut guest = bed.guest(1, 2);
