@@ -16,11 +16,14 @@ use crate::refusal::Refusal;
 use crate::registers::Registers;
 use crate::sched;
 
+/// Bytes that a report has room for at first.
+const REPORT: usize = 2 << 10;
+
 /// Crashes the calling domain alone: prints its registers, the reason and its last hypercalls; its toolstack is told.
 #[cold]
 pub fn crash<M: Machine>(hv: &Hypervisor<M>, running: &mut Running, registers: &mut Registers, refusal: &Refusal) {
     if running.vcpu.domain.lifecycle.lock().shutdown.is_none() {
-        let mut report = String::new();
+        let mut report = String::with_capacity(REPORT);
         let _ = describe(&mut report, running, registers, refusal);
         print(hv, &report);
     }
@@ -31,7 +34,7 @@ pub fn crash<M: Machine>(hv: &Hypervisor<M>, running: &mut Running, registers: &
 /// Prints what the running vCPU was doing, without crashing it: the guest says that it crashed.
 #[cold]
 pub fn report_guest_crash<M: Machine>(hv: &Hypervisor<M>, running: &Running, registers: &Registers) {
-    let mut report = String::new();
+    let mut report = String::with_capacity(REPORT);
     let refusal = Refusal::crash(crate::rules::control::GUEST_CRASHED);
     let _ = describe(&mut report, running, registers, &refusal);
     print(hv, &report);
@@ -62,7 +65,8 @@ fn describe(out: &mut String, running: &Running, registers: &Registers, refusal:
     for row in rows {
         out.push_str("(hv)  ");
         for (name, value) in row {
-            write!(out, " {name:>6} {value:016x}")?;
+            write!(out, " {name:>6} ")?;
+            push_hex(out, value, 16);
         }
         out.push('\n');
     }
@@ -81,9 +85,21 @@ fn recent_calls(out: &mut String, running: &Running) -> core::fmt::Result {
     writeln!(out, "(hv)   last {shown} of {} hypercalls, the latest last:", recent.count)?;
     for back in (1..=shown).rev() {
         let (number, first, second) = recent.calls[((recent.count - back) % 16) as usize];
-        writeln!(out, "(hv)     {}({first:#x}, {second:#x}, ..)", hypercall::name(number))?;
+        out.extend(["(hv)     ", hypercall::name(number), "(0x"]);
+        push_hex(out, first, 1);
+        out.push_str(", 0x");
+        push_hex(out, second, 1);
+        out.push_str(", ..)\n");
     }
     Ok(())
+}
+
+/// Adds a number of at least `digits` digits. A report has too many of them for the general way: interrupts are off.
+fn push_hex(out: &mut String, value: u64, digits: usize) {
+    let needed = (16 - value.leading_zeros() as usize / 4).max(digits);
+    for place in (0..needed).rev() {
+        out.push(char::from(b"0123456789abcdef"[(value >> (4 * place)) as usize & 15]));
+    }
 }
 
 /// dom0 shut down: the machine does what it asked for. Call with no lock held; does not return for dom0.

@@ -59,13 +59,14 @@ struct Output {
 }
 
 impl Output {
-    fn push(&mut self, byte: u8) {
-        if self.count == OUTPUT {
-            self.lost += 1;
-            return;
-        }
-        self.bytes[(self.first + self.count) % OUTPUT] = byte;
-        self.count += 1;
+    fn push(&mut self, bytes: &[u8]) {
+        let fits = bytes.len().min(OUTPUT - self.count);
+        self.lost += bytes.len() - fits;
+        let at = (self.first + self.count) % OUTPUT;
+        let before_end = fits.min(OUTPUT - at);
+        self.bytes[at..at + before_end].copy_from_slice(&bytes[..before_end]);
+        self.bytes[..fits - before_end].copy_from_slice(&bytes[before_end..fits]);
+        self.count += fits;
     }
 
     fn pop(&mut self) -> Option<u8> {
@@ -77,12 +78,7 @@ impl Output {
 
     /// Adds a text, a carriage return before each line feed.
     fn say(&mut self, text: &[u8]) {
-        for &byte in text {
-            if byte == b'\n' {
-                self.push(b'\r');
-            }
-            self.push(byte);
-        }
+        lines(text, |bytes| self.push(bytes));
     }
 
     /// Says how much was lost, once there is room for that.
@@ -202,12 +198,7 @@ impl Serial {
 
     /// Writes although another may be writing: for a panic.
     pub(crate) fn write_unlocked(&self, bytes: &[u8]) {
-        for part in bytes.split_inclusive(|&byte| byte == b'\n') {
-            match part.strip_suffix(b"\n") {
-                Some(line) => [line, b"\r\n"].into_iter().for_each(|bytes| self.put(bytes)),
-                None => self.put(part),
-            }
-        }
+        lines(bytes, |bytes| self.put(bytes));
     }
 
     /// Sends bytes as they are, waiting for the chip.
@@ -240,6 +231,19 @@ impl Serial {
             *slot = byte;
         }
         count
+    }
+}
+
+/// Hands a text on in parts, with a carriage return before each line feed.
+fn lines(text: &[u8], mut hand_on: impl FnMut(&[u8])) {
+    for line in text.split_inclusive(|&byte| byte == b'\n') {
+        match line.strip_suffix(b"\n") {
+            Some(line) => {
+                hand_on(line);
+                hand_on(b"\r\n");
+            }
+            None => hand_on(line),
+        }
     }
 }
 
