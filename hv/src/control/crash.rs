@@ -3,9 +3,10 @@
 //! Its console gets the rule that was broken, the registers, and the last hypercalls of the vCPU; its toolstack learns of
 //! it by `VIRQ_DOM_EXC`. dom0 is the exception: the machine has no one to run it any more, so it stops or starts again.
 
-use alloc::string::String;
-use core::fmt::Write;
+use alloc::format;
+use alloc::vec::Vec;
 
+use pv_abi::Mfn;
 use pv_abi::sched::{SHUTDOWN_CRASH, SHUTDOWN_POWEROFF, SHUTDOWN_REBOOT, SHUTDOWN_SUSPEND, SHUTDOWN_WATCHDOG};
 
 use crate::Hypervisor;
@@ -23,9 +24,7 @@ const REPORT: usize = 2 << 10;
 #[cold]
 pub fn crash<M: Machine>(hv: &Hypervisor<M>, running: &mut Running, registers: &mut Registers, refusal: &Refusal) {
     if running.vcpu.domain.lifecycle.lock().shutdown.is_none() {
-        let mut report = String::with_capacity(REPORT);
-        let _ = describe(&mut report, running, registers, refusal);
-        print(hv, &report);
+        print(hv, &describe(running, registers, refusal));
     }
     running.vcpu.raise(work::RESCHEDULE);
     sched::shutdown(hv, &running.vcpu.domain, SHUTDOWN_CRASH);
@@ -34,71 +33,76 @@ pub fn crash<M: Machine>(hv: &Hypervisor<M>, running: &mut Running, registers: &
 /// Prints what the running vCPU was doing, without crashing it: the guest says that it crashed.
 #[cold]
 pub fn report_guest_crash<M: Machine>(hv: &Hypervisor<M>, running: &Running, registers: &Registers) {
-    let mut report = String::with_capacity(REPORT);
     let refusal = Refusal::crash(crate::rules::control::GUEST_CRASHED);
-    let _ = describe(&mut report, running, registers, &refusal);
-    print(hv, &report);
+    print(hv, &describe(running, registers, &refusal));
 }
 
 /// Says something on the console, and keeps it in the console's ring.
-pub(super) fn print<M: Machine>(hv: &Hypervisor<M>, report: &str) {
-    hv.machine.console_write(report.as_bytes());
-    hv.console.record(report.as_bytes());
+pub(super) fn print<M: Machine>(hv: &Hypervisor<M>, report: &[u8]) {
+    hv.machine.console_write(report);
+    hv.console.record(report);
 }
 
-fn describe(out: &mut String, running: &Running, registers: &Registers, refusal: &Refusal) -> core::fmt::Result {
-    let vcpu = &running.vcpu;
-    let state = &running.state;
+/// What the domain's vCPU was doing. Interrupts are off, and formatting in the general way takes long: numbers of the
+/// rows that are always there are written by hand.
+fn describe(running: &Running, registers: &Registers, refusal: &Refusal) -> Vec<u8> {
+    let (vcpu, state) = (&running.vcpu, &running.state);
+    let (domain, id, rule) = (vcpu.domain.id, vcpu.id, refusal.rule);
     let mode = if state.kernel_mode { "kernel" } else { "user" };
-    writeln!(out, "(hv) domain {} crashed on vcpu {} in {mode} mode: {}", vcpu.domain.id, vcpu.id, refusal.rule)?;
+    let mut out = Vec::with_capacity(REPORT);
+    out.extend_from_slice(format!("(hv) domain {domain} crashed on vcpu {id} in {mode} mode: {rule}\n").as_bytes());
     if refusal.evidence != crate::refusal::Evidence::None {
-        writeln!(out, "(hv)   in the way: {:x?}", refusal.evidence)?;
+        out.extend_from_slice(format!("(hv)   in the way: {:x?}\n", refusal.evidence).as_bytes());
     }
     let r = registers;
-    let rows = [
-        [("rip", r.rip), ("rsp", r.rsp), ("rflags", r.rflags), ("cs", r.cs)],
-        [("rax", r.rax), ("rbx", r.rbx), ("rcx", r.rcx), ("rdx", r.rdx)],
-        [("rsi", r.rsi), ("rdi", r.rdi), ("rbp", r.rbp), ("ss", r.ss)],
-        [("r8", r.r8), ("r9", r.r9), ("r10", r.r10), ("r11", r.r11)],
-        [("r12", r.r12), ("r13", r.r13), ("r14", r.r14), ("r15", r.r15)],
+    let root = |root: Option<Mfn>| root.map_or(0, |mfn| mfn.0);
+    let rows: [[(&[u8], u64); 4]; 6] = [
+        [(b"   rip ", r.rip), (b"   rsp ", r.rsp), (b"rflags ", r.rflags), (b"    cs ", r.cs)],
+        [(b"   rax ", r.rax), (b"   rbx ", r.rbx), (b"   rcx ", r.rcx), (b"   rdx ", r.rdx)],
+        [(b"   rsi ", r.rsi), (b"   rdi ", r.rdi), (b"   rbp ", r.rbp), (b"    ss ", r.ss)],
+        [(b"    r8 ", r.r8), (b"    r9 ", r.r9), (b"   r10 ", r.r10), (b"   r11 ", r.r11)],
+        [(b"   r12 ", r.r12), (b"   r13 ", r.r13), (b"   r14 ", r.r14), (b"   r15 ", r.r15)],
+        [
+            (b"kernel root ", root(state.kernel_root)),
+            (b"user root ", root(state.user_root)),
+            (b"kernel stack ", state.kernel_sp),
+            (b"calls ", state.recent.count),
+        ],
     ];
     for row in rows {
-        out.push_str("(hv)  ");
+        out.extend_from_slice(b"(hv)  ");
         for (name, value) in row {
-            write!(out, " {name:>6} ")?;
-            push_hex(out, value, 16);
+            out.push(b' ');
+            out.extend_from_slice(name);
+            push_hex(&mut out, value, 16);
         }
-        out.push('\n');
+        out.push(b'\n');
     }
-    let roots = [state.kernel_root, state.user_root].map(|root| root.map_or(0, |mfn| mfn.0));
-    writeln!(
-        out,
-        "(hv)   root tables: kernel {:#x}, user {:#x}; kernel stack {:#x}",
-        roots[0], roots[1], state.kernel_sp
-    )?;
-    recent_calls(out, running)
+    recent_calls(&mut out, running);
+    out
 }
 
-fn recent_calls(out: &mut String, running: &Running) -> core::fmt::Result {
+/// The last hypercalls, the latest last.
+fn recent_calls(out: &mut Vec<u8>, running: &Running) {
     let recent = &running.state.recent;
-    let shown = recent.count.min(16);
-    writeln!(out, "(hv)   last {shown} of {} hypercalls, the latest last:", recent.count)?;
-    for back in (1..=shown).rev() {
+    out.extend_from_slice(b"(hv)   the last hypercalls, the latest last:\n");
+    for back in (1..=recent.count.min(16)).rev() {
         let (number, first, second) = recent.calls[((recent.count - back) % 16) as usize];
-        out.extend(["(hv)     ", hypercall::name(number), "(0x"]);
+        out.extend_from_slice(b"(hv)     ");
+        out.extend_from_slice(hypercall::name(number).as_bytes());
+        out.extend_from_slice(b"(0x");
         push_hex(out, first, 1);
-        out.push_str(", 0x");
+        out.extend_from_slice(b", 0x");
         push_hex(out, second, 1);
-        out.push_str(", ..)\n");
+        out.extend_from_slice(b", ..)\n");
     }
-    Ok(())
 }
 
-/// Adds a number of at least `digits` digits. A report has too many of them for the general way: interrupts are off.
-fn push_hex(out: &mut String, value: u64, digits: usize) {
-    let needed = (16 - value.leading_zeros() as usize / 4).max(digits);
+/// Adds a number of at least `digits` digits.
+fn push_hex(out: &mut Vec<u8>, value: u64, digits: u32) {
+    let needed = (16 - value.leading_zeros() / 4).max(digits);
     for place in (0..needed).rev() {
-        out.push(char::from(b"0123456789abcdef"[(value >> (4 * place)) as usize & 15]));
+        out.push(b"0123456789abcdef"[(value >> (4 * place)) as usize & 15]);
     }
 }
 
@@ -115,9 +119,7 @@ pub fn on_shutdown<M: Machine>(hv: &Hypervisor<M>, domain: &Domain, reason: u32)
         _ => ("shut down for an unknown reason", PowerAction::Reboot),
     };
     let stays = hv.options.no_reboot && action == PowerAction::Reboot;
-    let mut line = String::new();
     let cure = if stays { "; switching off instead (noreboot)" } else { "" };
-    let _ = writeln!(line, "(hv) dom0 {what}{cure}");
-    print(hv, &line);
+    print(hv, format!("(hv) dom0 {what}{cure}\n").as_bytes());
     hv.machine.power(if stays { PowerAction::Off } else { action });
 }

@@ -83,7 +83,7 @@ fn sleep<M: Machine>(call: &Call<'_, M>, request: &abi::XenpfEnterAcpiSleep) -> 
         let evidence = Evidence::Limit { asked: request.sleep_state.into(), limit: OFF.into() };
         return Err(Refusal::errno(Errno::OpNotSupp, rule::SLEEP_STATE).with(evidence));
     }
-    print(call.hv, "(hv) dom0 switches the machine off\n");
+    print(call.hv, b"(hv) dom0 switches the machine off\n");
     call.hv.machine.power(PowerAction::Off)
 }
 

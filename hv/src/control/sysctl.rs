@@ -161,7 +161,7 @@ fn debug_keys<M: Machine>(
     for index in progress >> 16..request.nr_keys.min(MOST_KEYS) {
         let key: u8 = call.read_element(request.keys, index.into())?;
         while let Some(domain) = (key == b'q').then(|| call.hv.domains.first_from(next)).flatten() {
-            print(call.hv, &describe(&domain));
+            print(call.hv, describe(&domain).as_bytes());
             next = DomId(domain.id.0 + 1);
             if call.should_stop() {
                 return Err(call.again(resume(args[0], index << 16 | u32::from(next.0))));
@@ -169,7 +169,7 @@ fn debug_keys<M: Machine>(
         }
         next = DomId(0);
         if key != b'q' {
-            print(call.hv, "(hv) debug keys: h shows this, q lists the domains\n");
+            print(call.hv, b"(hv) debug keys: h shows this, q lists the domains\n");
         }
     }
     Ok(())

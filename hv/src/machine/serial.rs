@@ -59,7 +59,7 @@ struct Output {
 }
 
 impl Output {
-    fn push(&mut self, bytes: &[u8]) {
+    fn say(&mut self, bytes: &[u8]) {
         let fits = bytes.len().min(OUTPUT - self.count);
         self.lost += bytes.len() - fits;
         let at = (self.first + self.count) % OUTPUT;
@@ -74,11 +74,6 @@ impl Output {
         let byte = self.bytes[self.first];
         self.first = (self.first + 1) % OUTPUT;
         Some(byte)
-    }
-
-    /// Adds a text, a carriage return before each line feed.
-    fn say(&mut self, text: &[u8]) {
-        lines(text, |bytes| self.push(bytes));
     }
 
     /// Says how much was lost, once there is room for that.
@@ -175,9 +170,15 @@ impl Serial {
         let mut output = self.output.lock();
         if port::read8(base + LINE_STATUS) & OUTPUT_EMPTY != 0 {
             output.confess();
-            for _ in 0..FIFO {
+            let mut room = FIFO;
+            while room > 1 {
                 let Some(byte) = output.pop() else { break };
+                if byte == b'\n' {
+                    port::write8(base, b'\r');
+                    room -= 1;
+                }
                 port::write8(base, byte);
+                room -= 1;
             }
             if output.count == 0 {
                 port::write8(base + INTERRUPTS, ON_INPUT);
@@ -191,14 +192,19 @@ impl Serial {
         self.by_interrupt.store(false, Ordering::Relaxed);
         if let Some(mut output) = self.output.try_lock() {
             while let Some(byte) = output.pop() {
-                self.put(&[byte]);
+                self.write_unlocked(&[byte]);
             }
         }
     }
 
     /// Writes although another may be writing: for a panic.
     pub(crate) fn write_unlocked(&self, bytes: &[u8]) {
-        lines(bytes, |bytes| self.put(bytes));
+        for line in bytes.split_inclusive(|&byte| byte == b'\n') {
+            match line.strip_suffix(b"\n") {
+                Some(line) => [line, b"\r\n"].into_iter().for_each(|bytes| self.put(bytes)),
+                None => self.put(line),
+            }
+        }
     }
 
     /// Sends bytes as they are, waiting for the chip.
@@ -231,19 +237,6 @@ impl Serial {
             *slot = byte;
         }
         count
-    }
-}
-
-/// Hands a text on in parts, with a carriage return before each line feed.
-fn lines(text: &[u8], mut hand_on: impl FnMut(&[u8])) {
-    for line in text.split_inclusive(|&byte| byte == b'\n') {
-        match line.strip_suffix(b"\n") {
-            Some(line) => {
-                hand_on(line);
-                hand_on(b"\r\n");
-            }
-            None => hand_on(line),
-        }
     }
 }
 
