@@ -46,6 +46,23 @@ fn target_folder() -> PathBuf {
     std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), PathBuf::from)
 }
 
+/// Builds the program that measures Linux from inside: static, so that it runs in a Linux with nothing else.
+pub(crate) fn linux_bench() -> Result<PathBuf> {
+    const TARGET: &str = "x86_64-unknown-linux-gnu";
+    let flags = format!(
+        "target.{TARGET}.rustflags=['-C','target-feature=+crt-static','-C','relocation-model=static','-C','strip=symbols']"
+    );
+    let status = Command::new(env!("CARGO"))
+        .current_dir(root())
+        .args(["build", "--quiet", "--release", "-p", "linux-bench", "--target", TARGET, "--config", &flags])
+        .status()
+        .context("cargo cannot be started")?;
+    if !status.success() {
+        bail!("linux-bench does not build; cargo's message is above");
+    }
+    Ok(target_folder().join(TARGET).join("release/linux-bench"))
+}
+
 impl Artifacts {
     /// Builds all kernels; says so on the terminal only where there is something to do.
     pub(crate) fn build() -> Result<Self> {

@@ -1,5 +1,12 @@
-//! Debian's own Linux kernel, and a ramdisk with a shell for it.
+//! Debian's own Linux: its kernel, a ramdisk that finds its root, and a disk that is its root.
+//!
+//! The package's parts that are used are kept below `target/xtask/linux`; what is made of them is made again when the
+//! recipe for it has changed.
 
+mod modules;
+mod root;
+
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
@@ -7,78 +14,127 @@ use anyhow::{Context, Result};
 
 use crate::{artifacts, debian, image};
 
-/// A kernel and its ramdisk.
+/// The parts of Debian's packages that everything is made of.
+pub(crate) struct Packages {
+    folder: PathBuf,
+}
+
+/// A guest's kernel, its ramdisk, and the disk with its root.
 pub(crate) struct Linux {
     pub(crate) kernel: PathBuf,
     pub(crate) ramdisk: PathBuf,
+    pub(crate) disk: PathBuf,
 }
 
-/// What runs as the first process: mounts, the front ends' modules, the network of QEMU's user mode, then the commands of
-/// `exec="…"` between the marks that the host looks for, or a shell.
-const INIT: &str = r#"#!/bin/busybox sh
-/bin/busybox mkdir -p /proc /sys /dev /sbin /tmp
-/bin/busybox --install -s /sbin
-export PATH=/sbin:/bin
-mount -t proc proc /proc
-mount -t sysfs sys /sys
-mount -t devtmpfs dev /dev
-for module in xen-blkfront xen-netfront; do insmod /lib/$module.ko; done
-tries=0
-while [ ! -e /sys/class/net/eth0 ] && [ $tries -lt 20 ]; do sleep 0.1; tries=$((tries + 1)); done
-ifconfig lo 127.0.0.1 up
-ifconfig eth0 10.0.2.15 netmask 255.255.255.0 up 2>/dev/null && route add default gw 10.0.2.2
-run=$(sed -n 's/.*exec="\([^"]*\)".*/\1/p' /proc/cmdline)
-if [ -n "$run" ]; then
-    printf '\036exec-begin\n'
-    sh -c "$run"
-    printf '\036exec-end %s\n' $?
-else
-    setsid cttyhack sh
-fi
-poweroff -f
-"#;
+/// The modules of a guest: the front ends, and the file system of its root.
+const GUEST_MODULES: [&str; 5] = ["xen-blkfront", "xen-netfront", "crc32c_generic", "crc32c_intel", "ext4"];
+const INITRAMFS: &str = include_str!("linux/initramfs.sh");
 
-/// Gets the kernel and builds the ramdisk, once.
-pub(crate) fn get() -> Result<Linux> {
-    let folder = artifacts::work_folder()?.join("linux");
-    let linux = Linux { kernel: folder.join("vmlinuz"), ramdisk: folder.join("initrd.gz") };
-    if linux.kernel.exists() && linux.ramdisk.exists() {
-        return Ok(linux);
+impl Packages {
+    /// Gets the kernel, its modules and busybox, once.
+    pub(crate) fn get() -> Result<Self> {
+        let packages = Self { folder: artifacts::work_folder()?.join("linux") };
+        made(&packages.kernel(), &[&GUEST_MODULES.join(" ")], || packages.fetch())?;
+        Ok(packages)
     }
-    eprintln!("xtask: getting Debian's kernel and busybox");
-    let packages = folder.join("packages");
-    let kernel = debian::unpack(&debian::behind("linux-image-amd64", "linux-image-")?, &packages)?;
-    let busybox = debian::unpack("busybox-static", &packages)?;
+
+    fn fetch(&self) -> Result<()> {
+        eprintln!("xtask: getting Debian's kernel and busybox");
+        let unpacked = self.folder.join("packages");
+        let kernel = debian::unpack(&debian::behind("linux-image-amd64", "linux-image-")?, &unpacked)?;
+        let busybox = debian::unpack("busybox-static", &unpacked)?;
+        std::fs::copy(busybox.join("bin/busybox"), self.busybox())?;
+        std::fs::create_dir_all(self.modules())?;
+        for file in modules::in_order(&kernel.join("lib/modules"), &GUEST_MODULES)? {
+            std::fs::copy(&file, self.modules().join(file_name(&file)))?;
+        }
+        let boot = kernel.join("boot");
+        let image = std::fs::read_dir(&boot)?
+            .filter_map(Result::ok)
+            .map(|entry| entry.path())
+            .find(|path| file_name(path).starts_with("vmlinuz-"))
+            .with_context(|| format!("{} holds no kernel", boot.display()))?;
+        std::fs::copy(image, self.kernel())?;
+        std::fs::remove_dir_all(&unpacked)?;
+        Ok(())
+    }
+
+    pub(crate) fn kernel(&self) -> PathBuf {
+        self.folder.join("vmlinuz")
+    }
+
+    fn busybox(&self) -> PathBuf {
+        self.folder.join("busybox")
+    }
+
+    fn modules(&self) -> PathBuf {
+        self.folder.join("modules")
+    }
+}
+
+/// All that a Linux guest needs.
+pub(crate) fn get() -> Result<Linux> {
+    let packages = Packages::get()?;
+    let linux = Linux {
+        kernel: packages.kernel(),
+        ramdisk: packages.folder.join("initrd.gz"),
+        disk: packages.folder.join("root.img"),
+    };
+    made(&linux.ramdisk, &[INITRAMFS], || make_ramdisk(&packages, &linux.ramdisk))?;
+    let bench = artifacts::linux_bench()?;
+    let stamp = std::fs::metadata(&bench)?.modified()?;
+    let mut recipe = root::RECIPE.to_vec();
+    let stamp = format!("{stamp:?}");
+    recipe.push(&stamp);
+    made(&linux.disk, &recipe, || root::make(&linux.disk, &packages.busybox(), &[&bench]))?;
+    Ok(linux)
+}
+
+fn make_ramdisk(packages: &Packages, file: &Path) -> Result<()> {
     let mut entries = Vec::new();
-    for name in ["bin", "dev", "lib", "proc", "sbin", "sys", "tmp"] {
+    for name in ["bin", "dev", "modules", "root"] {
         entries.push((name.to_owned(), image::FOLDER, Vec::new()));
     }
-    entries.push(("init".to_owned(), image::PROGRAM, INIT.as_bytes().to_vec()));
-    entries.push(("bin/busybox".to_owned(), image::PROGRAM, read(&busybox.join("bin/busybox"))?));
-    entries.push(("bin/sh".to_owned(), image::LINK, b"busybox".to_vec()));
-    let modules = only_entry(&kernel.join("lib/modules"))?.join("kernel/drivers");
-    for (place, name) in [("block", "xen-blkfront.ko"), ("net", "xen-netfront.ko")] {
-        entries.push((format!("lib/{name}"), image::FILE, read(&modules.join(place).join(name))?));
+    entries.push(("init".to_owned(), image::PROGRAM, INITRAMFS.as_bytes().to_vec()));
+    entries.push(("bin/busybox".to_owned(), image::PROGRAM, read(&packages.busybox())?));
+    let mut order = String::new();
+    for module in modules::in_order(&packages.modules(), &GUEST_MODULES)? {
+        let name = file_name(&module);
+        order.push_str(&format!("{name}\n"));
+        entries.push((format!("modules/{name}"), image::FILE, read(&module)?));
     }
-    let mut packed = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::default());
-    packed.write_all(&image::make_archive(&entries)?)?;
-    std::fs::write(&linux.ramdisk, packed.finish()?)?;
-    let boot = kernel.join("boot");
-    let image = std::fs::read_dir(&boot)?
-        .filter_map(Result::ok)
-        .map(|entry| entry.path())
-        .find(|path| path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("vmlinuz-")))
-        .with_context(|| format!("{} holds no kernel", boot.display()))?;
-    std::fs::copy(image, &linux.kernel)?;
-    std::fs::remove_dir_all(&packages)?;
-    Ok(linux)
+    entries.push(("modules/order".to_owned(), image::FILE, order.into_bytes()));
+    std::fs::write(file, packed(&image::make_archive(&entries)?)?)?;
+    Ok(())
+}
+
+fn packed(archive: &[u8]) -> Result<Vec<u8>> {
+    let mut packed = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    packed.write_all(archive)?;
+    Ok(packed.finish()?)
+}
+
+/// Makes `file` where it does not exist or was made by another recipe, which stands beside it.
+fn made(file: &Path, recipe: &[&str], make: impl FnOnce() -> Result<()>) -> Result<()> {
+    let mut hasher = DefaultHasher::new();
+    recipe.hash(&mut hasher);
+    let recipe = format!("{:016x}", hasher.finish());
+    let note = file.with_extension("recipe");
+    if file.exists() && std::fs::read_to_string(&note).is_ok_and(|known| known == recipe) {
+        return Ok(());
+    }
+    if let Some(folder) = file.parent() {
+        std::fs::create_dir_all(folder)?;
+    }
+    make()?;
+    std::fs::write(note, recipe)?;
+    Ok(())
 }
 
 fn read(path: &Path) -> Result<Vec<u8>> {
     std::fs::read(path).with_context(|| format!("{} cannot be read", path.display()))
 }
 
-fn only_entry(folder: &Path) -> Result<PathBuf> {
-    let mut entries = std::fs::read_dir(folder).with_context(|| format!("{} cannot be read", folder.display()))?;
-    Ok(entries.next().with_context(|| format!("{} is empty", folder.display()))??.path())
+fn file_name(path: &Path) -> String {
+    path.file_name().unwrap_or_default().to_string_lossy().into_owned()
 }

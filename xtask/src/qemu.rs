@@ -20,6 +20,8 @@ pub(crate) struct Machine {
     pub(crate) cpus: u32,
     /// A raw disk image behind virtio-blk.
     pub(crate) disk: Option<PathBuf>,
+    /// Forget what is written to the disk.
+    pub(crate) snapshot: bool,
     /// A user-mode network behind virtio-net.
     pub(crate) network: bool,
     /// Count time in instructions, 32 ns each, so that two runs are equal.
@@ -37,7 +39,8 @@ impl Machine {
         self.add_boot(&mut command);
         if let Some(disk) = &self.disk {
             let file = disk.display().to_string().replace(',', ",,");
-            command.args(["-drive", &format!("file={file},if=none,id=disk0,format=raw,discard=unmap")]);
+            let keep = if self.snapshot { "snapshot=on" } else { "discard=unmap" };
+            command.args(["-drive", &format!("file={file},if=none,id=disk0,format=raw,{keep}")]);
             command.args(["-device", "virtio-blk-pci,drive=disk0"]);
         }
         if self.network {

@@ -40,8 +40,15 @@ pub(crate) const GRUB: Tool = Tool {
     },
 };
 
+/// Makes the root file system of a Linux guest.
+pub(crate) const E2FSPROGS: Tool = Tool {
+    purpose: "makes the root file system of a Linux guest",
+    packages: &["e2fsprogs"],
+    present: || administrative("mke2fs").get_program() != "mke2fs" || on_path("mke2fs"),
+};
+
 /// All tools, for `doctor`.
-pub(crate) const ALL: [&Tool; 3] = [&QEMU, &XEN_HEADERS, &GRUB];
+pub(crate) const ALL: [&Tool; 4] = [&QEMU, &XEN_HEADERS, &GRUB, &E2FSPROGS];
 
 static MAY_INSTALL: OnceLock<bool> = OnceLock::new();
 
@@ -126,6 +133,12 @@ pub(crate) fn ensure_target() -> Result<()> {
 pub(crate) fn on_path(program: &str) -> bool {
     std::env::var_os("PATH")
         .is_some_and(|paths| std::env::split_paths(&paths).any(|folder| folder.join(program).is_file()))
+}
+
+/// A program for administrators, which lies where others' `PATH` may not lead.
+pub(crate) fn administrative(program: &str) -> Command {
+    let place = Path::new("/usr/sbin").join(program);
+    if place.is_file() { Command::new(place) } else { Command::new(program) }
 }
 
 fn is_root() -> bool {

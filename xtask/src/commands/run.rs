@@ -1,5 +1,7 @@
 //! `cargo xtask run`: hypervisor, service domain, guest, disk and network in one QEMU.
 
+mod guest;
+
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -7,10 +9,11 @@ use anyhow::{Context, Result, bail};
 use clap::{Args, ValueEnum};
 use indicatif::{ProgressBar, ProgressStyle};
 
-use crate::artifacts::{self, Artifacts};
+use crate::artifacts::Artifacts;
 use crate::console::{Console, Event};
 use crate::qemu::Machine;
-use crate::{image, linux, tools, xen};
+use crate::{image, tools, xen};
+use guest::Guest;
 
 #[derive(Args)]
 pub(crate) struct Options {
@@ -29,13 +32,16 @@ pub(crate) struct Options {
     /// Run these shell commands in the guest, print their output alone, and exit with their status
     #[arg(long)]
     exec: Option<String>,
-    /// The disk image; made, with hello.txt on it, where it does not exist
+    /// The disk image; made, with hello.txt on it, where it does not exist. Without this option a guest has its own
     #[arg(long)]
     disk: Option<PathBuf>,
+    /// Forget what is written to the disk
+    #[arg(long)]
+    snapshot: bool,
     /// RAM of the machine in MiB
     #[arg(long, default_value_t = MEMORY_MIB)]
     memory: u32,
-    /// CPUs of the machine
+    /// CPUs of the machine, and of the guest
     #[arg(long, default_value_t = 1)]
     cpus: u32,
     /// Count time in instructions, so that two runs are equal
@@ -69,18 +75,6 @@ pub(crate) enum Mode {
 
 /// RAM of the machine in MiB.
 pub(crate) const MEMORY_MIB: u32 = 512;
-/// RAM of dom0 in MiB.
-const DOM0_MEMORY_MIB: u32 = 128;
-/// RAM of the demo guest in MiB.
-const GUEST_MEMORY_MIB: u32 = 64;
-/// RAM of a Linux guest, of the dom0 that unpacks its kernel, and of the machine that holds both, in MiB.
-const LINUX_GUEST_MIB: u32 = 256;
-const LINUX_DOM0_MIB: u32 = 512;
-const LINUX_MACHINE_MIB: u32 = 1024;
-/// What the default disk holds.
-const HELLO: &str = "Hello from a disk behind a shared ring.\n";
-/// A kernel's command line, with its end (Xen: MAX_GUEST_CMDLINE).
-const MAX_COMMAND_LINE: usize = 1023;
 
 /// Boots; gives the guest's status with `--exec`.
 pub(crate) fn run(options: &Options) -> Result<u8> {
@@ -115,8 +109,7 @@ pub(crate) struct Outcome {
 impl System {
     /// The usual system with its shell on the terminal.
     pub(crate) fn interactive(artifacts: &Artifacts) -> Result<Self> {
-        let disk = artifacts::work_folder()?.join("disk.img");
-        Self::prepare(artifacts, &Options::usual(Hypervisor::Hv, disk))
+        Self::prepare(artifacts, &Options::usual(Hypervisor::Hv))
     }
 
     /// The usual system with the demo guest and these commands.
@@ -145,52 +138,43 @@ impl System {
     }
 
     fn prepare(artifacts: &Artifacts, options: &Options) -> Result<Self> {
-        let disk = match &options.disk {
-            Some(disk) => disk.clone(),
-            None => artifacts::work_folder()?.join("disk.img"),
-        };
+        let guest = Guest::named(artifacts, &options.guest, !options.snapshot)?;
+        let disk = options.disk.as_ref().unwrap_or(&guest.disk).clone();
         if !disk.exists() {
-            image::make_disk(&disk, &[("hello.txt", HELLO.as_bytes())])?;
+            guest::make_disk(&disk)?;
         }
         let mut system = match options.mode {
-            Mode::Pv => Self::paravirtual(artifacts, options)?,
-            Mode::Native => Self::native(artifacts, options)?,
+            Mode::Pv => Self::paravirtual(artifacts, &guest, options)?,
+            Mode::Native => Self::native(guest, options)?,
         };
         system.machine.disk = Some(disk);
+        system.machine.snapshot = options.snapshot;
         system.machine.network = true;
+        system.machine.cpus = options.cpus;
         system.machine.deterministic = options.deterministic;
         Ok(system)
     }
 
-    fn native(artifacts: &Artifacts, options: &Options) -> Result<Self> {
+    fn native(guest: Guest, options: &Options) -> Result<Self> {
         let machine = Machine {
-            kernel: guest_kernel(artifacts, &options.guest)?,
-            command_line: kernel_arguments(options.exec.as_deref())?,
+            kernel: guest.kernel,
+            command_line: guest::arguments(options.exec.as_deref())?,
             memory_mib: options.memory,
-            cpus: options.cpus,
             ..Machine::default()
         };
         Ok(Self { machine, folder: tempfile::tempdir()? })
     }
 
-    fn paravirtual(artifacts: &Artifacts, options: &Options) -> Result<Self> {
+    fn paravirtual(artifacts: &Artifacts, guest: &Guest, options: &Options) -> Result<Self> {
         let folder = tempfile::tempdir()?;
-        let (kernel, initrd) = if options.guest == "linux" {
-            let linux = linux::get()?;
-            (linux.kernel, Some(linux.ramdisk))
-        } else {
-            (guest_kernel(artifacts, &options.guest)?, None)
-        };
-        let description = match &options.config {
-            Some(file) => {
-                std::fs::read_to_string(file).with_context(|| format!("{} cannot be read", file.display()))?
-            }
-            None => describe_guest(options.exec.as_deref(), initrd.is_some())?,
-        };
         let read = |path: &Path| std::fs::read(path).with_context(|| format!("{} cannot be read", path.display()));
+        let description = match &options.config {
+            Some(file) => read(file)?,
+            None => guest.describe(options.exec.as_deref(), options.cpus)?.into_bytes(),
+        };
         let mut files =
-            vec![("guests/guest.toml".to_owned(), description.into_bytes()), ("boot/demo".to_owned(), read(&kernel)?)];
-        if let Some(initrd) = &initrd {
+            vec![("guests/guest.toml".to_owned(), description), ("boot/demo".to_owned(), read(&guest.kernel)?)];
+        if let Some(initrd) = &guest.ramdisk {
             files.push(("boot/initrd".to_owned(), read(initrd)?));
         }
         let ramdisk = image::make_ramdisk(&files)?;
@@ -203,10 +187,9 @@ impl System {
                 Hypervisor::Hv => artifacts.kernel("hv"),
                 Hypervisor::Xen => xen::image()?,
             },
-            command_line: hypervisor_options(options, quiet),
+            command_line: hypervisor_options(options, guest.dom0_mib, quiet),
             modules: vec![(artifacts.kernel("dom0"), dom0_arguments.to_owned()), (ramdisk_file, String::new())],
-            memory_mib: if initrd.is_some() { options.memory.max(LINUX_MACHINE_MIB) } else { options.memory },
-            cpus: options.cpus,
+            memory_mib: options.memory.max(guest.machine_mib),
             ..Machine::default()
         };
         Ok(Self { machine, folder })
@@ -276,25 +259,10 @@ pub(crate) fn spinner(message: &'static str) -> ProgressBar {
     bar
 }
 
-fn guest_kernel(artifacts: &Artifacts, name: &str) -> Result<PathBuf> {
-    if name == "demo" {
-        return Ok(artifacts.kernel("demo"));
-    }
-    let path = PathBuf::from(name);
-    if !path.is_file() {
-        bail!("there is no guest and no file \"{name}\"; give --guest demo or the path of a kernel");
-    }
-    Ok(path)
-}
-
-fn hypervisor_options(options: &Options, quiet: bool) -> String {
-    let mut words = vec![
-        "console=com1".to_owned(),
-        format!("dom0_mem={}M", if options.guest == "linux" { LINUX_DOM0_MIB } else { DOM0_MEMORY_MIB }),
-        "noreboot".to_owned(),
-    ];
+fn hypervisor_options(options: &Options, dom0_mib: u32, quiet: bool) -> String {
+    let mut words = vec!["console=com1".to_owned(), format!("dom0_mem={dom0_mib}M"), "noreboot".to_owned()];
     if options.on == Hypervisor::Xen {
-        words.push("com1=115200,8n1".to_owned());
+        words.push("com1=115200,8n1 dom0_max_vcpus=1".to_owned());
     }
     if quiet {
         words.push("loglvl=none guest_loglvl=none".to_owned());
@@ -303,47 +271,23 @@ fn hypervisor_options(options: &Options, quiet: bool) -> String {
     words.join(" ").trim_end().to_owned()
 }
 
-fn kernel_arguments(exec: Option<&str>) -> Result<String> {
-    let Some(exec) = exec else {
-        return Ok(String::new());
-    };
-    if exec.contains('"') {
-        bail!("--exec cannot hold a double quote; the guest's shell has single quotes");
-    }
-    let arguments = format!("exec=\"{exec}\"");
-    if arguments.len() > MAX_COMMAND_LINE {
-        bail!(
-            "--exec is {} bytes too long for a kernel's command line; run it in parts",
-            arguments.len() - MAX_COMMAND_LINE
-        );
-    }
-    Ok(arguments)
-}
-
-fn describe_guest(exec: Option<&str>, linux: bool) -> Result<String> {
-    let arguments = kernel_arguments(exec)?;
-    let (name, memory, extra, ramdisk) = if linux {
-        let extra = format!("console=hvc0 quiet {arguments}");
-        ("linux", LINUX_GUEST_MIB, extra, "ramdisk = \"/boot/initrd\"\n")
-    } else {
-        ("demo", GUEST_MEMORY_MIB, arguments, "")
-    };
-    let extra = serde_json::to_string(&extra)?;
-    Ok(format!(
-        "name = \"{name}\"\nkernel = \"/boot/demo\"\n{ramdisk}extra = {extra}\nmemory = {memory}\nvcpus = 1\n\
-         disk = [\"phy:/dev/vda,xvda,w\"]\nvif = [\"mac=00:16:3e:00:00:01,bridge=xenbr0\"]\n"
-    ))
-}
-
 /// What a test runs: the demo guest with these commands on this hypervisor and disk.
 pub(crate) fn execute(artifacts: &Artifacts, on: Hypervisor, mode: Mode, disk: &Path, exec: &str) -> Result<Outcome> {
     let options = Options { mode, exec: Some(exec.to_owned()), ..Options::for_test(on, disk) };
     System::prepare(artifacts, &options)?.execute(Duration::from_secs(options.timeout))
 }
 
-/// What a test runs: Debian's Linux with these commands on this hypervisor and disk.
-pub(crate) fn execute_linux(artifacts: &Artifacts, on: Hypervisor, disk: &Path, exec: &str) -> Result<Outcome> {
-    let options = Options { guest: "linux".to_owned(), exec: Some(exec.to_owned()), ..Options::for_test(on, disk) };
+/// What a test runs: Debian's Linux with these commands on this hypervisor, with so many CPUs; its disk is its root, and
+/// what it writes is forgotten.
+pub(crate) fn execute_linux(artifacts: &Artifacts, on: Hypervisor, cpus: u32, exec: &str) -> Result<Outcome> {
+    let options = Options {
+        guest: "linux".to_owned(),
+        exec: Some(exec.to_owned()),
+        disk: None,
+        snapshot: true,
+        cpus,
+        ..Options::usual(on)
+    };
     System::prepare(artifacts, &options)?.execute(Duration::from_secs(options.timeout))
 }
 
@@ -360,17 +304,18 @@ pub(crate) fn execute_described(artifacts: &Artifacts, on: Hypervisor, disk: &Pa
 
 impl Options {
     fn for_test(on: Hypervisor, disk: &Path) -> Self {
-        Self::usual(on, disk.to_owned())
+        Self { disk: Some(disk.to_owned()), ..Self::usual(on) }
     }
 
-    fn usual(on: Hypervisor, disk: PathBuf) -> Self {
+    fn usual(on: Hypervisor) -> Self {
         Self {
             guest: "demo".to_owned(),
             on,
             mode: Mode::Pv,
             config: None,
             exec: None,
-            disk: Some(disk),
+            disk: None,
+            snapshot: false,
             memory: MEMORY_MIB,
             cpus: 1,
             deterministic: false,

@@ -40,20 +40,25 @@ fn linux_guests(tally: &mut Tally, artifacts: &Artifacts) {
         if on == Hypervisor::Xen && xen::image().is_err() {
             continue;
         }
-        tally.test(&format!("Debian's Linux runs unmodified with disk and network on {name} under our dom0"), || {
-            linux_guest(artifacts, on)
-        });
+        for cpus in [1, 2] {
+            let title = format!("Debian's Linux has its root, network and {cpus} CPU(s) on {name} under our dom0");
+            tally.test(&title, || linux_guest(artifacts, on, cpus));
+        }
     }
 }
 
-fn linux_guest(artifacts: &Artifacts, on: Hypervisor) -> Result<()> {
-    let disk = disk()?;
+fn linux_guest(artifacts: &Artifacts, on: Hypervisor, cpus: u32) -> Result<()> {
     let port = serve()?;
-    let commands = format!("uname -r; dd if=/dev/xvda of=/dev/null bs=1M; wget -q -O- http://10.0.2.2:{port}/");
-    let outcome = execute_linux(artifacts, on, &disk.path, &commands)?;
+    let commands = format!(
+        "uname -r; grep -c ^processor /proc/cpuinfo; mount; dd if=/dev/xvda of=/dev/null bs=1M; \
+         wget -q -O- http://10.0.2.2:{port}/"
+    );
+    let outcome = execute_linux(artifacts, on, cpus, &commands)?;
     ensure!(outcome.status == 0, "status {}; it printed:\n{}", outcome.status, outcome.output);
     expect(&outcome, "-amd64")?;
-    expect(&outcome, "64+0 records in")?;
+    expect(&outcome, &format!("\n{cpus}\n"))?;
+    expect(&outcome, "/dev/xvda on / type ext4 (rw")?;
+    expect(&outcome, "128+0 records in")?;
     expect(&outcome, PAGE.trim_end())
 }
 
