@@ -39,11 +39,28 @@ pub struct Exception {
 /// `syscall` in guest-kernel mode.
 #[inline]
 pub fn on_hypercall<M: Machine>(hv: &Hypervisor<M>, running: &mut Running, registers: &mut Registers) -> Next {
-    // The two that guests make most often go by a shorter way.
-    let number = registers.rax;
-    if number == HYPERVISOR_IRET {
-        hypercall::iret(hv, running, registers);
-    } else if number != HYPERVISOR_EVENT_CHANNEL_OP || !evtchn::send_at_once(hv, running, registers) {
+    if is_iret(registers) { on_iret(hv, running, registers) } else { on_other_hypercall(hv, running, registers) }
+}
+
+/// Whether the hypercall is `iret`, which guests make most often and which goes by a shorter way.
+#[inline(always)]
+#[must_use]
+pub const fn is_iret(registers: &Registers) -> bool {
+    registers.rax == HYPERVISOR_IRET
+}
+
+/// The hypercall `iret`.
+#[inline(always)]
+pub fn on_iret<M: Machine>(hv: &Hypervisor<M>, running: &mut Running, registers: &mut Registers) -> Next {
+    hypercall::iret(hv, running, registers);
+    before_return(hv, running, registers)
+}
+
+/// A hypercall that is not `iret`.
+#[inline(always)]
+pub fn on_other_hypercall<M: Machine>(hv: &Hypervisor<M>, running: &mut Running, registers: &mut Registers) -> Next {
+    // The next most frequent has a shorter way too.
+    if registers.rax != HYPERVISOR_EVENT_CHANNEL_OP || !evtchn::send_at_once(hv, running, registers) {
         hypercall::dispatch(hv, running, registers);
     }
     before_return(hv, running, registers)
@@ -76,6 +93,28 @@ pub fn on_other_system_call<M: Machine>(
     how: traps::SystemCall,
 ) -> Next {
     traps::enter_system_call(hv, running, registers, how);
+    before_return(hv, running, registers)
+}
+
+/// Whether an invalid opcode may be the forced-emulation prefix: [`on_forced_emulation`] follows, else
+/// [`on_invalid_opcode`]. [`on_exception`] does the same; these are a shorter way.
+#[inline(always)]
+#[must_use]
+pub fn may_be_forced<M: Machine>(hv: &Hypervisor<M>, registers: &Registers) -> bool {
+    traps::cpuid::may_be_forced(hv, registers)
+}
+
+/// An invalid opcode that may be the forced-emulation prefix.
+#[inline(always)]
+pub fn on_forced_emulation<M: Machine>(hv: &Hypervisor<M>, running: &mut Running, registers: &mut Registers) -> Next {
+    traps::on_forced_emulation(hv, running, registers);
+    before_return(hv, running, registers)
+}
+
+/// An invalid opcode that is not.
+#[inline(always)]
+pub fn on_invalid_opcode<M: Machine>(hv: &Hypervisor<M>, running: &mut Running, registers: &mut Registers) -> Next {
+    traps::on_invalid_opcode(hv, running, registers);
     before_return(hv, running, registers)
 }
 

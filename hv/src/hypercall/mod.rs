@@ -119,7 +119,7 @@ pub fn dispatch<M: Machine>(hv: &Hypervisor<M>, running: &mut Running, registers
 }
 
 /// The hypercall `iret`, which each return of a guest kernel from an exception is.
-#[inline]
+#[inline(always)]
 pub fn iret<M: Machine>(hv: &Hypervisor<M>, running: &mut Running, registers: &mut Registers) {
     match traps::go_back(hv, running, registers) {
         Ok(value) => registers.rax = value,

@@ -98,8 +98,22 @@ extern "C" fn immediate_entry(registers: &mut Registers, cpu: &Cpu) -> bool {
 
 #[unsafe(no_mangle)]
 extern "C" fn hypercall_entry(registers: &mut Registers, cpu: &Cpu) {
+    // Each is a function of its own, so that `iret` does not pay for the registers and the stack that others use.
+    if entry::is_iret(registers) { iret(registers, cpu) } else { other_hypercall(registers, cpu) }
+}
+
+#[inline(never)]
+fn iret(registers: &mut Registers, cpu: &Cpu) {
     let (hv, running) = current(cpu);
-    if entry::on_hypercall(hv, running, registers) != Next::Guest {
+    if entry::on_iret(hv, running, registers) != Next::Guest {
+        switch(hv, cpu, registers);
+    }
+}
+
+#[inline(never)]
+fn other_hypercall(registers: &mut Registers, cpu: &Cpu) {
+    let (hv, running) = current(cpu);
+    if entry::on_other_hypercall(hv, running, registers) != Next::Guest {
         switch(hv, cpu, registers);
     }
 }
@@ -134,11 +148,33 @@ fn other_system_call(registers: &mut Registers, cpu: &Cpu, how: SystemCall) {
 #[unsafe(no_mangle)]
 extern "C" fn guest_exception(registers: &mut Registers, cpu: &Cpu) {
     match registers.entry_vector as u8 {
-        6 => exception::<6>(registers, cpu),
+        6 => invalid_opcode(registers, cpu),
         13 => exception::<13>(registers, cpu),
         14 => exception::<14>(registers, cpu),
         vector if vector < 32 => exception::<ANY>(registers, cpu),
         vector => interrupt(registers, cpu, vector),
+    }
+}
+
+#[inline(always)]
+fn invalid_opcode(registers: &mut Registers, cpu: &Cpu) {
+    let (hv, _) = current(cpu);
+    if entry::may_be_forced(hv, registers) { forced_emulation(registers, cpu) } else { no_opcode(registers, cpu) }
+}
+
+#[inline(never)]
+fn forced_emulation(registers: &mut Registers, cpu: &Cpu) {
+    let (hv, running) = current(cpu);
+    if entry::on_forced_emulation(hv, running, registers) != Next::Guest {
+        switch(hv, cpu, registers);
+    }
+}
+
+#[inline(never)]
+fn no_opcode(registers: &mut Registers, cpu: &Cpu) {
+    let (hv, running) = current(cpu);
+    if entry::on_invalid_opcode(hv, running, registers) != Next::Guest {
+        switch(hv, cpu, registers);
     }
 }
 

@@ -44,7 +44,7 @@ impl From<Callback> for Entry {
 
 /// Enters the guest kernel; where that cannot be, crashes the domain and says that `none` was broken for a missing
 /// handler.
-#[inline]
+#[inline(always)]
 pub(super) fn enter<M: Machine>(
     hv: &Hypervisor<M>,
     running: &mut Running,
@@ -101,7 +101,7 @@ fn shown_flags(running: &Running, rflags: u64, mask: u8) -> u64 {
     shown
 }
 
-#[inline]
+#[inline(always)]
 fn push<M: Machine>(
     hv: &Hypervisor<M>,
     running: &mut Running,

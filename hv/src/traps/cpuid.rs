@@ -63,18 +63,16 @@ mod shown {
     pub(super) const EXTENDED_21_EAX: u32 = bits([2]);
 }
 
-/// Emulates `CPUID` with the forced-emulation prefix; says whether that is what stood there.
+/// Whether the instruction that is no instruction starts as the forced-emulation prefix does.
 #[inline(always)]
-pub(super) fn emulate_forced<M: Machine>(hv: &Hypervisor<M>, running: &Running, registers: &mut Registers) -> bool {
-    match hv.machine.read_from_guest::<[u8; 4]>(registers.rip) {
-        Ok(start) if u32::from_le_bytes(start) == FORCED as u32 => execute_forced(hv, running, registers),
-        _ => false,
-    }
+pub(crate) fn may_be_forced<M: Machine>(hv: &Hypervisor<M>, registers: &Registers) -> bool {
+    matches!(hv.machine.read_from_guest::<[u8; 4]>(registers.rip),
+        Ok(start) if u32::from_le_bytes(start) == FORCED as u32)
 }
 
-/// Emulates `CPUID` if after the first four bytes the prefix goes on.
-#[inline(never)]
-fn execute_forced<M: Machine>(hv: &Hypervisor<M>, running: &Running, registers: &mut Registers) -> bool {
+/// Emulates `CPUID` if after the first four bytes the prefix goes on; says whether it did.
+#[inline(always)]
+pub(crate) fn execute_forced<M: Machine>(hv: &Hypervisor<M>, running: &Running, registers: &mut Registers) -> bool {
     let end = registers.rip.wrapping_add(FORCED_BYTES);
     match hv.machine.read_from_guest::<[u8; 4]>(end.wrapping_sub(4)) {
         Ok(rest) if u32::from_le_bytes(rest) == (FORCED >> 24) as u32 => {}

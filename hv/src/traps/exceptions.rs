@@ -9,7 +9,7 @@ use core::sync::atomic::Ordering;
 
 use super::bounce::{Entry, enter};
 use super::callbacks::GATE_MASKS_EVENTS;
-use super::{SystemCall, cpuid, inject, page_fault, privileged, vector};
+use super::{SystemCall, cpuid, inject, inject_at_once, page_fault, privileged, vector};
 use crate::Hypervisor;
 use crate::domain::Running;
 use crate::entry::Exception;
@@ -34,8 +34,10 @@ pub fn on_exception<M: Machine>(
 ) {
     match exception.vector {
         vector::INVALID_OPCODE => {
-            if !cpuid::emulate_forced(hv, running, registers) {
-                inject(hv, running, registers, vector::INVALID_OPCODE, None);
+            if cpuid::may_be_forced(hv, registers) {
+                on_forced_emulation(hv, running, registers);
+            } else {
+                on_invalid_opcode(hv, running, registers);
             }
         }
         vector::PAGE_FAULT => page_fault::on_page_fault(hv, running, registers, exception),
@@ -46,6 +48,20 @@ pub fn on_exception<M: Machine>(
         0..=31 => inject(hv, running, registers, exception.vector, None),
         direct => on_direct_interrupt(hv, running, registers, direct),
     }
+}
+
+/// #UD that starts as the forced-emulation prefix does.
+#[inline(always)]
+pub fn on_forced_emulation<M: Machine>(hv: &Hypervisor<M>, running: &mut Running, registers: &mut Registers) {
+    if !cpuid::execute_forced(hv, running, registers) {
+        inject(hv, running, registers, vector::INVALID_OPCODE, None);
+    }
+}
+
+/// #UD that does not.
+#[inline(always)]
+pub fn on_invalid_opcode<M: Machine>(hv: &Hypervisor<M>, running: &mut Running, registers: &mut Registers) {
+    inject_at_once(hv, running, registers, vector::INVALID_OPCODE, None);
 }
 
 /// #GP: `int n` where the error code names a gate, else perhaps a privileged instruction.

@@ -34,7 +34,7 @@ pub fn iret<M: Machine>(call: &mut Call<'_, M>, _args: [u64; 5]) -> Result<u64, 
 ///
 /// # Errors
 /// Crashes the domain where the frame is not readable or goes to user mode without user tables.
-#[inline]
+#[inline(always)]
 pub fn go_back<M: Machine>(
     hv: &Hypervisor<M>,
     running: &mut Running,

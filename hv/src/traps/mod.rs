@@ -23,7 +23,9 @@ pub use bounce::enter_failsafe;
 pub use callbacks::{callback_op, nmi_op, set_callbacks, set_trap_table, stack_switch};
 pub(crate) use callbacks::{gate, is_canonical};
 pub use descriptors::{set_gdt, update_descriptor};
-pub use exceptions::{deliver_nmi, deliver_upcall, enter_system_call, on_exception};
+pub use exceptions::{
+    deliver_nmi, deliver_upcall, enter_system_call, on_exception, on_forced_emulation, on_invalid_opcode,
+};
 pub use iret::{go_back, iret};
 pub use ports::LegacyPorts;
 pub use processor::{fpu_taskswitch, get_debugreg, set_debugreg, set_segment_base, vm_assist};
@@ -57,8 +59,20 @@ pub enum SystemCall {
 }
 
 /// Hands an exception to the guest's handler; without one, the domain is crashed.
-#[inline]
+#[inline(never)]
 pub fn inject<M: Machine>(
+    hv: &Hypervisor<M>,
+    running: &mut Running,
+    registers: &mut Registers,
+    vector: u8,
+    error_code: Option<u32>,
+) {
+    inject_at_once(hv, running, registers, vector, error_code);
+}
+
+/// As [`inject`], without a call, for the exceptions that guests raise most often.
+#[inline(always)]
+fn inject_at_once<M: Machine>(
     hv: &Hypervisor<M>,
     running: &mut Running,
     registers: &mut Registers,

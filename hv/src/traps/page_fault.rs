@@ -5,7 +5,7 @@
 //! from an old translation, which is forgotten; all others go to the guest, with the address in its `vcpu_info`.
 //! Source: abi-needs of Xen 4.17, §3.3.
 
-use super::{inject, vector};
+use super::{inject_at_once, vector};
 use crate::Hypervisor;
 use crate::domain::Running;
 use crate::entry::Exception;
@@ -61,7 +61,7 @@ pub(super) fn deliver<M: Machine>(
     let (frame, offset) = running.vcpu.info_place();
     hv.machine.write_word(frame, (offset + CR2) / 8, address);
     let user = if running.state.kernel_mode { 0 } else { error::USER };
-    inject(hv, running, registers, vector::PAGE_FAULT, Some(error_code & !error::USER | user));
+    inject_at_once(hv, running, registers, vector::PAGE_FAULT, Some(error_code & !error::USER | user));
 }
 
 /// A fault in the window: the page of the guest's table is mapped there, or the guest gets the fault at the address
