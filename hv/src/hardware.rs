@@ -87,6 +87,8 @@ pub trait Machine: Sync + Sized + 'static {
     /// # Errors
     /// The value that was there instead of `current`.
     fn compare_exchange_half(&self, mfn: Mfn, index: usize, current: u32, new: u32) -> Result<u32, u32>;
+    /// Writes the 32-bit half at `index` (below 1024) of a frame.
+    fn write_half(&self, mfn: Mfn, index: usize, value: u32);
     /// Sets `bits` in word `index`; gives the word as it was.
     fn fetch_or_word(&self, mfn: Mfn, index: usize, bits: u64) -> u64;
     /// Keeps only `bits` in word `index`; gives the word as it was.

@@ -57,7 +57,7 @@ pub(crate) fn destroy<M: Machine>(hv: &Hypervisor<M>, domain: &Arc<Domain>) -> R
                 true
             }
             Step::Vcpus => domain.vcpus.get().into_iter().flatten().all(|vcpu| drop_vcpu(hv, vcpu)),
-            Step::Events => evtchn::close_some(hv, domain),
+            Step::Events => evtchn::relinquish(hv, domain),
             Step::Grants => grant::relinquish(hv, domain),
             Step::Frames => frames::relinquish(hv, domain),
             Step::Gone => return Ok(()),

@@ -76,6 +76,7 @@ impl Domain {
             shared_info,
             memory: Mutex::new(DomainMemory::default()),
             events: Mutex::new(EventChannels::new(config.max_event_port)),
+            fifo: Default::default(),
             grants: Mutex::new(GrantTable::new(config.max_grant_frames, config.max_maptrack_frames)),
             permissions: Mutex::new(permissions),
             ports: Mutex::default(),

@@ -23,7 +23,7 @@ pub use state::{Callback, Callbacks, FPU_AREA_BYTES, FpuArea, Gdt, Ldt, RecentCa
 pub use table::DomainTable;
 
 use crate::control::permissions::Permissions;
-use crate::evtchn::EventChannels;
+use crate::evtchn::{EventChannels, Fifo};
 use crate::frames::DomainMemory;
 use crate::grant::GrantTable;
 use crate::rules::Limiter;
@@ -44,6 +44,8 @@ pub struct Domain {
     pub memory: Mutex<DomainMemory>,
     /// Its event channels.
     pub events: Mutex<EventChannels>,
+    /// Its event queues, where it uses them.
+    pub fifo: Fifo,
     /// Its grant table and what it has mapped of others'.
     pub grants: Mutex<GrantTable>,
     /// I/O ports, I/O memory and interrupts it may use.

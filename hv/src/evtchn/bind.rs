@@ -12,6 +12,7 @@ use pv_abi::{DomId, VcpuId};
 use spin::MutexGuard;
 
 use super::deliver::{clear_pending, make_pending};
+use super::fifo_control;
 use super::table::{CHUNK, Channel, EventChannels, State, out_of_range};
 use crate::Hypervisor;
 use crate::control::physdev;
@@ -54,8 +55,8 @@ impl<'a> Pair<'a> {
 ///
 /// # Errors
 /// `ENOSPC`, `ENOMEM`.
-pub fn alloc_unbound(domain: &Domain, remote: DomId) -> Result<u32, Refusal> {
-    domain.events.lock().allocate(State::Unbound { remote }, 0)
+pub fn alloc_unbound<M: Machine>(hv: &Hypervisor<M>, domain: &Domain, remote: DomId) -> Result<u32, Refusal> {
+    domain.events.lock().allocate(hv, domain, State::Unbound { remote }, 0)
 }
 
 /// `EVTCHNOP_bind_interdomain`: a new port of `local` whose far end is `remote_port`, which must have been offered to it.
@@ -77,7 +78,7 @@ pub fn bind_interdomain<M: Machine>(
         return Err(Refusal::errno(Errno::Inval, rules::evtchn::NOT_OFFERED).with(evidence));
     }
     let near_end = State::Interdomain { domain: remote.clone(), port: remote_port, vcpu: remote_vcpu };
-    let port = pair.first().allocate(near_end, 0)?;
+    let port = pair.first().allocate(hv, local, near_end, 0)?;
     if let Some(far) = pair.second().get_mut(remote_port) {
         far.state = State::Interdomain { domain: local.clone(), port, vcpu: 0 };
     }
@@ -95,7 +96,7 @@ const fn is_global(virq: u32) -> bool {
 /// # Errors
 /// `EINVAL` where there is no such interrupt, or it is global and the vCPU is not 0; `ENOENT` where there is no such
 /// vCPU; `EEXIST` where it is bound; `ENOSPC`, `ENOMEM`.
-pub fn bind_virq(domain: &Domain, virq: u32, vcpu: u32) -> Result<u32, Refusal> {
+pub fn bind_virq<M: Machine>(hv: &Hypervisor<M>, domain: &Domain, virq: u32, vcpu: u32) -> Result<u32, Refusal> {
     if virq >= NR_VIRQS {
         let evidence = Evidence::Limit { asked: virq.into(), limit: u64::from(NR_VIRQS) - 1 };
         return Err(Refusal::errno(Errno::Inval, rules::evtchn::VIRQ_RANGE).with(evidence));
@@ -110,7 +111,7 @@ pub fn bind_virq(domain: &Domain, virq: u32, vcpu: u32) -> Result<u32, Refusal> 
         let evidence = Evidence::Port { port: bound, state: "virtual interrupt" };
         return Err(Refusal::errno(Errno::Exist, rules::evtchn::VIRQ_BOUND).with(evidence));
     }
-    let port = events.allocate(State::Virq(virq), vcpu)?;
+    let port = events.allocate(hv, domain, State::Virq(virq), vcpu)?;
     events.set_virq_port(vcpu, virq, port);
     Ok(port)
 }
@@ -119,9 +120,9 @@ pub fn bind_virq(domain: &Domain, virq: u32, vcpu: u32) -> Result<u32, Refusal> 
 ///
 /// # Errors
 /// `ENOENT` where there is no such vCPU; `ENOSPC`, `ENOMEM`.
-pub fn bind_ipi(domain: &Domain, vcpu: u32) -> Result<u32, Refusal> {
+pub fn bind_ipi<M: Machine>(hv: &Hypervisor<M>, domain: &Domain, vcpu: u32) -> Result<u32, Refusal> {
     existing_vcpu(domain, vcpu)?;
-    domain.events.lock().allocate(State::Ipi, vcpu)
+    domain.events.lock().allocate(hv, domain, State::Ipi, vcpu)
 }
 
 /// `EVTCHNOP_bind_pirq`: a new port of `domain` for a physical interrupt.
@@ -129,7 +130,7 @@ pub fn bind_ipi(domain: &Domain, vcpu: u32) -> Result<u32, Refusal> {
 /// # Errors
 /// Those of [`physdev::bind`] (`EINVAL`, `EPERM`, `EEXIST`, `EBUSY`); `ENOSPC`, `ENOMEM`.
 pub fn bind_pirq<M: Machine>(hv: &Hypervisor<M>, domain: &Domain, pirq: u32, flags: u32) -> Result<u32, Refusal> {
-    let port = domain.events.lock().allocate(State::Pirq(pirq), 0)?;
+    let port = domain.events.lock().allocate(hv, domain, State::Pirq(pirq), 0)?;
     let bound = physdev::bind(hv, domain, pirq, port, flags & BIND_PIRQ_WILL_SHARE != 0);
     bound.map(|()| port).inspect_err(|_| {
         domain.events.lock().free(port);
@@ -298,12 +299,17 @@ pub fn close_some<M: Machine>(hv: &Hypervisor<M>, domain: &Domain) -> bool {
     end == size
 }
 
+/// Closes up to 64 ports of a domain that is being taken apart; `true` when none is left, nor a page of its queues.
+pub fn relinquish<M: Machine>(hv: &Hypervisor<M>, domain: &Domain) -> bool {
+    close_some(hv, domain) && fifo_control::leave(hv, domain).is_ok()
+}
+
 /// Closes all of a domain's ports.
 pub fn close_all<M: Machine>(hv: &Hypervisor<M>, domain: &Domain) {
     while !close_some(hv, domain) {}
 }
 
-fn existing_vcpu(domain: &Domain, vcpu: u32) -> Result<(), Refusal> {
+pub(super) fn existing_vcpu(domain: &Domain, vcpu: u32) -> Result<(), Refusal> {
     if domain.vcpu(VcpuId(vcpu)).is_some() {
         return Ok(());
     }

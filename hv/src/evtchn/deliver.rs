@@ -1,5 +1,6 @@
 //! Making ports pending, and vCPUs look.
 
+use alloc::sync::Arc;
 use core::mem::offset_of;
 use core::sync::atomic::Ordering;
 
@@ -15,7 +16,7 @@ use crate::refusal::{Evidence, Refusal};
 use crate::{rules, sched};
 
 /// Word of `shared_info` where the pending bits start.
-const PENDING: usize = offset_of!(SharedInfo, evtchn_pending) / 8;
+pub(super) const PENDING: usize = offset_of!(SharedInfo, evtchn_pending) / 8;
 /// Word of `shared_info` where the mask bits start.
 const MASK: usize = offset_of!(SharedInfo, evtchn_mask) / 8;
 /// Word of `vcpu_info` that selects words of pending bits.
@@ -72,29 +73,62 @@ fn not_sendable(port: u32, state: &State) -> Refusal {
 /// Sets a port pending and tells `vcpu`, unless it was pending or is masked.
 #[inline]
 pub(super) fn make_pending<M: Machine>(hv: &Hypervisor<M>, domain: &Domain, vcpu: u32, port: u32) {
+    if domain.fifo.is_on() {
+        return queue(hv, domain, vcpu, port);
+    }
     let (word, bit) = (port as usize / 64, 1 << (port % 64));
     if hv.machine.fetch_or_word(domain.shared_info, PENDING + word, bit) & bit != 0 {
         return;
     }
-    if hv.machine.read_word(domain.shared_info, MASK + word) & bit == 0 {
-        select(hv, domain, vcpu, word);
+    let is_masked = hv.machine.read_word(domain.shared_info, MASK + word) & bit != 0;
+    let vcpu = if is_masked { None } else { select(hv, domain, vcpu, word) };
+    if vcpu.is_some() || domain.polling.load(Ordering::SeqCst) != 0 {
+        tell(hv, domain, vcpu, port);
+    }
+}
+
+/// [`make_pending`] in the FIFO ABI.
+#[inline(never)]
+fn queue<M: Machine>(hv: &Hypervisor<M>, domain: &Domain, vcpu: u32, port: u32) {
+    let Some(outcome) = domain.fifo.queues().map(|mut queues| queues.set_pending(&hv.machine, vcpu, port)) else {
+        return;
+    };
+    let vcpu = if outcome.is_ready { raise_upcall(hv, domain, vcpu) } else { None };
+    if outcome.is_new {
+        tell(hv, domain, vcpu, port);
+    } else if let Some(vcpu) = vcpu {
+        sched::notify(hv, vcpu);
+    }
+}
+
+/// Tells a vCPU that an upcall is due, and those who poll the port. Apart, so that a port that is masked costs no more
+/// than its bit.
+#[inline(never)]
+fn tell<M: Machine>(hv: &Hypervisor<M>, domain: &Domain, vcpu: Option<&Arc<Vcpu>>, port: u32) {
+    if let Some(vcpu) = vcpu {
+        sched::notify(hv, vcpu);
     }
     if domain.polling.load(Ordering::SeqCst) != 0 {
         sched::wake_pollers(hv, domain, port);
     }
 }
 
-/// Makes a vCPU look at a word of pending bits.
+/// Makes a vCPU's upcall pending; the vCPU, where it was not.
 #[inline]
-fn select<M: Machine>(hv: &Hypervisor<M>, domain: &Domain, vcpu: u32, word: usize) {
-    let Some(vcpu) = domain.vcpu(VcpuId(vcpu)) else {
-        return;
-    };
+fn raise_upcall<'a, M: Machine>(hv: &Hypervisor<M>, domain: &'a Domain, vcpu: u32) -> Option<&'a Arc<Vcpu>> {
+    let vcpu = domain.vcpu(VcpuId(vcpu))?;
+    let (frame, offset) = vcpu.info_place();
+    (hv.machine.fetch_or_word(frame, offset / 8, 1) & 1 == 0).then_some(vcpu)
+}
+
+/// Makes a vCPU look at a word of pending bits; the vCPU, where its upcall was not pending.
+#[inline]
+fn select<'a, M: Machine>(hv: &Hypervisor<M>, domain: &'a Domain, vcpu: u32, word: usize) -> Option<&'a Arc<Vcpu>> {
+    let vcpu = domain.vcpu(VcpuId(vcpu))?;
     let (frame, offset) = vcpu.info_place();
     let selected = hv.machine.fetch_or_word(frame, offset / 8 + SELECTOR, 1 << word);
-    if selected & 1 << word == 0 && hv.machine.fetch_or_word(frame, offset / 8, 1) & 1 == 0 {
-        sched::notify(hv, vcpu);
-    }
+    let is_first = selected & 1 << word == 0 && hv.machine.fetch_or_word(frame, offset / 8, 1) & 1 == 0;
+    is_first.then_some(vcpu)
 }
 
 /// Makes a vCPU look at everything: after its `vcpu_info` moved, nothing may be lost.
@@ -106,7 +140,11 @@ pub fn select_everything<M: Machine>(hv: &Hypervisor<M>, vcpu: &Vcpu) {
 }
 
 /// Makes a pending port not pending: it is about to be something else.
+#[inline]
 pub(super) fn clear_pending<M: Machine>(hv: &Hypervisor<M>, domain: &Domain, port: u32) {
+    if let Some(mut queues) = domain.fifo.queues() {
+        return queues.clear_pending(&hv.machine, port);
+    }
     hv.machine.fetch_and_word(domain.shared_info, PENDING + port as usize / 64, !(1 << (port % 64)));
 }
 
@@ -118,6 +156,9 @@ pub fn is_pending<M: Machine>(hv: &Hypervisor<M>, domain: &Domain, port: u32) ->
     if port >= domain.events.lock().size() {
         return Err(out_of_range(port));
     }
+    if let Some(queues) = domain.fifo.queues() {
+        return Ok(queues.is_pending(&hv.machine, port));
+    }
     Ok(hv.machine.read_word(domain.shared_info, PENDING + port as usize / 64) >> (port % 64) & 1 != 0)
 }
 
@@ -128,10 +169,21 @@ pub fn is_pending<M: Machine>(hv: &Hypervisor<M>, domain: &Domain, port: u32) ->
 pub fn unmask<M: Machine>(hv: &Hypervisor<M>, domain: &Domain, port: u32) -> Result<(), Refusal> {
     let events = domain.events.lock();
     let vcpu = events.channel(port)?.vcpu;
+    if let Some(mut queues) = domain.fifo.queues() {
+        let is_ready = queues.unmask(&hv.machine, vcpu, port);
+        drop(queues);
+        if is_ready && let Some(vcpu) = raise_upcall(hv, domain, vcpu) {
+            sched::notify(hv, vcpu);
+        }
+        return Ok(());
+    }
     let (word, bit) = (port as usize / 64, 1 << (port % 64));
     let was_masked = hv.machine.fetch_and_word(domain.shared_info, MASK + word, !bit) & bit != 0;
-    if was_masked && hv.machine.read_word(domain.shared_info, PENDING + word) & bit != 0 {
-        select(hv, domain, vcpu, word);
+    if was_masked
+        && hv.machine.read_word(domain.shared_info, PENDING + word) & bit != 0
+        && let Some(vcpu) = select(hv, domain, vcpu, word)
+    {
+        sched::notify(hv, vcpu);
     }
     Ok(())
 }

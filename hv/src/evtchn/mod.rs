@@ -2,7 +2,8 @@
 //!
 //! A *port* is a number in a domain; it is free, or one end of a channel ([`State`]). Sending sets the far port
 //! *pending* in the bitmap of its domain's `shared_info`; if the port is not masked there, the port's word is selected
-//! in the `vcpu_info` of the vCPU it notifies, and that vCPU's *upcall* is pending. This is Xen's 2-level ABI.
+//! in the `vcpu_info` of the vCPU it notifies, and that vCPU's *upcall* is pending. This is Xen's 2-level ABI, with which
+//! a domain begins; from its first `init_control` on, what is pending stands in queues instead ([`fifo`]).
 //!
 //! Invariants:
 //! - an interdomain port's far end is an interdomain port that names it back, until one of the two is closed; then the
@@ -10,13 +11,16 @@
 //! - of each virtual interrupt, a vCPU has at most one port (a global one: the domain has at most one);
 //! - the tables change under the lock of [`crate::domain::Domain::events`]; where two domains change, the lock of the
 //!   lower domain number is taken first. An event is sent under the sender's lock alone: the sender's port holds all
-//!   that is needed to reach the far end, and whoever moves the far end to another vCPU updates it there;
+//!   that is needed to reach the far end, and whoever moves the far end to another vCPU updates it there. A domain's
+//!   queues have a lock of their own, taken last;
 //! - words that guests write too are changed by atomic operations on single bits, and nothing but bits is believed.
 //!
 //! Xen: `public/event_channel.h`, `public/xen.h` (`shared_info`).
 
 mod bind;
 mod deliver;
+mod fifo;
+mod fifo_control;
 mod table;
 #[cfg(test)]
 mod tests;
@@ -29,16 +33,20 @@ use pv_abi::event_channel::{
     EVTCHNOP_ALLOC_UNBOUND, EVTCHNOP_BIND_INTERDOMAIN, EVTCHNOP_BIND_IPI, EVTCHNOP_BIND_PIRQ, EVTCHNOP_BIND_VCPU,
     EVTCHNOP_BIND_VIRQ, EVTCHNOP_CLOSE, EVTCHNOP_EXPAND_ARRAY, EVTCHNOP_INIT_CONTROL, EVTCHNOP_RESET, EVTCHNOP_SEND,
     EVTCHNOP_SET_PRIORITY, EVTCHNOP_STATUS, EVTCHNOP_UNMASK, EvtchnAllocUnbound, EvtchnBindInterdomain, EvtchnBindIpi,
-    EvtchnBindPirq, EvtchnBindVcpu, EvtchnBindVirq, EvtchnClose, EvtchnReset, EvtchnSend, EvtchnStatus, EvtchnUnmask,
+    EvtchnBindPirq, EvtchnBindVcpu, EvtchnBindVirq, EvtchnClose, EvtchnExpandArray, EvtchnInitControl, EvtchnReset,
+    EvtchnSend, EvtchnSetPriority, EvtchnStatus, EvtchnUnmask,
 };
 
 pub use bind::{
-    alloc_unbound, bind_interdomain, bind_ipi, bind_pirq, bind_vcpu, bind_virq, close, close_all, close_some, status,
+    alloc_unbound, bind_interdomain, bind_ipi, bind_pirq, bind_vcpu, bind_virq, close, close_all, close_some,
+    relinquish, status,
 };
 pub(crate) use deliver::try_send;
 pub use deliver::{
     is_pending, raise_global_virq, raise_virq, select_everything, send, set_pending, unmask, upcall_due,
 };
+pub use fifo::Fifo;
+pub use fifo_control::{expand_array, init_control, set_priority};
 pub use table::{Channel, EventChannels, MAX_PORTS, State};
 
 use crate::Hypervisor;
@@ -68,7 +76,7 @@ pub(crate) fn send_at_once<M: Machine>(hv: &Hypervisor<M>, running: &mut Running
 /// `event_channel_op(cmd, arg)`.
 ///
 /// # Errors
-/// Those of the operation; `ENOSYS` for one of the FIFO ABI or one that does not exist.
+/// Those of the operation; `ENOSYS` for one that does not exist.
 #[inline]
 pub fn event_channel_op<M: Machine>(call: &mut Call<'_, M>, args: [u64; 5]) -> Result<u64, Refusal> {
     let [operation, argument, ..] = args;
@@ -91,9 +99,9 @@ fn offer<M: Machine>(call: &mut Call<'_, M>, argument: u64) -> Result<u64, Refus
     let mut request: EvtchnAllocUnbound = call.read(argument)?;
     let remote = own_id(call, request.remote_dom);
     request.port = if request.dom == pv_abi::xen::DOMID_SELF {
-        alloc_unbound(call.domain(), remote)?
+        alloc_unbound(call.hv, call.domain(), remote)?
     } else {
-        alloc_unbound(&*target(call, request.dom)?, remote)?
+        alloc_unbound(call.hv, &*target(call, request.dom)?, remote)?
     };
     call.write(argument, &request).map(|()| 0)
 }
@@ -111,12 +119,12 @@ fn other_operation<M: Machine>(call: &mut Call<'_, M>, operation: u32, argument:
         }
         EVTCHNOP_BIND_VIRQ => {
             let mut request: EvtchnBindVirq = call.read(argument)?;
-            request.port = bind_virq(call.domain(), request.virq, request.vcpu)?;
+            request.port = bind_virq(call.hv, call.domain(), request.virq, request.vcpu)?;
             call.write(argument, &request).map(|()| 0)
         }
         EVTCHNOP_BIND_IPI => {
             let mut request: EvtchnBindIpi = call.read(argument)?;
-            request.port = bind_ipi(call.domain(), request.vcpu)?;
+            request.port = bind_ipi(call.hv, call.domain(), request.vcpu)?;
             call.write(argument, &request).map(|()| 0)
         }
         EVTCHNOP_BIND_PIRQ => {
@@ -139,8 +147,18 @@ fn other_operation<M: Machine>(call: &mut Call<'_, M>, operation: u32, argument:
             unmask(call.hv, call.domain(), request.port).map(|()| 0)
         }
         EVTCHNOP_RESET => reset(call, argument),
-        EVTCHNOP_INIT_CONTROL | EVTCHNOP_EXPAND_ARRAY | EVTCHNOP_SET_PRIORITY => {
-            Err(Refusal::errno(Errno::NoSys, rules::evtchn::NO_FIFO))
+        EVTCHNOP_INIT_CONTROL => {
+            let mut request: EvtchnInitControl = call.read(argument)?;
+            init_control(call.hv, call.domain(), &mut request)?;
+            call.write(argument, &request).map(|()| 0)
+        }
+        EVTCHNOP_EXPAND_ARRAY => {
+            let request: EvtchnExpandArray = call.read(argument)?;
+            expand_array(call.hv, call.domain(), request.array_gfn).map(|()| 0)
+        }
+        EVTCHNOP_SET_PRIORITY => {
+            let request: EvtchnSetPriority = call.read(argument)?;
+            set_priority(call.domain(), &request).map(|()| 0)
         }
         _ => Err(unknown(operation)),
     }
@@ -151,7 +169,7 @@ fn unknown(operation: u32) -> Refusal {
     Refusal::errno(Errno::NoSys, rules::core::UNKNOWN_OPERATION).with(Evidence::Value(operation.into()))
 }
 
-/// Closes all ports of a domain, stopping where others wait.
+/// Closes all ports of a domain, stopping where others wait, and goes back to the 2-level ABI.
 fn reset<M: Machine>(call: &mut Call<'_, M>, argument: u64) -> Result<u64, Refusal> {
     let request: EvtchnReset = call.read(argument)?;
     let domain = target(call, request.dom)?;
@@ -165,7 +183,7 @@ fn reset<M: Machine>(call: &mut Call<'_, M>, argument: u64) -> Result<u64, Refus
             return Err(call.again([EVTCHNOP_RESET.into(), argument, 0, 0, 0]));
         }
     }
-    Ok(0)
+    fifo_control::leave(call.hv, &domain).map(|()| 0)
 }
 
 /// The domain that an argument names and that the caller may control.

@@ -6,14 +6,17 @@ use alloc::vec::Vec;
 
 use pv_abi::DomId;
 use pv_abi::errno::Errno;
+use pv_abi::event_channel::{EVTCHN_2L_NR_CHANNELS, EVTCHN_FIFO_NR_CHANNELS};
 use pv_abi::xen::NR_VIRQS;
 
+use crate::Hypervisor;
 use crate::domain::Domain;
+use crate::hardware::Machine;
 use crate::refusal::{Evidence, Refusal};
 use crate::rules;
 
 /// Ports of the 2-level ABI.
-pub const MAX_PORTS: u32 = 4096;
+pub const MAX_PORTS: u32 = EVTCHN_2L_NR_CHANNELS;
 
 /// Ports that are allocated together.
 pub(super) const CHUNK: usize = 64;
@@ -74,7 +77,7 @@ pub struct Channel {
 }
 
 /// The ports that a vCPU's virtual interrupts go to; 0 for none.
-type Virqs = [u16; NR_VIRQS as usize];
+type Virqs = [u32; NR_VIRQS as usize];
 
 /// A domain's event channels.
 pub struct EventChannels {
@@ -82,8 +85,11 @@ pub struct EventChannels {
     chunks: Vec<Box<[Channel; CHUNK]>>,
     /// No port below is free.
     lowest_free: u32,
-    /// Ports it may have, counting port 0.
-    limit: u32,
+    /// Ports below this may be taken as soon as they are free: all of the 2-level ABI, and none of the FIFO ABI, where
+    /// a free port may still be on a queue.
+    taken_at_once: u32,
+    /// The highest port that its toolstack lets it have.
+    max_port: u32,
     virqs: Vec<Virqs>,
     /// Where closing all of them goes on.
     pub(super) next_to_close: u32,
@@ -99,10 +105,40 @@ impl EventChannels {
     /// None but the reserved port; `max_port` is the highest port that may be allocated.
     #[must_use]
     pub fn new(max_port: u32) -> Self {
-        let limit = max_port.saturating_add(1).min(MAX_PORTS);
         let mut first = new_chunk();
         first[0].state = State::Reserved;
-        Self { chunks: alloc::vec![first], lowest_free: 1, limit, virqs: Vec::new(), next_to_close: 0 }
+        let taken_at_once = max_port.saturating_add(1).min(MAX_PORTS);
+        Self {
+            chunks: alloc::vec![first],
+            lowest_free: 1,
+            taken_at_once,
+            max_port,
+            virqs: Vec::new(),
+            next_to_close: 0,
+        }
+    }
+
+    /// Goes over to the FIFO ABI, with the ports that there are.
+    pub(super) const fn use_fifo(&mut self) {
+        self.taken_at_once = 0;
+    }
+
+    /// Goes back to the 2-level ABI; false where a port is open.
+    pub(super) fn use_two_levels(&mut self) -> bool {
+        let is_open = |channel: &Channel| !matches!(channel.state, State::Free | State::Reserved);
+        if self.chunks.iter().any(|chunk| chunk.iter().any(is_open)) {
+            return false;
+        }
+        self.chunks.truncate(1);
+        (self.lowest_free, self.next_to_close) = (1, 0);
+        self.taken_at_once = self.max_port.saturating_add(1).min(MAX_PORTS);
+        true
+    }
+
+    /// Ports it may have, counting port 0.
+    fn limit(&self) -> u32 {
+        let most = if self.taken_at_once == 0 { EVTCHN_FIFO_NR_CHANNELS } else { MAX_PORTS };
+        self.max_port.saturating_add(1).min(most)
     }
 
     /// One port, if the table is that large.
@@ -132,60 +168,78 @@ impl EventChannels {
         (self.chunks.len() * CHUNK) as u32
     }
 
-    /// Makes the lowest free port something.
+    /// Makes the lowest free port of `domain`, whose ports these are, something.
     ///
     /// # Errors
     /// `ENOSPC` where the domain has all it may have, `ENOMEM`.
     #[inline]
-    pub(super) fn allocate(&mut self, state: State, vcpu: u32) -> Result<u32, Refusal> {
+    pub(super) fn allocate<M: Machine>(
+        &mut self,
+        hv: &Hypervisor<M>,
+        domain: &Domain,
+        state: State,
+        vcpu: u32,
+    ) -> Result<u32, Refusal> {
         let port = self.lowest_free;
-        let limit = self.limit;
+        let limit = self.taken_at_once;
         match self.get_mut(port) {
             Some(channel) if matches!(channel.state, State::Free) && port < limit => {
                 *channel = Channel { state, vcpu };
                 self.lowest_free = port + 1;
                 Ok(port)
             }
-            _ => self.allocate_beyond(state, vcpu),
+            _ => self.allocate_beyond(hv, domain, state, vcpu),
         }
     }
 
     /// Makes the lowest free port something, which is not the one where free ports may begin.
     #[inline(never)]
-    fn allocate_beyond(&mut self, state: State, vcpu: u32) -> Result<u32, Refusal> {
+    fn allocate_beyond<M: Machine>(
+        &mut self,
+        hv: &Hypervisor<M>,
+        domain: &Domain,
+        state: State,
+        vcpu: u32,
+    ) -> Result<u32, Refusal> {
         let size = self.size();
-        let port = self.first_free().unwrap_or(size);
-        self.lowest_free = port;
-        if port >= self.limit {
-            return Err(no_free_port(self.limit));
+        let mut fifo = domain.fifo.queues();
+        let mut free = self.free_ports();
+        let lowest = free.next().unwrap_or(size);
+        let is_linked = |port: &u32| fifo.as_ref().is_some_and(|queues| queues.is_linked(&hv.machine, *port));
+        let port = if is_linked(&lowest) { free.find(|port| !is_linked(port)).unwrap_or(size) } else { lowest };
+        drop(free);
+        self.lowest_free = lowest;
+        if port >= self.limit() {
+            return Err(no_free_port(self.limit()));
         }
         if port >= size {
             self.grow()?;
         }
-        self.lowest_free = port + 1;
+        if let Some(queues) = &mut fifo {
+            queues.open(port, self.size())?;
+        }
+        if port == lowest {
+            self.lowest_free = port + 1;
+        }
         if let Some(channel) = self.get_mut(port) {
             *channel = Channel { state, vcpu };
         }
         Ok(port)
     }
 
-    /// The lowest free port.
-    fn first_free(&self) -> Option<u32> {
+    /// The free ports, in order.
+    fn free_ports(&self) -> impl Iterator<Item = u32> {
         let from = self.lowest_free as usize / CHUNK;
-        let chunks = self.chunks.iter().enumerate().skip(from);
-        let free = |chunk: &[Channel; CHUNK]| {
-            let mut channels = chunk.iter();
-            channels.position(|channel| matches!(channel.state, State::Free))
-        };
-        let mut places = chunks.filter_map(|(n, chunk)| Some(n * CHUNK + free(chunk)?));
-        places.next().map(|port| port as u32)
+        let channels = self.chunks[from.min(self.chunks.len())..].iter().flat_map(|chunk| chunk.iter());
+        let free = channels.enumerate().filter(|(_, channel)| matches!(channel.state, State::Free));
+        free.map(move |(index, _)| (from * CHUNK + index) as u32)
     }
 
     #[cold]
     fn grow(&mut self) -> Result<(), Refusal> {
-        let no_memory = |_| Refusal::errno(Errno::NoMem, rules::evtchn::NO_MEMORY);
-        self.chunks.try_reserve(1).map_err(no_memory)?;
-        self.chunks.push(new_chunk());
+        let no_memory = || Refusal::errno(Errno::NoMem, rules::evtchn::NO_MEMORY);
+        self.chunks.try_reserve(1).map_err(|_| no_memory())?;
+        self.chunks.push(try_new_chunk().ok_or_else(no_memory)?);
         Ok(())
     }
 
@@ -214,7 +268,7 @@ impl EventChannels {
     /// The port of a vCPU's virtual interrupt; 0 for none.
     #[inline]
     pub(super) fn virq_port(&self, vcpu: u32, virq: u32) -> u32 {
-        self.virqs.get(vcpu as usize).map_or(0, |ports| ports[virq as usize].into())
+        self.virqs.get(vcpu as usize).map_or(0, |ports| ports[virq as usize])
     }
 
     /// Notes the port of a vCPU's virtual interrupt.
@@ -222,17 +276,24 @@ impl EventChannels {
         if self.virqs.len() <= vcpu as usize {
             self.virqs.resize(vcpu as usize + 1, [0; NR_VIRQS as usize]);
         }
-        self.virqs[vcpu as usize][virq as usize] = port as u16;
+        self.virqs[vcpu as usize][virq as usize] = port;
     }
 
     /// Forgets that a virtual interrupt goes to this port.
     pub(super) fn forget_virq(&mut self, virq: u32, port: u32) {
         for ports in &mut self.virqs {
-            if u32::from(ports[virq as usize]) == port {
+            if ports[virq as usize] == port {
                 ports[virq as usize] = 0;
             }
         }
     }
+}
+
+fn try_new_chunk() -> Option<Box<[Channel; CHUNK]>> {
+    let mut channels = Vec::new();
+    channels.try_reserve_exact(CHUNK).ok()?;
+    channels.resize_with(CHUNK, Channel::default);
+    channels.into_boxed_slice().try_into().ok()
 }
 
 fn new_chunk() -> Box<[Channel; CHUNK]> {

@@ -310,6 +310,13 @@ impl Machine for FakeMachine {
             }
         }
     }
+    fn write_half(&self, mfn: Mfn, index: usize, value: u32) {
+        let shift = (index & 1) * 32;
+        let with_half = |whole: u64| whole & !(0xffff_ffff << shift) | u64::from(value) << shift;
+        let update = |whole| Some(with_half(whole));
+        let old = self.word(mfn, index / 2).fetch_update(Ordering::SeqCst, Ordering::SeqCst, update);
+        self.wrote(mfn, index / 2, old.map(with_half).unwrap_or_default());
+    }
     fn fetch_or_word(&self, mfn: Mfn, index: usize, bits: u64) -> u64 {
         let old = self.word(mfn, index).fetch_or(bits, Ordering::SeqCst);
         self.wrote(mfn, index, old | bits);

@@ -148,6 +148,11 @@ impl Machine for Hardware {
     }
 
     #[inline(always)]
+    fn write_half(&self, mfn: Mfn, index: usize, value: u32) {
+        Self::half(mfn, index).store(value, Ordering::Release);
+    }
+
+    #[inline(always)]
     fn fetch_or_word(&self, mfn: Mfn, index: usize, bits: u64) -> u64 {
         Self::word(mfn, index).fetch_or(bits, Ordering::SeqCst)
     }

@@ -6,7 +6,7 @@ crate::rules! {
     NOT_SENDABLE = "EVT-02", "An event is sent only on an interdomain, IPI or unbound port",
         "Xen: evtchn_send, -EINVAL";
     NOT_OPEN = "EVT-03", "Only an open port can be closed", "Xen: evtchn_close, -EINVAL";
-    NO_FREE_PORT = "EVT-04", "A domain has 4,095 ports, or fewer where its toolstack says so",
+    NO_FREE_PORT = "EVT-04", "A domain has 4,095 ports, 131,071 in the FIFO ABI, or fewer where its toolstack says so",
         "Xen: -ENOSPC of every operation that allocates a port";
     NOT_OFFERED = "EVT-05", "The remote port must be unbound and offered to the domain that binds",
         "Xen: evtchn_bind_interdomain, -EINVAL";
@@ -19,6 +19,16 @@ crate::rules! {
         "Xen: public/event_channel.h, EVTCHNOP_bind_vcpu";
     RESET_RUNNING = "EVT-11", "Another domain's ports are reset only while its toolstack has paused it",
         "Xen: evtchn_reset, -EINVAL";
-    NO_FIFO = "EVT-12", "Only the 2-level ABI is offered, not the FIFO ABI", "Xen: -ENOSYS where FIFO event channels are off";
     NO_MEMORY = "EVT-13", "There must be memory for more ports", "Xen: -ENOMEM of evtchn_allocate_port";
+    CONTROL_PLACE = "EVT-14", "A control block lies in one frame, at a multiple of 8", "Xen: EVTCHNOP_init_control, -EINVAL";
+    CONTROL_TWICE = "EVT-15", "A vCPU keeps its control block until the domain's ports are reset",
+        "Xen: EVTCHNOP_init_control, -EINVAL";
+    FIFO_FRAME = "EVT-16", "A control block and a page of the event array are the domain's own to write",
+        "Xen: EVTCHNOP_init_control and EVTCHNOP_expand_array, -EINVAL";
+    NO_CONTROL = "EVT-17", "The event array begins after the first control block",
+        "Xen: EVTCHNOP_expand_array, -EOPNOTSUPP";
+    ARRAY_FULL = "EVT-18", "The event array has at most 128 pages", "Xen: EVTCHNOP_expand_array, -ENOSPC";
+    NO_PRIORITIES = "EVT-19", "Only the FIFO ABI has priorities", "Xen: EVTCHNOP_set_priority, -ENOSYS";
+    PRIORITY_RANGE = "EVT-20", "A priority is 0 to 15", "Xen: EVTCHNOP_set_priority, -EINVAL";
+    OPENED_AGAIN = "EVT-21", "No port is opened while all are being closed", "Xen: EVTCHNOP_reset, -EAGAIN";
 }

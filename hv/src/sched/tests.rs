@@ -106,7 +106,7 @@ fn an_idle_cpu_waits_in_the_machine_and_does_not_spin() {
     bed.schedule(&mut slot);
     bed.sleep(&vcpu);
     time::set_single(&bed.hv, &vcpu, Some(bed.hv.machine.now() + 500 * MS));
-    evtchn::bind_virq(&vcpu.domain, VIRQ_TIMER, 0).unwrap();
+    evtchn::bind_virq(&bed.hv, &vcpu.domain, VIRQ_TIMER, 0).unwrap();
     bed.hv.machine.take_events();
     let start = bed.hv.machine.now();
     assert!(Arc::ptr_eq(&bed.schedule(&mut slot), &vcpu));
@@ -174,7 +174,7 @@ fn an_idle_cpu_takes_work_from_a_busy_one() {
 fn a_shutdown_stops_the_domain_and_tells_dom0() {
     let bed = Bed::new(128);
     let dom0 = bed.domain(0, 1);
-    let port = evtchn::bind_virq(&dom0, VIRQ_DOM_EXC, 0).unwrap();
+    let port = evtchn::bind_virq(&bed.hv, &dom0, VIRQ_DOM_EXC, 0).unwrap();
     let mut guest = bed.guest(1, 2);
     let mut request = SchedShutdown { reason: SHUTDOWN_POWEROFF };
     assert_eq!(guest.call_with(&bed, HYPERVISOR_SCHED_OP, SCHEDOP_SHUTDOWN, &mut request), 0);
@@ -254,7 +254,7 @@ fn block_sleeps_only_with_nothing_pending() {
     let call = [SCHEDOP_BLOCK.into(), 0, 0, 0, 0];
     assert_eq!(guest.call(&bed, HYPERVISOR_SCHED_OP, call), 0);
     assert_eq!(guest.running.vcpu.stopped.load(Ordering::SeqCst), stopped::BLOCKED);
-    let port = evtchn::bind_ipi(&guest.domain, 0).unwrap();
+    let port = evtchn::bind_ipi(&bed.hv, &guest.domain, 0).unwrap();
     evtchn::send(&bed.hv, &guest.domain, port).unwrap();
     assert_eq!(guest.running.vcpu.stopped.load(Ordering::SeqCst), 0);
     assert_eq!(guest.call(&bed, HYPERVISOR_SCHED_OP_COMPAT, call), 0);

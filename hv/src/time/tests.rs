@@ -20,7 +20,7 @@ const MS: u64 = 1_000_000;
 /// A domain of one vCPU with a port for its timer.
 fn with_timer_port(bed: &Bed) -> (Arc<Domain>, Arc<Vcpu>, u32) {
     let domain = bed.domain(1, 1);
-    let port = evtchn::bind_virq(&domain, VIRQ_TIMER, 0).unwrap();
+    let port = evtchn::bind_virq(&bed.hv, &domain, VIRQ_TIMER, 0).unwrap();
     let vcpu = domain.vcpu(VcpuId(0)).unwrap().clone();
     (domain, vcpu, port)
 }
@@ -137,7 +137,7 @@ fn set_timer_op_takes_absurd_times_as_soon() {
 fn the_future_flag_of_a_single_shot_is_ignored() {
     let bed = Bed::new(128);
     let mut guest = bed.guest(1, 2);
-    let port = evtchn::bind_virq(&guest.domain, VIRQ_TIMER, 0).unwrap();
+    let port = evtchn::bind_virq(&bed.hv, &guest.domain, VIRQ_TIMER, 0).unwrap();
     let place = guest.address(0);
     guest.write(&bed, place, &VcpuSetSingleshotTimer { timeout_abs_ns: 1, flags: 1, ..Default::default() });
     let arguments = [VCPUOP_SET_SINGLESHOT_TIMER.into(), 0, place, 0, 0];
@@ -251,7 +251,7 @@ fn a_runstate_area_says_where_time_went() {
     bed.hv.machine.advance(4 * MS);
     bed.sleep(&vcpu);
     set_single(&bed.hv, &vcpu, Some(started + 9 * MS));
-    evtchn::bind_virq(&guest.domain, VIRQ_TIMER, 0).unwrap();
+    evtchn::bind_virq(&bed.hv, &guest.domain, VIRQ_TIMER, 0).unwrap();
     bed.schedule(&mut slot);
     guest.running.state = slot.take().unwrap().state;
     let info: VcpuRunstateInfo = guest.read(&bed, area);

@@ -76,7 +76,7 @@ fn play(bed: &Bed, domains: &[Arc<Domain>; 3], world: &mut World, step: &Step) {
     match *step {
         Step::Offer { of, to } => {
             let expected = world.allocate(of, Model::Offered(to as u16));
-            assert_eq!(alloc_unbound(&domains[of], DomId(to as u16)).unwrap(), expected);
+            assert_eq!(alloc_unbound(&bed.hv, &domains[of], DomId(to as u16)).unwrap(), expected);
         }
         Step::Bind { by, to, port } => {
             let outcome = bind_interdomain(&bed.hv, &domains[by], &domains[to], port);
@@ -89,9 +89,9 @@ fn play(bed: &Bed, domains: &[Arc<Domain>; 3], world: &mut World, step: &Step) {
                 refused(outcome, Errno::Inval, rule::NOT_OFFERED);
             }
         }
-        Step::Ipi { by } => assert_eq!(bind_ipi(&domains[by], 0).unwrap(), world.allocate(by, Model::Ipi)),
+        Step::Ipi { by } => assert_eq!(bind_ipi(&bed.hv, &domains[by], 0).unwrap(), world.allocate(by, Model::Ipi)),
         Step::Timer { by } => {
-            let outcome = bind_virq(&domains[by], VIRQ_TIMER, 0);
+            let outcome = bind_virq(&bed.hv, &domains[by], VIRQ_TIMER, 0);
             if world.ports[by].contains(&Model::Timer) {
                 refused(outcome, Errno::Exist, rule::VIRQ_BOUND);
             } else {
