@@ -71,7 +71,9 @@ fn not_sendable(port: u32, state: &State) -> Refusal {
 }
 
 /// Sets a port pending and tells `vcpu`, unless it was pending or is masked.
-#[inline]
+///
+/// All that it calls it calls last, so that it saves no registers.
+#[inline(never)]
 pub(super) fn make_pending<M: Machine>(hv: &Hypervisor<M>, domain: &Domain, vcpu: u32, port: u32) {
     if domain.fifo.is_on() {
         return queue(hv, domain, vcpu, port);
@@ -142,10 +144,18 @@ pub fn select_everything<M: Machine>(hv: &Hypervisor<M>, vcpu: &Vcpu) {
 /// Makes a pending port not pending: it is about to be something else.
 #[inline]
 pub(super) fn clear_pending<M: Machine>(hv: &Hypervisor<M>, domain: &Domain, port: u32) {
-    if let Some(mut queues) = domain.fifo.queues() {
-        return queues.clear_pending(&hv.machine, port);
+    if domain.fifo.is_on() {
+        return clear_queued(hv, domain, port);
     }
     hv.machine.fetch_and_word(domain.shared_info, PENDING + port as usize / 64, !(1 << (port % 64)));
+}
+
+/// [`clear_pending`] in the FIFO ABI.
+#[inline(never)]
+fn clear_queued<M: Machine>(hv: &Hypervisor<M>, domain: &Domain, port: u32) {
+    if let Some(mut queues) = domain.fifo.queues() {
+        queues.clear_pending(&hv.machine, port);
+    }
 }
 
 /// Whether a port is pending.
