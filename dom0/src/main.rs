@@ -10,6 +10,7 @@ extern crate alloc;
 mod machine;
 mod service;
 
+use pv_guest_kernel::platform::pv::cpus;
 use pv_guest_kernel::{println, task};
 
 pv_guest_kernel::kernel_main!(main);
@@ -18,6 +19,7 @@ pv_guest_kernel::kernel_main!(main);
 const STACK_PAGES: usize = 128;
 
 fn main() {
+    cpus::start_all();
     task::spawn_with_stack("service", STACK_PAGES, serve).join();
 }
 

@@ -8,7 +8,7 @@ use alloc::string::String;
 use core::fmt::{self, Write};
 
 use crate::platform;
-use crate::sync::{IrqGuard, IrqLock};
+use crate::sync::{IrqGuard, IrqLock, IrqLockGuard, Spin};
 use crate::task::WaitQueue;
 
 /// Bytes that may wait for a reader; more are dropped.
@@ -60,19 +60,41 @@ impl Write for Output {
 
 /// Writes text; `\n` becomes `\r\n`.
 pub fn write_bytes(bytes: &[u8]) {
-    let mut output = Output::new();
-    output.push_text(bytes);
-    output.flush();
+    for piece in bytes.chunks(PIECE_BYTES) {
+        let _turn = turn();
+        let mut output = Output::new();
+        output.push_text(piece);
+        output.flush();
+    }
 }
 
 /// Writes bytes as they are.
 pub fn write_raw(bytes: &[u8]) {
-    platform::current().console_write(bytes);
+    for piece in bytes.chunks(PIECE_BYTES) {
+        let _turn = turn();
+        platform::current().console_write(piece);
+    }
+}
+
+/// Held while text is written.
+static TURN: IrqLock<()> = IrqLock::new(());
+/// How often a message tries to get its turn: one that is printed while another is stuck comes out all the same.
+const TRIES: usize = 1_000_000;
+/// Bytes written in one turn, with interrupts off.
+const PIECE_BYTES: usize = 128;
+
+fn turn() -> Option<IrqLockGuard<'static, ()>> {
+    let mut spin = Spin::default();
+    (0..TRIES).find_map(|_| {
+        spin.once();
+        TURN.try_lock()
+    })
 }
 
 /// For [`print!`](crate::print): one message is not interrupted by another.
 pub fn write_fmt(arguments: fmt::Arguments<'_>) {
     let _irq = IrqGuard::new();
+    let _turn = turn();
     let mut output = Output::new();
     let _ = output.write_fmt(arguments);
     output.flush();
@@ -95,11 +117,11 @@ macro_rules! println {
 pub fn on_input() {
     let mut chunk = [0; 64];
     loop {
+        let mut input = INPUT.lock();
         let count = platform::current().console_read(&mut chunk);
         if count == 0 {
             break;
         }
-        let mut input = INPUT.lock();
         let room = INPUT_BYTES.saturating_sub(input.len()).min(count);
         input.extend(&chunk[..room]);
     }

@@ -25,6 +25,7 @@ extern crate std;
 
 pub mod boot;
 pub mod console;
+pub mod cpus;
 pub mod fault;
 pub mod mm;
 pub mod platform;

@@ -1,10 +1,14 @@
-//! Locks for one CPU with interrupts.
+//! Locks for several CPUs with interrupts.
 //!
 //! Words used:
 //! - *interrupts*: what can enter the kernel at any instruction; on Xen the event upcall, on a PC the IRQs.
 //! - [`IrqLock`]: a value that threads and interrupt handlers share. While it is held, interrupts are off, so the holder
-//!   is neither interrupted nor preempted; therefore it is never contended on one CPU. Hold it for short.
+//!   is neither interrupted nor preempted; only another CPU can find it taken, and spins. Hold it for short.
 //! - [`SleepLock`]: a value that threads share and may keep for long. A thread that finds it taken sleeps.
+//!
+//! A virtual CPU that holds a lock may be descheduled by the hypervisor at any instruction. Whoever spins for longer than
+//! a lock is ever held therefore gives its time away ([`Spin`]); and a lock is not handed on in the order of arrival, as the
+//! next in line may be the one that does not run.
 #![expect(unsafe_code, reason = "a lock hands out exclusive access to what it protects")]
 
 use core::cell::{Cell, UnsafeCell};
@@ -42,22 +46,49 @@ impl Drop for IrqGuard {
     }
 }
 
+/// How often a lock is tried before the time is given away.
+const TRIES: u32 = 1000;
+
+/// Waiting for another CPU to do something that takes it no time.
+#[derive(Debug, Default)]
+pub struct Spin {
+    tries: u32,
+}
+
+impl Spin {
+    /// One step of waiting.
+    pub fn once(&mut self) {
+        self.tries += 1;
+        if self.tries.is_multiple_of(TRIES) {
+            platform::current().relax();
+        } else {
+            core::hint::spin_loop();
+        }
+    }
+}
+
 /// A value shared between threads and interrupt handlers.
 #[derive(Debug)]
 pub struct IrqLock<T> {
-    inner: spin::Mutex<T>,
+    inner: spin::mutex::SpinMutex<T>,
 }
 
 impl<T> IrqLock<T> {
     /// Protects `value`.
     pub const fn new(value: T) -> Self {
-        Self { inner: spin::Mutex::new(value) }
+        Self { inner: spin::mutex::SpinMutex::new(value) }
     }
 
     /// Takes the lock with interrupts off.
     pub fn lock(&self) -> IrqLockGuard<'_, T> {
         let irq = IrqGuard::new();
-        IrqLockGuard { value: self.inner.lock(), _irq: irq }
+        let mut spin = Spin::default();
+        loop {
+            if let Some(value) = self.inner.try_lock() {
+                return IrqLockGuard { value, _irq: irq };
+            }
+            spin.once();
+        }
     }
 
     /// Takes the lock if it is free: for the panic path, which may have interrupted its holder.
@@ -71,7 +102,7 @@ impl<T> IrqLock<T> {
 /// Access to an [`IrqLock`]'s value. The value is released before interrupts come back (field order).
 #[derive(Debug)]
 pub struct IrqLockGuard<'a, T> {
-    value: spin::MutexGuard<'a, T>,
+    value: spin::mutex::SpinMutexGuard<'a, T>,
     _irq: IrqGuard,
 }
 
@@ -104,8 +135,9 @@ unsafe impl lock_api::RawMutex for RawIrqLock {
     type GuardMarker = lock_api::GuardNoSend;
 
     fn lock(&self) {
+        let mut spin = Spin::default();
         while !self.try_lock() {
-            core::hint::spin_loop();
+            spin.once();
         }
     }
 

@@ -15,7 +15,7 @@ mod files;
 mod http;
 mod network;
 
-use pv_guest_kernel::platform::{self, Shutdown};
+use pv_guest_kernel::platform::{self, Shutdown, pv};
 use pv_guest_kernel::println;
 use pv_guest_kernel::shell::Shell;
 
@@ -23,6 +23,9 @@ pv_guest_kernel::kernel_main!(main);
 
 fn main() {
     let platform = platform::current();
+    if platform::is_pv() {
+        pv::cpus::start_all();
+    }
     driver::start();
     let shell = Shell { commands: commands::COMMANDS, prompt: "demo> " };
     if shell.run_exec_option().is_some() {

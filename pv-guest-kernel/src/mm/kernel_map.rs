@@ -68,6 +68,8 @@ impl Drop for AddressRange {
 
 /// The last-level table for `addr` in the kernel's address space; makes what is missing.
 fn table_for(addr: usize) -> Option<Pfn> {
+    static MAKING: IrqLock<()> = IrqLock::new(());
+    let _turn = MAKING.lock();
     let platform = platform::current();
     let mut table = platform.kernel_root();
     for level in [4, 3, 2] {

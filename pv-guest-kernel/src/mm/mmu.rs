@@ -45,10 +45,7 @@ impl Mmu for KernelMmu {
     fn retire_tables(&self, tables: &[(Pfn, u8)]) {
         platform::current().retire_tables(tables);
     }
-    fn flush_page(&self, addr: usize) {
-        platform::current().flush_page(addr);
-    }
-    fn flush_user(&self) {
-        platform::current().flush_user();
+    fn flush(&self, root: Pfn, addr: Option<usize>) {
+        platform::current().flush_user(root, addr);
     }
 }

@@ -46,10 +46,8 @@ pub trait Mmu {
     fn make_table(&self, table: Pfn, level: u8);
     /// Makes tables ordinary frames again, the root first.
     fn retire_tables(&self, tables: &[(Pfn, u8)]);
-    /// Forgets the translation of one user address.
-    fn flush_page(&self, addr: usize);
-    /// Forgets the translations of all user addresses.
-    fn flush_user(&self);
+    /// Forgets the translation of one user address in the space of `root`, or of all.
+    fn flush(&self, root: Pfn, addr: Option<usize>);
 }
 
 /// First address a process may use: null pointers fault.
@@ -254,7 +252,7 @@ impl<M: Mmu> AddressSpace<M> {
         let absent = |page: &ResidentPage| EntryUpdate { entry: Entry::ABSENT, ..page.update };
         let updates: Vec<_> = pages.iter().map(absent).collect();
         self.mmu.write_entries(&updates);
-        self.mmu.flush_user();
+        self.mmu.flush(self.root, None);
         for page in pages {
             self.mmu.release_frame(page.update.entry.pfn);
         }
@@ -352,7 +350,7 @@ impl<M: Mmu> AddressSpace<M> {
         if touch == Touch::Write && entry.flags.contains(EntryFlags::COPY_ON_WRITE) {
             return self.own(table, index, entry, page);
         }
-        self.mmu.flush_page(page);
+        self.mmu.flush(self.root, Some(page));
         Ok(entry.pfn)
     }
 
@@ -391,7 +389,7 @@ impl<M: Mmu> AddressSpace<M> {
 
     fn set(&self, table: Pfn, index: usize, entry: Entry, page: usize) {
         self.mmu.write_entries(&[EntryUpdate { table, index, entry }]);
-        self.mmu.flush_page(page);
+        self.mmu.flush(self.root, Some(page));
     }
 
     /// A second space with the same content. Writable pages become copy-on-write in both.
@@ -429,7 +427,7 @@ impl<M: Mmu> AddressSpace<M> {
             }
         }
         self.mmu.write_entries(&ours);
-        self.mmu.flush_user();
+        self.mmu.flush(self.root, None);
         Ok(())
     }
 

@@ -107,8 +107,7 @@ impl Mmu for FakeMmu {
             self.0.borrow_mut().tables.remove(table);
         }
     }
-    fn flush_page(&self, _addr: usize) {}
-    fn flush_user(&self) {}
+    fn flush(&self, _root: Pfn, _addr: Option<usize>) {}
 }
 
 const HEAP: usize = 0x40_0000;

@@ -16,6 +16,14 @@ impl Platform for Host {
     }
     fn interrupts_enable(&self) {}
     fn wait_for_interrupt(&self) {}
+    fn cpu(&self) -> usize {
+        0
+    }
+    fn relax(&self) {
+        core::hint::spin_loop();
+    }
+    fn kick(&self, _cpu: usize) {}
+    fn cpu_down(&self) {}
     fn now_ns(&self) -> u64 {
         0
     }
@@ -38,7 +46,7 @@ impl Platform for Host {
     fn make_table(&self, _table: Pfn, _level: u8) {}
     fn retire_tables(&self, _tables: &[(Pfn, u8)]) {}
     fn flush_page(&self, _addr: usize) {}
-    fn flush_user(&self) {}
+    fn flush_user(&self, _root: Pfn, _addr: Option<usize>) {}
     fn user_frame(&self, _entry: usize, _stack: usize) -> TrapFrame {
         TrapFrame::default()
     }

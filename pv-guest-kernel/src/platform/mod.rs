@@ -8,6 +8,7 @@ use core::sync::atomic::{AtomicU8, Ordering};
 
 use crate::mm::{Entry, EntryUpdate, Pfn};
 
+pub(crate) mod fpu;
 pub mod frame;
 mod host;
 #[cfg(target_os = "none")]
@@ -46,6 +47,18 @@ pub trait Platform: Sync {
     /// with interrupts off.
     fn wait_for_interrupt(&self);
 
+    /// The number of this CPU. Interrupts are off, or it may be another's by the time it is used.
+    fn cpu(&self) -> usize;
+
+    /// Called again and again while another CPU is waited for: lets it run, if it shares this one's time.
+    fn relax(&self);
+
+    /// Interrupts another CPU, which then looks whether it has something to do.
+    fn kick(&self, cpu: usize);
+
+    /// Stops this CPU until it is started again. Interrupts are off.
+    fn cpu_down(&self);
+
     /// Nanoseconds since the start; never goes back.
     fn now_ns(&self) -> u64;
 
@@ -79,11 +92,11 @@ pub trait Platform: Sync {
     /// Turns page tables that nothing links to any more back into ordinary memory. The root comes first.
     fn retire_tables(&self, tables: &[(Pfn, u8)]);
 
-    /// Forgets cached translations of `addr` in the current address space.
+    /// Forgets cached translations of a kernel address, on all CPUs.
     fn flush_page(&self, addr: usize);
 
-    /// Forgets cached translations of all user addresses.
-    fn flush_user(&self);
+    /// Forgets cached translations of a user address in the space of `root` (all of them without one), wherever it is loaded.
+    fn flush_user(&self, root: Pfn, addr: Option<usize>);
 
     /// Registers with which user mode starts at `entry` with the stack `stack`.
     fn user_frame(&self, entry: usize, stack: usize) -> TrapFrame;

@@ -18,7 +18,8 @@ use core::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use crate::mm::mmu::KernelMmu;
 use crate::mm::space::{AddressSpace, Backing, Fault, Region, Touch, Usage};
 use crate::platform::TrapFrame;
-use crate::sync::{IrqGuard, IrqLock, SleepLock};
+use crate::platform::fpu::FpuState;
+use crate::sync::{IrqLock, SleepLock};
 use crate::syscall::abi;
 use crate::task::{self, Thread, WaitQueue, scheduler};
 
@@ -116,6 +117,12 @@ impl Process {
         thread.map_or(0, |thread| thread.cpu_ns.load(Ordering::Relaxed))
     }
 
+    /// The CPU its thread runs on, or ran on last.
+    #[must_use]
+    pub fn cpu(&self) -> usize {
+        self.thread.lock().as_ref().map_or(0, |thread| thread.cpu())
+    }
+
     /// Does something with the address space.
     ///
     /// # Errors
@@ -164,30 +171,29 @@ pub fn start(program: &str, arguments: &str) -> Result<Arc<Process>, LoadError> 
     let loaded = image::load(program, arguments)?;
     let process = Process::new(None, program, loaded.space, loaded.heap);
     let frame = loaded.frame;
-    run(&process, frame);
+    run(&process, frame, FpuState::INITIAL);
     Ok(process)
 }
 
 /// Gives the process its thread, which starts in user mode with `frame`.
-fn run(process: &Arc<Process>, frame: TrapFrame) {
+fn run(process: &Arc<Process>, frame: TrapFrame, fpu: FpuState) {
     let owner = process.clone();
-    // The thread must not run before the process knows it.
-    let _irq = IrqGuard::new();
-    let thread = task::spawn(process.name(), move || {
+    let thread = scheduler::create(process.name(), move || {
         let root = owner.space.lock().as_ref().map(AddressSpace::root);
         let me = scheduler::current();
         *me.process.lock() = Some(owner);
         *me.user_frame.lock() = Some(frame);
-        scheduler::set_user_root(root);
+        scheduler::set_user(root.map(|root| (root, fpu)));
     });
-    *process.thread.lock() = Some(thread);
+    *process.thread.lock() = Some(thread.clone());
+    scheduler::admit(&thread);
 }
 
 /// `fork`: a second process that goes on where this one is, with 0 as the result.
 pub(crate) fn fork(parent: &Arc<Process>, frame: &TrapFrame) -> Result<Pid, Fault> {
     let space = parent.with_space(|space| space.fork(KernelMmu))?;
     let child = Process::new(Some(parent.pid), &parent.name(), space, parent.heap());
-    run(&child, TrapFrame { rax: 0, ..*frame });
+    run(&child, TrapFrame { rax: 0, ..*frame }, scheduler::fpu());
     Ok(child.pid)
 }
 
@@ -196,7 +202,7 @@ pub(crate) fn exec(process: &Arc<Process>, program: &str, frame: &mut TrapFrame)
     let loaded = image::load(program, "")?;
     let old = process.space.lock().replace(loaded.space);
     let root = process.space.lock().as_ref().map(AddressSpace::root);
-    scheduler::set_user_root(root);
+    scheduler::set_user(root.map(|root| (root, FpuState::INITIAL)));
     drop(old);
     process.heap.store(loaded.heap, Ordering::Relaxed);
     *process.name.lock() = program.to_string();
@@ -206,7 +212,7 @@ pub(crate) fn exec(process: &Arc<Process>, program: &str, frame: &mut TrapFrame)
 
 /// Ends the running process. It takes the caller's share of the process with it, as the caller never runs again.
 pub(crate) fn exit(process: Arc<Process>, status: i32) -> ! {
-    scheduler::set_user_root(None);
+    scheduler::set_user(None);
     let space = process.space.lock().take();
     drop(space);
     *process.thread.lock() = None;

@@ -4,10 +4,11 @@ use alloc::boxed::Box;
 use alloc::string::String;
 use alloc::sync::Arc;
 use core::fmt;
-use core::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 
 use super::wait::Signal;
 use crate::platform::TrapFrame;
+use crate::platform::fpu::FpuState;
 use crate::process::Process;
 use crate::sync::IrqLock;
 
@@ -49,6 +50,12 @@ pub struct Thread {
     /// Raised when the thread has ended.
     pub done: Arc<Signal>,
     pub(super) state: IrqLock<State>,
+    /// It was woken while it ran: its next wait returns at once. Written under the scheduler's lock.
+    pub(super) woken: AtomicBool,
+    /// The CPU it runs on, ran on last, or sleeps on. Written under the scheduler's lock.
+    pub(super) cpu: AtomicUsize,
+    /// A CPU stands on its stack.
+    pub(super) on_cpu: AtomicBool,
     /// Stack pointer while another thread runs.
     pub(super) saved_sp: AtomicUsize,
     pub(super) body: IrqLock<Option<Body>>,
@@ -60,6 +67,8 @@ pub struct Thread {
     pub(super) stack: super::stack::KernelStack,
     /// Top-level page table of its process in user mode; 0 for none.
     pub(super) user_root: AtomicU64,
+    /// Its user mode's floating-point registers while another thread runs.
+    pub(super) fpu: IrqLock<FpuState>,
 }
 
 impl Thread {
@@ -67,6 +76,18 @@ impl Thread {
     #[must_use]
     pub fn state(&self) -> State {
         *self.state.lock()
+    }
+
+    /// The CPU it runs on, or ran on last.
+    #[must_use]
+    pub fn cpu(&self) -> usize {
+        self.cpu.load(Ordering::Relaxed)
+    }
+
+    /// True while a CPU runs it.
+    #[must_use]
+    pub fn is_running(&self) -> bool {
+        self.on_cpu.load(Ordering::Relaxed)
     }
 
     /// Sleeps until the thread has ended.
@@ -82,7 +103,8 @@ impl Thread {
         0
     }
 
-    pub(super) fn user_root(&self) -> Option<crate::mm::Pfn> {
+    /// Top-level page table of its process in user mode.
+    pub(crate) fn user_root(&self) -> Option<crate::mm::Pfn> {
         match self.user_root.load(Ordering::Relaxed) {
             0 => None,
             pfn => Some(crate::mm::Pfn(pfn)),

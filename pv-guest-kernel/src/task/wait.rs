@@ -1,7 +1,8 @@
 //! Waiting for a condition, and the condition most drivers wait for.
 //!
-//! A condition is checked with interrupts off and the waiter is queued before they come back, so a wake-up between the
-//! check and the sleep cannot be lost.
+//! A waiter queues itself and looks at the condition once more before it sleeps. Whoever makes the condition true does so
+//! before it looks for waiters: either the waiter sees the condition, or the waker sees the waiter. A wake-up between that
+//! look and the sleep makes the sleep end at once (see [`scheduler`]), so none is lost, on however many CPUs.
 
 use alloc::sync::Arc;
 use alloc::vec::Vec;
@@ -33,17 +34,23 @@ impl WaitQueue {
     /// whether the condition is true.
     pub fn wait_until_deadline(&self, deadline_ns: Option<u64>, mut condition: impl FnMut() -> bool) -> bool {
         let _irq = IrqGuard::new();
+        if condition() {
+            return true;
+        }
+        let me = scheduler::current();
         loop {
-            if condition() {
-                return true;
-            }
             if deadline_ns.is_some_and(|deadline| crate::time::now_ns() >= deadline) {
                 return false;
             }
-            let me = scheduler::current();
             self.waiters.lock().push(me.clone());
-            scheduler::wait(deadline_ns);
+            let is_true = condition();
+            if !is_true {
+                scheduler::wait(deadline_ns);
+            }
             self.waiters.lock().retain(|waiter| !Arc::ptr_eq(waiter, &me));
+            if is_true || condition() {
+                return true;
+            }
         }
     }
 
@@ -55,7 +62,7 @@ impl WaitQueue {
         }
     }
 
-    /// Wakes whoever has waited longest.
+    /// Wakes whoever has waited longest. One that found the condition true by itself counts: it will wake the next.
     pub fn wake_one(&self) {
         let first = {
             let mut waiters = self.waiters.lock();

@@ -3,6 +3,7 @@
 mod disk;
 mod machine;
 mod net;
+mod smp;
 mod system;
 
 use pv_guest_kernel::shell::Command;
@@ -19,6 +20,8 @@ pub(crate) static COMMANDS: &[Command] = &[
     Command { name: "ifconfig", usage: "", about: "the network card and its addresses", run: net::ifconfig },
     Command { name: "ps", usage: "", about: "threads and processes", run: system::ps },
     Command { name: "top", usage: "", about: "counters: switches, memory, hypercalls, events", run: system::top },
+    Command { name: "smp", usage: "[MILLISECONDS]", about: "run a thread on each CPU at the same time", run: smp::smp },
+    Command { name: "cpu", usage: "[N online|offline]", about: "the CPUs; take one up or down", run: smp::cpu },
     Command { name: "uptime", usage: "", about: "time since the start, and time of day", run: system::uptime },
     Command {
         name: "run",

@@ -14,31 +14,33 @@ use pv_guest_kernel::platform::pv::{events, grants, hypercall};
 use pv_guest_kernel::process::{self, Pid};
 use pv_guest_kernel::task::{Signal, scheduler};
 use pv_guest_kernel::time::{SECOND_NS, Seconds, now_ns, wall_clock_ns};
-use pv_guest_kernel::{platform, println, task};
+use pv_guest_kernel::{cpus, platform, println, task};
 
 pub(super) fn ps(_arguments: &[String]) -> i32 {
-    println!("{:>4} {:>10} {:14} NAME", "TID", "CPU", "STATE");
+    println!("{:>4} {:>3} {:>10} {:14} NAME", "TID", "CPU", "TIME", "STATE");
     for thread in scheduler::threads() {
         let used = Seconds(thread.cpu_ns.load(Ordering::Relaxed));
         let state = match thread.state() {
+            task::State::Runnable if thread.is_running() => "running",
             task::State::Runnable => "runnable",
             task::State::Waiting { deadline_ns: None } => "waiting",
             task::State::Waiting { .. } => "sleeping",
             task::State::Dead => "dead",
         };
-        println!("{:>4} {used:>10} {state:14} {}", thread.id.0, thread.name);
+        println!("{:>4} {:>3} {used:>10} {state:14} {}", thread.id.0, thread.cpu(), thread.name);
     }
     let processes = process::list();
     if processes.is_empty() {
         return 0;
     }
-    println!("{:>4} {:>4} {:>10} {:>6} {:>6} NAME", "PID", "PPID", "CPU", "PAGES", "TABLES");
+    println!("{:>4} {:>4} {:>3} {:>10} {:>6} {:>6} NAME", "PID", "PPID", "CPU", "TIME", "PAGES", "TABLES");
     for process in processes {
         let parent = process.parent().map_or(0, |pid| pid.0);
         let (used, usage) = (Seconds(process.cpu_ns()), process.usage());
         println!(
-            "{:>4} {parent:>4} {used:>10} {:>6} {:>6} {}",
+            "{:>4} {parent:>4} {:>3} {used:>10} {:>6} {:>6} {}",
             process.pid.0,
+            process.cpu(),
             usage.resident,
             usage.tables,
             process.name()
@@ -56,6 +58,9 @@ pub(super) fn top(_arguments: &[String]) -> i32 {
     println!("memory: {} of {} MiB free", mib(free), mib(all));
     println!("ramdisk: {} bytes", pv_guest_kernel::ramdisk().len());
     println!("thread switches: {}", scheduler::switches());
+    for cpu in cpus::online().iter() {
+        println!("cpu {cpu}: idle for {} of {}", Seconds(scheduler::idle_ns(cpu)), Seconds(now_ns()));
+    }
     if !platform::is_pv() {
         println!("hypercalls: none, this is a bare machine");
         return 0;

@@ -31,14 +31,15 @@ native_entry:
     mov     eax, offset native_boot_l4 - VIRT
     mov     cr3, eax
     mov     eax, cr4
-    or      eax, 0x20                       # PAE
+    or      eax, 0x620                      # PAE; fxsave, and exceptions of vector instructions
     mov     cr4, eax
     mov     ecx, 0xc0000080                 # EFER
     rdmsr
     or      eax, 0x901                      # NXE, LME, SCE
     wrmsr
     mov     eax, cr0
-    or      eax, 0x80010001                 # PG, WP, PE
+    and     al, 0xfb                        # no emulation of floating point
+    or      eax, 0x80010003                 # PG, WP, MP, PE
     mov     cr0, eax
     lgdt    [native_boot_gdt_pointer - VIRT]
     push    8

@@ -1,4 +1,4 @@
-//! A PC: the kernel as it was before the port, with privileged instructions.
+//! A PC: the kernel as it was before the port, with privileged instructions. It uses one CPU.
 //!
 //! | file | holds |
 //! |---|---|
@@ -49,6 +49,18 @@ impl Platform for Native {
         cpu::disable();
     }
 
+    fn cpu(&self) -> usize {
+        0
+    }
+
+    fn relax(&self) {
+        core::hint::spin_loop();
+    }
+
+    fn kick(&self, _cpu: usize) {}
+
+    fn cpu_down(&self) {}
+
     fn now_ns(&self) -> u64 {
         clock::now_ns()
     }
@@ -98,8 +110,11 @@ impl Platform for Native {
         paging::flush_page(addr);
     }
 
-    fn flush_user(&self) {
-        paging::flush_user();
+    fn flush_user(&self, _root: Pfn, addr: Option<usize>) {
+        match addr {
+            Some(addr) => paging::flush_page(addr),
+            None => paging::flush_user(),
+        }
     }
 
     fn user_frame(&self, entry: usize, stack: usize) -> TrapFrame {

@@ -3,7 +3,8 @@
 //! What Xen or a domain builder leaves (`public/xen.h`, "start-of-day memory layout"): the image, start_info, the p2m list and
 //! the initial page tables lie one after the other from pfn 0 on and are mapped at VIRT_BASE; the tables are pinned and mapped
 //! read-only; events are masked. From there:
-//! 1. shared_info takes the place of a page of the image; traps and callbacks are registered;
+//! 1. GS is pointed to the first vCPU's own data; shared_info takes the place of a page of the image, and vcpu_info moves
+//!    out of it; traps and callbacks are registered;
 //! 2. the direct map is built, table by table, each filled while it is an ordinary page and then handed to Xen;
 //! 3. what the initial tables map beyond the image is unmapped, so that each frame has one kernel address, and the image gets
 //!    its protection: text is never writable, data never executable.
@@ -15,7 +16,7 @@ use core::ops::Range;
 use pv_abi::memory::{MachphysMapping, XENMEM_MACHPHYS_MAPPING};
 use pv_abi::xen::{self, StartFlags, StartInfo};
 
-use super::{RingPage, clock, console, events, hypercall, p2m, paging, shared, traps};
+use super::{RingPage, clock, console, cpus, events, hypercall, p2m, paging, percpu, shared, traps};
 use crate::boot::Handover;
 use crate::mm::entry::index_at;
 use crate::mm::frames::FRAMES;
@@ -42,11 +43,14 @@ extern "C" fn pv_main(start_info: *const StartInfo) -> ! {
     // SAFETY: `entry.s` passes what Xen passed.
     unsafe { shared::keep_start_info(start_info) };
     let info = shared::start_info();
+    p2m::init(info.mfn_list as usize, info.nr_pages, machine_frames());
+    percpu::init_first();
     let shared_bits = info.shared_info | EntryFlags::KERNEL_DATA.bits();
     paging::update_va_mapping(shared::shared_info_addr(), shared_bits, xen::UVMF_INVLPG)
         .expect("shared_info can be mapped");
     crate::platform::select_pv();
     events::init();
+    percpu::register(0).expect("vcpu_info can be moved");
     traps::init();
     let layout = Layout::of(&info);
     build_direct_map(&info, &layout);
@@ -57,6 +61,7 @@ extern "C" fn pv_main(start_info: *const StartInfo) -> ! {
     crate::mm::kernel_map::init();
     super::grants::init();
     clock::init();
+    cpus::init_first();
     crate::boot::finish(handover(&info), console::start)
 }
 
@@ -98,7 +103,6 @@ fn find_free(taken: &[Range<u64>], from: u64, count: u64) -> Range<u64> {
 impl Layout {
     fn of(info: &StartInfo) -> Self {
         let frames = info.nr_pages;
-        p2m::init(info.mfn_list as usize, frames, machine_frames());
         let [start, _, _, end] = borders().map(|addr| pfn_of_addr(addr as u64));
         let tables_first = pfn_of_addr(info.pt_base);
         let initial_tables = tables_first..tables_first + info.nr_pt_frames;

@@ -9,15 +9,21 @@
 use core::arch::x86_64::_rdtsc;
 use core::sync::atomic::{AtomicU64, Ordering, fence};
 
-use pv_abi::vcpu::{VCPUOP_SET_SINGLESHOT_TIMER, VCPUOP_STOP_PERIODIC_TIMER, VcpuSetSingleshotTimer};
+use pv_abi::errno::Errno;
+use pv_abi::vcpu::{
+    VCPUOP_SET_SINGLESHOT_TIMER, VCPUOP_STOP_PERIODIC_TIMER, VCPUOP_STOP_SINGLESHOT_TIMER, VcpuSetSingleshotTimer,
+};
 use pv_abi::xen::{self, VcpuTimeInfo};
 
-use super::{events, hypercall, shared};
+use super::{events, hypercall, percpu, shared};
+use crate::sync::IrqGuard;
 
 static LATEST_NS: AtomicU64 = AtomicU64::new(0);
 
 /// Nanoseconds since the hypervisor started.
 pub(super) fn now_ns() -> u64 {
+    // The pair and the counter must be of the same vCPU.
+    let _irq = IrqGuard::new();
     let time = &shared::vcpu().time;
     loop {
         let version = time.version.load(Ordering::Acquire);
@@ -55,19 +61,40 @@ pub(super) fn wall_clock_ns() -> u64 {
     }
 }
 
-/// Timer interrupts come as VIRQ_TIMER. Xen starts every vCPU with a 100 Hz tick; this kernel asks for what it needs.
+/// Timer interrupts come as VIRQ_TIMER, to each vCPU its own.
 pub(super) fn init() {
-    let args = [u64::from(VCPUOP_STOP_PERIODIC_TIMER), 0, 0, 0, 0];
-    // SAFETY: no memory is involved.
-    let _ = unsafe { hypercall::call(xen::HYPERVISOR_VCPU_OP, args) };
-    let port = events::bind_virq(xen::VIRQ_TIMER).expect("the timer has an event channel");
-    events::on(port, crate::task::scheduler::on_timer);
+    stop_tick();
+    bind_timer(0).expect("the timer has an event channel");
 }
 
-/// One VIRQ_TIMER at `deadline_ns`; at once if that is past.
+/// Listens to the timer of a vCPU.
+pub(super) fn bind_timer(cpu: usize) -> Result<(), Errno> {
+    let port = events::bind_virq_on(xen::VIRQ_TIMER, cpu)?;
+    events::on(port, crate::task::scheduler::on_timer);
+    Ok(())
+}
+
+fn own_timer(operation: u32) {
+    let args = [u64::from(operation), percpu::number() as u64, 0, 0, 0];
+    // SAFETY: no memory is involved.
+    let _ = unsafe { hypercall::call(xen::HYPERVISOR_VCPU_OP, args) };
+}
+
+/// Xen starts every vCPU with a 100 Hz tick; this kernel asks for what it needs.
+pub(super) fn stop_tick() {
+    own_timer(VCPUOP_STOP_PERIODIC_TIMER);
+}
+
+/// This vCPU gets no timer interrupt until it sets its timer again.
+pub(super) fn stop_timer() {
+    own_timer(VCPUOP_STOP_SINGLESHOT_TIMER);
+}
+
+/// One VIRQ_TIMER on this vCPU at `deadline_ns`; at once if that is past. Events are masked.
 pub(super) fn set_timer(deadline_ns: u64) {
     let timer = VcpuSetSingleshotTimer { timeout_abs_ns: deadline_ns, flags: 0, _pad0: 0 };
-    let args = [u64::from(VCPUOP_SET_SINGLESHOT_TIMER), 0, core::ptr::from_ref(&timer) as u64, 0, 0];
+    let cpu = percpu::number() as u64;
+    let args = [u64::from(VCPUOP_SET_SINGLESHOT_TIMER), cpu, core::ptr::from_ref(&timer) as u64, 0, 0];
     // SAFETY: Xen reads the struct.
     let result = unsafe { hypercall::call(xen::HYPERVISOR_VCPU_OP, args) };
     if let Err(errno) = result {

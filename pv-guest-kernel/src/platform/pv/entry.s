@@ -14,6 +14,13 @@ pv_entry:                                   # rsi = start_info; Xen masks events
     call    pv_main
     ud2
 
+    .global pv_cpu_entry
+pv_cpu_entry:                               # a further vCPU, on its own stack; GS is set, events are masked
+    cld
+    xor     ebp, ebp
+    call    pv_cpu_main
+    ud2
+
     .text
 .macro TRAP vector
     .global pv_trap_\vector
@@ -94,12 +101,12 @@ pv_return:
     or      byte ptr [rsp + 8], 3           # the kernel's own code segment, as the CPU knows it
     test    dword ptr [rsp + 16], 0x200     # did the interrupted code have events unmasked?
     jz      1f
-    mov     byte ptr [rip + shared_info_page + 1], 0
+    mov     byte ptr gs:[1], 0              # this vCPU's vcpu_info: the mask, and whether something is pending
 pv_critical_start:
-    cmp     byte ptr [rip + shared_info_page], 0
+    cmp     byte ptr gs:[0], 0
     jne     2f
 1:  iretq
-2:  mov     byte ptr [rip + shared_info_page + 1], 1
+2:  mov     byte ptr gs:[1], 1
 pv_critical_end:
     and     byte ptr [rsp + 8], 0xfc
     push    r11
@@ -111,7 +118,7 @@ pv_return_to_user:                          # only Xen can switch to the user's 
     push    rcx
     push    r11
     push    rax
-    inc     qword ptr [rip + pv_iret_count]
+    lock inc qword ptr [rip + pv_iret_count]
     mov     eax, 23
     syscall
     ud2

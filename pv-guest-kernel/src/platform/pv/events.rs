@@ -4,7 +4,9 @@
 //! nothing shall be delivered. A handler runs with events masked, in the middle of whatever the CPU was doing: it wakes a
 //! thread or does very little.
 //!
-//! Invariant: a port delivers only while it has a handler, or once [`unmask`] was called for it.
+//! Invariants:
+//! - a port delivers only while it has a handler, or once [`unmask`] was called for it;
+//! - one vCPU delivers it, the one that Xen tells of it.
 //!
 //! Source: Xen `public/event_channel.h`; the bitmaps are in `shared_info`.
 #![expect(unsafe_code, reason = "event-channel hypercalls")]
@@ -19,6 +21,7 @@ use pv_abi::xen;
 use pv_abi::{DomId, Port};
 
 use super::{hypercall, shared};
+use crate::cpus::{self, MAX_CPUS};
 use crate::sync::IrqLock;
 use crate::task::Signal;
 
@@ -39,9 +42,27 @@ pub fn counts() -> (u64, u64) {
     (UPCALLS.load(Ordering::Relaxed), DELIVERED.load(Ordering::Relaxed))
 }
 
-/// Masks every port: from here on a port delivers when it is asked to.
+/// The ports that each vCPU delivers. Xen tells one vCPU of a port, but the bits of a word are seen by all.
+static MINE: [[AtomicU64; WORDS]; MAX_CPUS] = [const { [const { AtomicU64::new(0) }; WORDS] }; MAX_CPUS];
+const WORDS: usize = 64;
+
+/// `port` is delivered by `cpu` and no other.
+fn set_owner(port: Port, cpu: usize) {
+    let (word, bit) = bit(port);
+    for (other, mine) in MINE.iter().enumerate() {
+        match other == cpu {
+            true => mine[word].fetch_or(bit, Ordering::SeqCst),
+            false => mine[word].fetch_and(!bit, Ordering::SeqCst),
+        };
+    }
+}
+
+/// Masks every port: from here on a port delivers when it is asked to. The first vCPU delivers them all.
 pub(super) fn init() {
     for word in &shared::shared_info().evtchn_mask {
+        word.store(u64::MAX, Ordering::Relaxed);
+    }
+    for word in &MINE[0] {
         word.store(u64::MAX, Ordering::Relaxed);
     }
 }
@@ -85,8 +106,28 @@ pub fn bind_interdomain(remote: DomId, remote_port: Port) -> Result<Port, Errno>
 /// # Errors
 /// `EEXIST` when it is bound already; `EINVAL` for a number that does not exist.
 pub fn bind_virq(virq: u32) -> Result<Port, Errno> {
-    let mut argument = evtchn::EvtchnBindVirq { virq, vcpu: 0, port: 0 };
+    bind_virq_on(virq, 0)
+}
+
+/// As [`bind_virq`], for one that each vCPU has of its own.
+///
+/// # Errors
+/// As [`bind_virq`]; `ENOENT` for a vCPU that does not exist.
+pub fn bind_virq_on(virq: u32, cpu: usize) -> Result<Port, Errno> {
+    let mut argument = evtchn::EvtchnBindVirq { virq, vcpu: cpu as u32, port: 0 };
     operation(evtchn::EVTCHNOP_BIND_VIRQ, &mut argument)?;
+    set_owner(Port(argument.port), cpu);
+    Ok(Port(argument.port))
+}
+
+/// A port by which vCPUs of this domain call `cpu`: whoever [notifies](notify) it makes it pending there.
+///
+/// # Errors
+/// `ENOSPC`; `ENOENT` for a vCPU that does not exist.
+pub fn bind_ipi(cpu: usize) -> Result<Port, Errno> {
+    let mut argument = evtchn::EvtchnBindIpi { vcpu: cpu as u32, port: 0 };
+    operation(evtchn::EVTCHNOP_BIND_IPI, &mut argument)?;
+    set_owner(Port(argument.port), cpu);
     Ok(Port(argument.port))
 }
 
@@ -115,7 +156,9 @@ pub fn notify(port: Port) -> Result<(), Errno> {
 /// `EINVAL` for a port that is not open.
 pub fn close(port: Port) -> Result<(), Errno> {
     mask(port);
-    HANDLERS.lock().remove(&port);
+    let handler = HANDLERS.lock().remove(&port);
+    drop(handler);
+    set_owner(port, 0);
     operation(evtchn::EVTCHNOP_CLOSE, &mut evtchn::EvtchnClose { port: port.0 })
 }
 
@@ -146,7 +189,7 @@ fn set_handler(port: Port, handler: Handler) {
 }
 
 fn bit(port: Port) -> (usize, u64) {
-    ((port.0 / 64) as usize % 64, 1 << (port.0 % 64))
+    ((port.0 / 64) as usize % WORDS, 1 << (port.0 % 64))
 }
 
 /// Keeps `port` from delivering; what is sent meanwhile stays pending.
@@ -197,9 +240,10 @@ pub(super) fn dispatch() {
 
 fn dispatch_word(word: usize) {
     let shared = shared::shared_info();
+    let mine = &MINE[cpus::current()][word];
     loop {
-        let pending =
-            shared.evtchn_pending[word].load(Ordering::SeqCst) & !shared.evtchn_mask[word].load(Ordering::SeqCst);
+        let open = mine.load(Ordering::SeqCst) & !shared.evtchn_mask[word].load(Ordering::SeqCst);
+        let pending = shared.evtchn_pending[word].load(Ordering::SeqCst) & open;
         if pending == 0 {
             return;
         }

@@ -46,7 +46,7 @@ fn is_contiguous(pages: &Pages, address_bits: u32) -> bool {
 fn exchange(pages: &Pages, order: u32, address_bits: u32) -> Result<(), Errno> {
     let old: Vec<u64> = (0..pages.count()).map(|page| p2m::mfn_of(pages.pfn(page)).0).collect();
     for page in 0..pages.count() {
-        paging::update_va_mapping(direct(pages.pfn(page)), 0, xen::UVMF_INVLPG)?;
+        paging::update_va_mapping(direct(pages.pfn(page)), 0, paging::everywhere())?;
     }
     let mut new = pages.first().0;
     let reservation = |extents: u64, count: u64, order: u32, bits: u32| MemoryReservation {

@@ -8,6 +8,8 @@
 //! | IDT, TSS, `syscall` MSRs, `iretq` | trap table, callbacks, `stack_switch`, `iret` hypercall | `traps`, `entry.s` |
 //! | CLI, STI, HLT | the upcall mask byte, `sched_op` block | this file |
 //! | interrupt controller | event channels | `events` |
+//! | GS, `rdmsr` of the APIC's number | GS, vcpu_info at its base | `percpu` |
+//! | INIT-SIPI, inter-processor interrupts | `vcpu_op`, event channels between vCPUs | `cpus` |
 //! | PIT, TSC calibration | vcpu_time_info, single-shot timer | `clock` |
 //! | UART | console ring, or `console_io` for the first domain | `console` |
 //! | device memory, DMA | foreign mappings, frames exchanged for contiguous ones | `foreign`, `memory` |
@@ -17,6 +19,7 @@
 mod boot;
 mod clock;
 mod console;
+pub mod cpus;
 pub mod events;
 pub mod foreign;
 pub mod grants;
@@ -25,6 +28,7 @@ pub mod hypercall;
 pub mod memory;
 pub mod p2m;
 mod paging;
+mod percpu;
 mod shared;
 pub mod store;
 mod traps;
@@ -33,7 +37,7 @@ use core::sync::atomic::{Ordering, compiler_fence};
 
 use pv_abi::arch::{FLAT_USER_CS, FLAT_USER_SS};
 use pv_abi::sched::{
-    SCHEDOP_BLOCK, SCHEDOP_SHUTDOWN, SHUTDOWN_CRASH, SHUTDOWN_POWEROFF, SHUTDOWN_REBOOT, SchedShutdown,
+    SCHEDOP_BLOCK, SCHEDOP_SHUTDOWN, SCHEDOP_YIELD, SHUTDOWN_CRASH, SHUTDOWN_POWEROFF, SHUTDOWN_REBOOT, SchedShutdown,
 };
 use pv_abi::xen;
 
@@ -54,18 +58,15 @@ impl Platform for Pv {
 
     #[inline]
     fn interrupts_disable(&self) -> bool {
-        let mask = &shared::vcpu().evtchn_upcall_mask;
-        let before = mask.load(Ordering::Relaxed);
-        mask.store(1, Ordering::Relaxed);
+        let before = percpu::mask_events();
         compiler_fence(Ordering::SeqCst);
-        before == 0
+        before
     }
 
     #[inline]
     fn interrupts_enable(&self) {
-        let vcpu = shared::vcpu();
-        vcpu.evtchn_upcall_mask.store(0, Ordering::SeqCst);
-        if vcpu.evtchn_upcall_pending.load(Ordering::SeqCst) != 0 {
+        compiler_fence(Ordering::SeqCst);
+        if percpu::unmask_events() {
             // Clearing the mask delivers nothing by itself; returning from any hypercall does.
             // SAFETY: asks for the version; no memory is involved.
             unsafe { hypercall::raw(xen::HYPERVISOR_XEN_VERSION, [0; 5]) };
@@ -77,6 +78,25 @@ impl Platform for Pv {
         // SAFETY: no memory is involved. Xen clears the mask and sleeps in one step.
         unsafe { hypercall::raw(xen::HYPERVISOR_SCHED_OP, args) };
         self.interrupts_disable();
+    }
+
+    #[inline]
+    fn cpu(&self) -> usize {
+        percpu::number()
+    }
+
+    fn relax(&self) {
+        let args = [u64::from(SCHEDOP_YIELD), 0, 0, 0, 0];
+        // SAFETY: no memory is involved.
+        unsafe { hypercall::raw(xen::HYPERVISOR_SCHED_OP, args) };
+    }
+
+    fn kick(&self, cpu: usize) {
+        cpus::call(cpu);
+    }
+
+    fn cpu_down(&self) {
+        cpus::go_down();
     }
 
     fn now_ns(&self) -> u64 {
@@ -127,8 +147,8 @@ impl Platform for Pv {
         paging::flush_page(addr);
     }
 
-    fn flush_user(&self) {
-        paging::flush_all();
+    fn flush_user(&self, root: Pfn, addr: Option<usize>) {
+        paging::flush_user(root, addr);
     }
 
     fn user_frame(&self, entry: usize, stack: usize) -> TrapFrame {

@@ -5,7 +5,13 @@
 //! - a page table may be read but not written: each change is an `mmu_update`, which Xen validates, and many go in one call;
 //! - a frame becomes a page table only when no writable mapping of it is left, so its direct-map entry is made read-only
 //!   first ([`make_table`]), and writable again when nothing uses it as a table ([`retire_tables`]);
-//! - a top-level table is pinned: Xen validates the whole tree once and keeps it so until it is unpinned.
+//! - a top-level table is pinned: Xen validates the whole tree once and keeps it so until it is unpinned;
+//! - several vCPUs cache translations: a flush names those that may have one (`…_MULTI`, `…_ALL`).
+//!
+//! Invariants:
+//! - a process's tables are changed only by the thread that runs in them, or before it runs; so no other vCPU loads them
+//!   while a flush of theirs is being made;
+//! - each vCPU's block says which user table Xen has loaded for it ([`percpu::Block::user_root`]).
 //!
 //! Source: Xen `public/xen.h` (`HYPERVISOR_mmu_update`, `mmuext_op`, `update_va_mapping`).
 #![expect(unsafe_code, reason = "changes mappings")]
@@ -16,16 +22,15 @@ use pv_abi::errno::Errno;
 use pv_abi::xen::{self, MmuUpdate, MmuextOp, MulticallEntry};
 use pv_abi::{DomId, Mfn};
 
-use super::{hypercall, p2m};
+use super::{hypercall, p2m, percpu};
+use crate::cpus::{CpuSet, online};
 use crate::mm::{Entry, EntryFlags, EntryUpdate, Pfn, direct, phys};
+use crate::sync::{IrqGuard, Spin};
 
 /// Entries changed in one hypercall.
 const BATCH: usize = 64;
 
-/// The entry bits Xen or the CPU may use for themselves; they do not come back to the portable kernel.
 static KERNEL_ROOT: AtomicU64 = AtomicU64::new(0);
-/// The user top-level table that Xen was told last; 0 for none.
-static USER_ROOT: AtomicU64 = AtomicU64::new(0);
 
 pub(super) fn set_kernel_root(root: Pfn) {
     KERNEL_ROOT.store(root.0, Ordering::Relaxed);
@@ -104,8 +109,14 @@ pub(super) fn update_va_mapping(addr: usize, bits: u64, flags: u64) -> Result<()
 /// Makes the direct-map entry of a frame read-only, or writable again.
 fn protect(pfn: Pfn, flags: EntryFlags) {
     let bits = machine_bits(Entry::new(pfn, flags));
+    // A vCPU that still knows the frame as writable does no harm: Xen sees to it before the frame becomes a table.
     update_va_mapping(direct(pfn), bits, xen::UVMF_INVLPG)
         .unwrap_or_else(|errno| panic!("cannot make frame {pfn} {flags:?}: {errno:?}"));
+}
+
+/// How to change a kernel address that other vCPUs may have a translation of.
+pub(super) fn everywhere() -> u64 {
+    if online().len() == 1 { xen::UVMF_INVLPG } else { xen::UVMF_INVLPG | xen::UVMF_ALL }
 }
 
 pub(super) fn make_table(table: Pfn, level: u8) {
@@ -129,7 +140,7 @@ pub(super) fn retire_tables(tables: &[(Pfn, u8)]) {
             *call = MulticallEntry {
                 op: xen::HYPERVISOR_UPDATE_VA_MAPPING,
                 result: 0,
-                args: [direct(*table) as u64, bits, xen::UVMF_INVLPG, 0, 0, 0],
+                args: [direct(*table) as u64, bits, everywhere(), 0, 0, 0],
             };
         }
         multicall(&mut calls[..chunk.len()]);
@@ -137,16 +148,63 @@ pub(super) fn retire_tables(tables: &[(Pfn, u8)]) {
 }
 
 fn unload_and_unpin(root: Pfn) {
-    let unpin = ext(xen::MMUEXT_UNPIN_TABLE, p2m::mfn_of(root).0);
-    let unload = ext(xen::MMUEXT_NEW_USER_BASEPTR, 0);
-    let loaded = USER_ROOT.load(Ordering::Relaxed) == root.0;
-    let result = if loaded {
-        USER_ROOT.store(0, Ordering::Relaxed);
-        mmuext(&[unload, unpin])
-    } else {
-        mmuext(&[unpin])
-    };
-    result.unwrap_or_else(|errno| panic!("cannot unpin page table {root}: {errno:?}"));
+    unload_everywhere(root);
+    mmuext(&[ext(xen::MMUEXT_UNPIN_TABLE, p2m::mfn_of(root).0)])
+        .unwrap_or_else(|errno| panic!("cannot unpin page table {root}: {errno:?}"));
+}
+
+/// The vCPUs for which `root` is the user table, even if user mode does not run there now.
+fn users_of(root: Pfn) -> CpuSet {
+    let mut users = CpuSet::EMPTY;
+    for cpu in online().iter() {
+        if percpu::block(cpu).user_root.load(Ordering::SeqCst) == root.0 {
+            users.insert(cpu);
+        }
+    }
+    users
+}
+
+/// A table that a vCPU has loaded stays a table whatever else lets go of it: each that has `root` is called and drops it.
+/// None of them runs user mode in it, as its only thread is here and ends.
+fn unload_everywhere(root: Pfn) {
+    let irq = IrqGuard::new();
+    let me = percpu::this();
+    if me.user_root.load(Ordering::Relaxed) == root.0 {
+        unload_user();
+    }
+    let called = users_of(root);
+    for cpu in called.iter() {
+        percpu::block(cpu).unload_wanted.store(1, Ordering::SeqCst);
+        super::cpus::call(cpu);
+    }
+    let mut spin = Spin::default();
+    while !users_of(root).is_empty() {
+        // Another vCPU may wait for this one in the same way.
+        unload_if_wanted();
+        spin.once();
+    }
+    drop(irq);
+}
+
+/// This vCPU has no user table any more. Events are masked.
+pub(super) fn unload_user() {
+    let block = percpu::this();
+    if block.user_root.load(Ordering::Relaxed) != 0 {
+        mmuext(&[ext(xen::MMUEXT_NEW_USER_BASEPTR, 0)]).expect("a user table can be dropped");
+        block.user_root.store(0, Ordering::SeqCst);
+    }
+}
+
+/// Drops this vCPU's user table if another vCPU has asked for it, and its thread does not use it. Events are masked.
+pub(super) fn unload_if_wanted() {
+    let block = percpu::this();
+    if block.unload_wanted.swap(0, Ordering::SeqCst) == 0 {
+        return;
+    }
+    let mine = crate::task::scheduler::current().user_root().map_or(0, |root| root.0);
+    if block.user_root.load(Ordering::Relaxed) != mine {
+        unload_user();
+    }
 }
 
 /// Several hypercalls in one.
@@ -164,12 +222,36 @@ pub(super) fn multicall(calls: &mut [MulticallEntry]) {
     }
 }
 
+/// Forgets the translation of a kernel address, on all vCPUs.
 pub(super) fn flush_page(addr: usize) {
-    let _ = mmuext(&[ext(xen::MMUEXT_INVLPG_LOCAL, addr as u64)]);
+    let command = if online().len() == 1 { xen::MMUEXT_INVLPG_LOCAL } else { xen::MMUEXT_INVLPG_ALL };
+    let _ = mmuext(&[ext(command, addr as u64)]);
 }
 
+/// Forgets all translations, on all vCPUs.
 pub(super) fn flush_all() {
-    let _ = mmuext(&[ext(xen::MMUEXT_TLB_FLUSH_LOCAL, 0)]);
+    let command = if online().len() == 1 { xen::MMUEXT_TLB_FLUSH_LOCAL } else { xen::MMUEXT_TLB_FLUSH_ALL };
+    let _ = mmuext(&[ext(command, 0)]);
+}
+
+/// Forgets the translation of a user address (or, without one, of all) on the vCPUs that have `root` loaded. A vCPU that
+/// loads it later flushes as it does.
+pub(super) fn flush_user(root: Pfn, addr: Option<usize>) {
+    let (local, multi, arg1) = match addr {
+        Some(addr) => (xen::MMUEXT_INVLPG_LOCAL, xen::MMUEXT_INVLPG_MULTI, addr as u64),
+        None => (xen::MMUEXT_TLB_FLUSH_LOCAL, xen::MMUEXT_TLB_FLUSH_MULTI, 0),
+    };
+    let _irq = IrqGuard::new();
+    let users = users_of(root);
+    let here = CpuSet::only(percpu::number());
+    let result = if users == here {
+        mmuext(&[ext(local, arg1)])
+    } else if users.is_empty() {
+        Ok(())
+    } else {
+        percpu::with_mask(users.0, |mask| mmuext(&[MmuextOp { cmd: multi, _pad0: 0, arg1, arg2: mask }]))
+    };
+    result.expect("a flush cannot fail");
 }
 
 /// User mode enters the kernel on `kernel_stack_top` from now on, and runs in `root`.
@@ -182,8 +264,10 @@ pub(super) fn prepare_user(kernel_stack_top: usize, root: Option<Pfn>) {
         result: 0,
         args: [u64::from(pv_abi::arch::FLAT_KERNEL_SS), kernel_stack_top as u64, 0, 0, 0, 0],
     };
+    let _irq = IrqGuard::new();
+    let loaded = &percpu::this().user_root;
     let wanted = root.map_or(0, |root| root.0);
-    if USER_ROOT.swap(wanted, Ordering::Relaxed) == wanted {
+    if loaded.load(Ordering::Relaxed) == wanted {
         multicall(&mut [stack_switch]);
         return;
     }
@@ -195,4 +279,6 @@ pub(super) fn prepare_user(kernel_stack_top: usize, root: Option<Pfn>) {
         args: [load.as_ptr() as u64, load.len() as u64, 0, u64::from(xen::DOMID_SELF), 0, 0],
     };
     multicall(&mut [stack_switch, switch_tables]);
+    // Not before: until now the old table was in use.
+    loaded.store(wanted, Ordering::SeqCst);
 }

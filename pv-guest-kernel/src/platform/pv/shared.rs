@@ -24,10 +24,10 @@ pub(super) fn shared_info_addr() -> usize {
     (&raw const shared_info_page) as usize
 }
 
-/// This vCPU's part of it.
+/// This vCPU's part of it, which lies in its own block. Events are masked, or the caller does not mind another vCPU's.
 #[inline]
 pub(super) fn vcpu() -> &'static VcpuInfoAtomic {
-    &shared_info().vcpu_info[0]
+    &super::percpu::this().vcpu_info
 }
 
 static START_INFO: IrqLock<Option<StartInfo>> = IrqLock::new(None);

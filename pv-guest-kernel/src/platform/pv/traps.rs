@@ -8,7 +8,7 @@
 use core::arch::global_asm;
 use core::sync::atomic::Ordering;
 
-use pv_abi::arch::{FLAT_KERNEL_CS, TrapInfo};
+use pv_abi::arch::{FLAT_KERNEL_CS, TrapInfo, VcpuGuestContext};
 use pv_abi::callback::{
     CALLBACKF_MASK_EVENTS, CALLBACKOP_REGISTER, CALLBACKTYPE_EVENT, CALLBACKTYPE_FAILSAFE, CALLBACKTYPE_SYSCALL,
     CallbackRegister,
@@ -70,10 +70,27 @@ unsafe extern "C" {
     fn pv_event();
     fn pv_failsafe();
     fn pv_syscall();
+    fn pv_cpu_entry();
     fn pv_enter_frame(frame: *const TrapFrame) -> !;
 }
 
-/// Registers all entries with Xen.
+/// The way in of a vCPU that starts.
+pub(super) fn cpu_entry() -> u64 {
+    pv_cpu_entry as *const () as u64
+}
+
+/// Writes the entries into the state that a vCPU starts with.
+pub(super) fn describe(context: &mut VcpuGuestContext) {
+    // Here a row's place is its vector; the list that `set_trap_table` takes may leave vectors out.
+    for row in trap_table().into_iter().take(TRAPS) {
+        context.trap_ctxt[usize::from(row.vector)] = row;
+    }
+    context.event_callback_eip = pv_event as *const () as u64;
+    context.failsafe_callback_eip = pv_failsafe as *const () as u64;
+    context.syscall_callback_eip = pv_syscall as *const () as u64;
+}
+
+/// Registers all entries with Xen, for the vCPU that runs.
 pub(super) fn init() {
     let table = trap_table();
     let args = [table.as_ptr() as u64, 0, 0, 0, 0];
