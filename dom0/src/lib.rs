@@ -6,6 +6,7 @@
 //! - [`xenstore`]: the tree through which domains find each other;
 //! - [`toolstack`]: guest descriptions, kernels, building and watching domains;
 //! - [`console`]: one terminal, several guests;
+//! - [`channel`]: what the host says to the toolstack, and hears;
 //! - [`ramdisk`]: the files that came with this domain;
 //! - [`acpi`]: how the machine is switched off.
 //!
@@ -18,6 +19,7 @@ extern crate alloc;
 extern crate std;
 
 pub mod acpi;
+pub mod channel;
 pub mod console;
 pub mod ids;
 pub mod ramdisk;

@@ -7,7 +7,7 @@ use alloc::collections::BTreeMap;
 use alloc::format;
 use alloc::string::{String, ToString};
 
-use crate::toolstack::image;
+use crate::toolstack::unpack;
 
 const HEADER_BYTES: usize = 110;
 /// Fields are eight hexadecimal digits; these are their places.
@@ -29,7 +29,7 @@ impl<'a> Ramdisk<'a> {
     /// # Errors
     /// One line: the packing is damaged or not known.
     pub fn unpack(bytes: &[u8]) -> Result<Cow<'_, [u8]>, String> {
-        image::unpack(bytes).map_err(|error| format!("the ramdisk cannot be read: {error}"))
+        unpack::unpack(bytes).map_err(|error| format!("the ramdisk cannot be read: {error}"))
     }
 
     /// Lists the files of an archive.

@@ -73,6 +73,11 @@ impl Multiplexer {
         Some(kept.drain(..).collect())
     }
 
+    /// Takes what a guest wrote while nobody had its console.
+    pub fn take_kept(&mut self, guest: DomId) -> Vec<u8> {
+        self.kept.get_mut(&guest).map(|kept| kept.drain(..).collect()).unwrap_or_default()
+    }
+
     /// Gives the terminal to the prompt.
     pub fn detach(&mut self) {
         self.focus = Focus::Prompt;

@@ -7,14 +7,15 @@ use alloc::string::String;
 use alloc::vec::Vec;
 
 use dom0::ids::{DomId, Port};
-use dom0::toolstack::control::{Control, ControlError, Creation, DomainInfo, GuestMemory, StopReason};
+use dom0::toolstack::control::{Control, ControlError, Creation, DomainInfo, GuestMemory, StopReason, TscMode};
 use pv_abi::arch::VcpuGuestContext;
-use pv_abi::domctl::{self, Domctl};
+use pv_abi::domctl::{self, Domctl, XEN_INVALID_MAX_VCPU_ID};
 use pv_abi::errno::Errno;
 use pv_abi::grant_table::{GNTST_OKAY, GNTTABOP_SETUP_TABLE, GnttabSetupTable};
-use pv_abi::memory::{MemoryReservation, XENMEM_POPULATE_PHYSMAP};
+use pv_abi::memory::{
+    E820_RAM, E820Entry, ForeignMemoryMap, MemoryReservation, XENMEM_POPULATE_PHYSMAP, XENMEM_SET_MEMORY_MAP,
+};
 use pv_abi::sysctl::{self, Sysctl};
-use pv_abi::version::{XENVER_CAPABILITIES, XENVER_EXTRAVERSION, XENVER_VERSION};
 use pv_abi::xen::{self, MmuextOp};
 use pv_abi::{Mfn, Pfn};
 use pv_guest_kernel::platform::pv::foreign::{Access, ForeignMapping};
@@ -30,12 +31,17 @@ const MESSAGES_BYTES: usize = 16 * 1024;
 #[derive(Debug)]
 pub(crate) struct Xen;
 
-fn failed(operation: &'static str) -> impl Fn(Errno) -> ControlError {
+pub(super) fn failed(operation: &'static str) -> impl Fn(Errno) -> ControlError {
     move |errno| ControlError { operation, errno: errno as i32 }
 }
 
 /// Makes a domain-control operation whose payload is `payload`, and returns the payload as Xen left it.
-fn domctl<T>(operation: &'static str, cmd: u32, domain: DomId, payload: T) -> Result<(DomId, T), ControlError>
+pub(super) fn domctl<T>(
+    operation: &'static str,
+    cmd: u32,
+    domain: DomId,
+    payload: T,
+) -> Result<(DomId, T), ControlError>
 where
     T: IntoBytes + FromBytes + Immutable + KnownLayout,
 {
@@ -55,7 +61,7 @@ where
 ///
 /// # Safety
 /// Memory that the payload names is the caller's, and as long as the payload says.
-unsafe fn sysctl<T>(operation: &'static str, cmd: u32, payload: T) -> Result<T, ControlError>
+pub(super) unsafe fn sysctl<T>(operation: &'static str, cmd: u32, payload: T) -> Result<T, ControlError>
 where
     T: IntoBytes + FromBytes + Immutable + KnownLayout,
 {
@@ -71,7 +77,7 @@ where
 }
 
 /// An operation without a payload.
-fn simple(operation: &'static str, cmd: u32, domain: DomId) -> Result<(), ControlError> {
+pub(super) fn simple(operation: &'static str, cmd: u32, domain: DomId) -> Result<(), ControlError> {
     domctl(operation, cmd, domain, [0_u8; 0]).map(drop)
 }
 
@@ -95,10 +101,11 @@ impl Xen {
         }
     }
 
-    /// The hypervisor's messages (`XEN_SYSCTL_readconsole`).
-    pub(crate) fn messages(&mut self) -> Result<String, ControlError> {
+    /// The hypervisor's messages (`XEN_SYSCTL_readconsole`), which it forgets where `clear`.
+    pub(crate) fn messages(&mut self, clear: bool) -> Result<String, ControlError> {
         let mut buffer = alloc::vec![0_u8; MESSAGES_BYTES];
         let mut payload = sysctl::SysctlReadconsole::new_zeroed();
+        payload.clear = u8::from(clear);
         payload.buffer = buffer.as_mut_ptr() as u64;
         payload.count = MESSAGES_BYTES as u32;
         // SAFETY: Xen writes at most `count` bytes to `buffer`.
@@ -106,26 +113,6 @@ impl Xen {
         buffer.truncate(payload.count as usize);
         Ok(String::from_utf8_lossy(&buffer).into_owned())
     }
-}
-
-/// The hypervisor's version and what kinds of guests it runs.
-pub(crate) fn version() -> String {
-    let mut extra = [0_u8; 16];
-    let mut kinds = [0_u8; 1024];
-    let command = |command: u32, out: u64| {
-        let args = [u64::from(command), out, 0, 0, 0];
-        // SAFETY: each command writes an array of the length that `extra` and `kinds` have.
-        unsafe { hypercall::call(xen::HYPERVISOR_XEN_VERSION, args) }.unwrap_or(0)
-    };
-    let version = command(XENVER_VERSION, 0);
-    command(XENVER_EXTRAVERSION, extra.as_mut_ptr() as u64);
-    command(XENVER_CAPABILITIES, kinds.as_mut_ptr() as u64);
-    let text = |bytes: &[u8]| {
-        let end = bytes.iter().position(|byte| *byte == 0).unwrap_or(bytes.len());
-        String::from_utf8_lossy(&bytes[..end]).into_owned()
-    };
-    let (major, minor) = (version >> 16, version & 0xffff);
-    alloc::format!("xen_version : {major}.{minor}{}\nxen_caps    : {}", text(&extra), text(&kinds))
 }
 
 fn describe(info: &domctl::DomctlGetdomaininfo) -> DomainInfo {
@@ -139,7 +126,9 @@ fn describe(info: &domctl::DomctlGetdomaininfo) -> DomainInfo {
         blocked: is(domctl::XEN_DOMINF_BLOCKED),
         running: is(domctl::XEN_DOMINF_RUNNING),
         pages: info.tot_pages,
+        max_pages: info.max_pages,
         vcpus: info.nr_online_vcpus,
+        max_vcpu: if info.max_vcpu_id == XEN_INVALID_MAX_VCPU_ID { 0 } else { info.max_vcpu_id },
         shared_info: Mfn(info.shared_info_frame),
         cpu_time_ns: info.cpu_time,
     }
@@ -168,8 +157,7 @@ impl Control for Xen {
         // The hypervisor's own limits.
         payload.max_grant_frames = -1;
         payload.max_maptrack_frames = -1;
-        // Version 1 of the grant tables serves every front end and every hypervisor.
-        payload.grant_opts = 1;
+        payload.grant_opts = super::queries::grant_version();
         let (domain, _) = domctl("creating a domain", domctl::XEN_DOMCTL_CREATEDOMAIN, DomId(0), payload)?;
         Ok(domain)
     }
@@ -184,6 +172,24 @@ impl Control for Xen {
         let mut payload = domctl::DomctlMaxMem::new_zeroed();
         payload.max_memkb = kib;
         domctl("bounding memory", domctl::XEN_DOMCTL_MAX_MEM, domain, payload).map(drop)
+    }
+
+    fn set_tsc(&mut self, domain: DomId, mode: TscMode) -> Result<(), ControlError> {
+        let mut payload = domctl::DomctlTscInfo::new_zeroed();
+        payload.tsc_mode = mode as u32;
+        domctl("choosing a time-stamp counter", domctl::XEN_DOMCTL_SETTSCINFO, domain, payload).map(drop)
+    }
+
+    fn set_memory_map(&mut self, domain: DomId, kib: u64) -> Result<(), ControlError> {
+        let entry = E820Entry { addr: 0, size: kib << 10, type_: E820_RAM }.to_bytes();
+        let mut argument = ForeignMemoryMap::new_zeroed();
+        argument.domid = domain.0;
+        argument.map.nr_entries = 1;
+        argument.map.buffer = entry.as_ptr() as u64;
+        // SAFETY: Xen reads the one entry of the map.
+        unsafe { hypercall::operation(xen::HYPERVISOR_MEMORY_OP, XENMEM_SET_MEMORY_MAP, &mut argument) }
+            .map(drop)
+            .map_err(failed("telling a guest of its memory"))
     }
 
     fn populate(&mut self, domain: DomId, first: Pfn, count: u64) -> Result<Vec<Mfn>, ControlError> {

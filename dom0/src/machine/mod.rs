@@ -1,8 +1,8 @@
 //! What the service domain runs on: hypercalls, mapped memory, devices.
 //!
-//! [`control`] is Xen's control interface. A virtio device is found by [`pci`], its memory comes from [`dma`], its
-//! interrupt through [`interrupt`]; [`disk`] and [`net`] drive virtio disks
-//! and network cards. [`power`] switches the machine off.
+//! [`control`] is Xen's control interface as the builder needs it, [`queries`] the rest of it. A virtio device is found by [`pci`], its memory comes from [`dma`], its
+//! interrupt through [`interrupt`]; [`disk`], [`net`] and [`port`] drive virtio disks,
+//! network cards and the serial port of the control channel. [`power`] switches the machine off.
 
 pub(crate) mod control;
 pub(crate) mod disk;
@@ -10,4 +10,6 @@ pub(crate) mod dma;
 pub(crate) mod interrupt;
 pub(crate) mod net;
 pub(crate) mod pci;
+pub(crate) mod port;
 pub(crate) mod power;
+pub(crate) mod queries;

@@ -78,16 +78,21 @@ impl Service {
         }
     }
 
-    /// Moves guests' text to the terminal, and keys to guests.
+    /// Moves guests' text to the terminal and the host, and keys to guests.
     pub(super) fn serve_consoles(&mut self) -> bool {
-        let mut busy = false;
+        let mut texts = Vec::new();
         for (domain, guest) in &mut self.guests {
             let text = guest.console.turn(&mut self.hal);
-            if self.terminal.multiplexer.output(*domain, &text) {
-                self.terminal.pass(&text);
+            if !text.is_empty() {
+                texts.push((*domain, text));
             }
-            busy |= !text.is_empty();
         }
-        busy
+        for (domain, text) in &texts {
+            if self.terminal.multiplexer.output(*domain, text) {
+                self.terminal.pass(text);
+            }
+            self.pass_to_host(*domain, text);
+        }
+        !texts.is_empty()
     }
 }

@@ -23,6 +23,7 @@ use crate::machine::disk::VirtioDisk;
 use crate::machine::interrupt::Line;
 use crate::machine::net::VirtioCard;
 use crate::machine::pci;
+use crate::machine::port::VirtioPort;
 
 /// What the back ends run on.
 pub(super) type DriverHal = PvHal<LocalStore>;
@@ -40,6 +41,8 @@ const PATIENCE: u32 = 3;
 pub(super) struct Devices {
     pub(super) disks: Disks,
     pub(super) networks: Networks,
+    /// The line of the control channel.
+    pub(super) port: Option<VirtioPort>,
     lines: Vec<Line>,
     clock: Arc<Clock>,
     /// Looks at which something was found without an interrupt, in a row.
@@ -69,6 +72,10 @@ impl Devices {
             match device.kind {
                 DeviceType::Block => devices.disks.add(VirtioDisk::new(device.transport)),
                 DeviceType::Network => devices.networks.add(VirtioCard::new(device.transport)),
+                DeviceType::Console => match VirtioPort::new(device.transport) {
+                    Ok(port) => devices.port = Some(port),
+                    Err(error) => log::warn!("the control channel's port does not start: {error}"),
+                },
                 kind => log::info!("virtio device of kind {kind:?} is not used"),
             }
         }
@@ -109,6 +116,7 @@ impl Devices {
         } else {
             self.disks.virtio().for_each(VirtioDisk::acknowledge);
             self.networks.cards().for_each(VirtioCard::acknowledge);
+            self.port.iter_mut().for_each(VirtioPort::acknowledge);
             self.lines_work();
         }
         busy |= self.disks.turn(hal);
@@ -131,7 +139,8 @@ impl Devices {
             return;
         }
         let finished = self.disks.virtio().any(|disk| disk.has_finished())
-            || self.networks.cards().any(|card| card.has_finished());
+            || self.networks.cards().any(|card| card.has_finished())
+            || self.port.as_ref().is_some_and(VirtioPort::has_finished);
         self.missed = if finished { self.missed + 1 } else { self.missed };
         if self.missed >= PATIENCE {
             self.give_up("interrupts do not come");

@@ -9,16 +9,21 @@ use dom0::ids::{DomId, Port};
 use dom0::toolstack::build::{self, Built, Request};
 use dom0::toolstack::config::{self, Action, GuestConfig};
 use dom0::toolstack::control::{Control, StopReason};
+use dom0::toolstack::cpus::CpuSet;
 use dom0::toolstack::lifecycle;
 use dom0::toolstack::nodes::{self, Entry};
 use pv_bus::{Store, StoreError, Transaction};
 use pv_guest_kernel::boot;
+use pv_guest_kernel::time::now_ns;
 
 use super::Service;
+use super::channel::Brought;
 use super::consoles::GuestConsole;
 
 /// Folder of the ramdisk with the descriptions of the guests to start.
 const DESCRIPTIONS: &str = "/guests";
+/// Word of this domain's command line: it stays when no guest runs any more.
+const STAY: &str = "stay";
 
 /// A guest that was built here.
 pub(super) struct Guest {
@@ -28,13 +33,25 @@ pub(super) struct Guest {
     /// Started with this domain: when the last of them has ended, this domain ends.
     autostarted: bool,
     /// It stopped and is kept as it is.
-    preserved: bool,
+    pub(super) preserved: bool,
+    /// When it was built.
+    pub(super) started_ns: u64,
+    /// Files that its description names and the ramdisk does not hold.
+    brought: Brought,
 }
 
 /// What is left of a guest that was taken down.
 pub(super) struct Ended {
+    plan: Plan,
+}
+
+/// What a guest is built from.
+struct Plan {
     config: GuestConfig,
+    brought: Brought,
     autostarted: bool,
+    /// It is left paused.
+    paused: bool,
 }
 
 impl Service {
@@ -50,7 +67,7 @@ impl Service {
         }
         let mut started = Vec::new();
         for (file, text) in chosen {
-            match self.create(file, text, true) {
+            match self.create_first(file, text) {
                 Ok(domain) => started.push(domain),
                 Err(problem) => self.terminal.say(&format!("dom0: {problem}")),
             }
@@ -58,41 +75,48 @@ impl Service {
         self.started_any = !started.is_empty();
         if started.is_empty() && (wanted.is_some() || !files.is_empty()) {
             self.terminal.say("dom0: no guest could be started");
-            self.done = true;
+            self.done = !boot::has_flag(STAY);
         }
         if let [only] = started.as_slice() {
             self.attach(*only);
         }
     }
 
+    /// Starts a guest together with this domain.
+    fn create_first(&mut self, file: &str, text: &str) -> Result<DomId, String> {
+        let mut config = config::parse(file, text).map_err(|error| error.to_string())?;
+        if let Some(commands) = boot::option("exec") {
+            config.extra = format!("{} exec=\"{commands}\"", config.extra).trim().to_string();
+        }
+        self.raise(file, Plan { config, brought: Brought::default(), autostarted: true, paused: false })
+    }
+
     /// Starts the guest that the file describes.
     ///
     /// # Errors
     /// One line; nothing is left of the guest.
-    pub(super) fn create(&mut self, file: &str, text: &str, autostarted: bool) -> Result<DomId, String> {
-        let mut config = config::parse(file, text).map_err(|error| error.to_string())?;
-        if let Some(commands) = boot::option("exec").filter(|_| autostarted) {
-            config.extra = format!("{} exec=\"{commands}\"", config.extra).trim().to_string();
-        }
-        if self.guests.values().any(|guest| guest.config.name == config.name) {
-            return Err(format!(
-                "{file}: a guest named \"{}\" runs already: destroy it or choose another name",
-                config.name
-            ));
-        }
-        self.create_from(config, autostarted)
+    pub(super) fn create(&mut self, file: &str, text: &str, brought: Brought, paused: bool) -> Result<DomId, String> {
+        let config = config::parse(file, text).map_err(|error| error.to_string())?;
+        self.raise(file, Plan { config, brought, autostarted: false, paused })
     }
 
-    fn create_from(&mut self, config: GuestConfig, autostarted: bool) -> Result<DomId, String> {
+    fn raise(&mut self, file: &str, plan: Plan) -> Result<DomId, String> {
+        let name = &plan.config.name;
+        if self.guests.values().any(|guest| guest.config.name == *name) {
+            return Err(format!("{file}: a guest named \"{name}\" runs already: destroy it or choose another name"));
+        }
+        self.create_from(plan)
+    }
+
+    fn create_from(&mut self, plan: Plan) -> Result<DomId, String> {
+        let config = &plan.config;
         let about = |problem: String| format!("guest {}: {problem}", config.name);
-        let missing = |what: &str, path: &str| {
-            about(format!("the {what} {path} is not in the ramdisk: add it or correct {what} ="))
+        let find = |what: &str, path: &str| {
+            let missing = || about(format!("the {what} {path} is not in the ramdisk: add it or correct {what} ="));
+            plan.brought.get(path, &self.ramdisk).ok_or_else(missing)
         };
-        let kernel = self.ramdisk.file(&config.kernel).ok_or_else(|| missing("kernel", &config.kernel))?;
-        let ramdisk = match &config.ramdisk {
-            Some(path) => Some(self.ramdisk.file(path).ok_or_else(|| missing("ramdisk", path))?),
-            None => None,
-        };
+        let kernel = find("kernel", &config.kernel)?;
+        let ramdisk = config.ramdisk.as_ref().map(|path| find("ramdisk", path)).transpose()?;
         self.created += 1;
         let handle = handle(self.created);
         let request = Request {
@@ -101,15 +125,18 @@ impl Service {
             command_line: &config.extra,
             memory_mib: config.memory_mib,
             maxmem_mib: config.maxmem_mib,
-            vcpus: config.vcpus,
+            max_vcpus: config.max_vcpus,
+            tsc: config.tsc,
             handle,
             server: DomId(0),
         };
         let built = build::build(&mut self.xen, &request).map_err(|error| about(error.to_string()))?;
         let handle = handle_text(&handle);
-        match self.connect(&config, &built, &handle) {
+        match self.connect(&plan, &built, &handle) {
             Ok(console) => {
-                let guest = Guest { config, console, handle, autostarted, preserved: false };
+                let Plan { config, brought, autostarted, .. } = plan;
+                let started_ns = now_ns();
+                let guest = Guest { config, console, handle, autostarted, preserved: false, started_ns, brought };
                 self.guests.insert(built.domain, guest);
                 self.terminal.multiplexer.add(built.domain);
                 Ok(built.domain)
@@ -123,8 +150,8 @@ impl Service {
     }
 
     /// Connects a domain that was built, and lets it run.
-    fn connect(&mut self, config: &GuestConfig, built: &Built, handle: &str) -> Result<GuestConsole, String> {
-        let domain = built.domain;
+    fn connect(&mut self, plan: &Plan, built: &Built, handle: &str) -> Result<GuestConsole, String> {
+        let (config, domain) = (&plan.config, built.domain);
         let mut entries = nodes::home(config, built, handle);
         entries.extend(config.disks.iter().flat_map(|disk| nodes::disk(domain, disk)));
         entries.extend((0..).zip(&config.vifs).flat_map(|(index, vif)| nodes::vif(domain, index, vif)));
@@ -133,9 +160,14 @@ impl Service {
             .introduce(domain, built.store_frame.0, built.store_port.0)
             .map_err(|error| format!("the store does not take it: {error}"))?;
         self.attach_devices(domain, config)?;
+        if config.cpus != CpuSet::ALL {
+            let pin = |vcpu| self.xen.pin(domain, vcpu, Some(config.cpus), None);
+            (0..config.max_vcpus).try_for_each(pin).map_err(|error| error.to_string())?;
+        }
         let port = Port(built.console_port.0);
         let console = GuestConsole::attach(&mut self.hal, domain, port, &config.name)?;
-        match self.xen.unpause(domain) {
+        let started = if plan.paused { Ok(()) } else { self.xen.unpause(domain) };
+        match started {
             Ok(()) => Ok(console),
             Err(error) => {
                 console.detach(&mut self.hal);
@@ -166,6 +198,10 @@ impl Service {
                 Err(_) => Some(StopReason::Crash),
             };
             let kept = self.guests.get(&domain).is_some_and(|guest| guest.preserved);
+            if stopped == Some(StopReason::Suspend) {
+                self.guest_suspended(domain);
+                continue;
+            }
             if let Some(reason) = stopped.filter(|_| !kept) {
                 self.guest_stopped(domain, reason);
                 released = true;
@@ -173,6 +209,14 @@ impl Service {
         }
         if released {
             self.server.borrow_mut().announce_released();
+        }
+    }
+
+    /// A guest that suspended is kept until it is let go on.
+    fn guest_suspended(&mut self, domain: DomId) {
+        if let Some(guest) = self.guests.get_mut(&domain).filter(|guest| !guest.preserved) {
+            guest.preserved = true;
+            log::info!("guest {} has suspended", guest.config.name);
         }
     }
 
@@ -192,7 +236,7 @@ impl Service {
             return;
         };
         if action == Action::Restart {
-            match self.create_from(ended.config, ended.autostarted) {
+            match self.create_from(ended.plan) {
                 Ok(domain) if attached => self.attach(domain),
                 Ok(_) => {}
                 Err(problem) => self.terminal.say(&format!("dom0: {problem}")),
@@ -204,16 +248,17 @@ impl Service {
     /// Ends this domain when none of the guests that it started by itself runs any more.
     fn end_if_last(&mut self) {
         let runs = self.guests.values().any(|guest| guest.autostarted);
-        self.done = self.started_any && !runs;
+        self.done = self.started_any && !runs && !boot::has_flag(STAY);
     }
 
     /// Takes a guest down at once.
     pub(super) fn remove(&mut self, domain: DomId) -> Option<Ended> {
         let guest = self.guests.remove(&domain)?;
         self.terminal.multiplexer.remove(domain);
-        guest.console.detach(&mut self.hal);
-        self.take_down(domain, &guest.handle);
-        Some(Ended { config: guest.config, autostarted: guest.autostarted })
+        let Guest { config, console, handle, autostarted, brought, .. } = guest;
+        console.detach(&mut self.hal);
+        self.take_down(domain, &handle);
+        Some(Ended { plan: Plan { config, brought, autostarted, paused: false } })
     }
 
     fn take_down(&mut self, domain: DomId, handle: &str) {
@@ -237,10 +282,54 @@ impl Service {
         }
     }
 
-    /// Asks a guest to do something with itself: `poweroff`, `reboot`.
-    pub(super) fn ask(&mut self, domain: DomId, what: &str) -> Result<(), String> {
-        let path = format!("/local/domain/{}/control/shutdown", domain.0);
-        self.names.write(Transaction::NONE, &path, what.as_bytes()).map_err(|error| error.to_string())
+    /// Writes a node by which a guest is asked for something: `shutdown`, `sysrq`.
+    pub(super) fn write_control(&mut self, domain: DomId, node: &str, value: &str) -> Result<(), String> {
+        let path = format!("/local/domain/{}/control/{node}", domain.0);
+        self.names.write(Transaction::NONE, &path, value.as_bytes()).map_err(|error| format!("{path}: {error}"))
+    }
+
+    /// Gives a guest another name.
+    pub(super) fn rename(&mut self, domain: DomId, name: &str) -> Result<(), String> {
+        if self.guests.values().any(|guest| guest.config.name == name) {
+            return Err(format!("a guest named \"{name}\" runs already: choose another name"));
+        }
+        let Some(guest) = self.guests.get_mut(&domain) else {
+            return Err(format!("there is no guest {}", domain.0));
+        };
+        guest.config.name = name.to_string();
+        for path in [format!("/local/domain/{}/name", domain.0), format!("/vm/{}/name", guest.handle)] {
+            self.names.write(Transaction::NONE, &path, name.as_bytes()).map_err(|error| format!("{path}: {error}"))?;
+        }
+        Ok(())
+    }
+
+    /// Asks a guest to use so many of its virtual CPUs.
+    pub(super) fn set_vcpus(&mut self, domain: DomId, count: u32) -> Result<(), String> {
+        let most = self.guests.get(&domain).map_or(0, |guest| guest.config.max_vcpus);
+        if !(1..=most).contains(&count) {
+            return Err(format!("the guest can have 1 to {most} virtual CPUs: give it more with maxvcpus ="));
+        }
+        for vcpu in 0..most {
+            let path = format!("/local/domain/{}/cpu/{vcpu}/availability", domain.0);
+            let value = if vcpu < count { "online" } else { "offline" };
+            // A node that says so already is left alone: whoever watches it would be woken for nothing.
+            if self.names.text(&path).as_deref() != Some(value) {
+                let written = self.names.write(Transaction::NONE, &path, value.as_bytes());
+                written.map_err(|error| format!("{path}: {error}"))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Asks a guest to have so much memory, and lets it.
+    pub(super) fn set_memory(&mut self, domain: DomId, kib: u64) -> Result<(), String> {
+        let most = self.guests.get(&domain).map_or(0, |guest| guest.config.maxmem_mib) * 1024;
+        if kib > most {
+            return Err(format!("the guest can have {} MiB at most: give it more with maxmem =", most / 1024));
+        }
+        self.xen.set_max_memory(domain, kib + build::SLACK_KIB).map_err(|error| error.to_string())?;
+        let path = format!("/local/domain/{}/memory/target", domain.0);
+        self.names.write(Transaction::NONE, &path, kib.to_string().as_bytes()).map_err(|error| error.to_string())
     }
 }
 

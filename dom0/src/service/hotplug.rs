@@ -22,6 +22,7 @@ use alloc::vec::Vec;
 use dom0::ids::DomId;
 use dom0::toolstack::device::{Disk, ParsedVif};
 use dom0::toolstack::nodes::{self, DevicePaths, Entry};
+use dom0::toolstack::report::DeviceRow;
 use pv_bus::{Store, StoreError, Transaction};
 use pv_guest_kernel::task;
 use pv_guest_kernel::time::{SECOND_NS, now_ns};
@@ -42,25 +43,6 @@ impl Leaving {
     pub(super) fn is_over(self, now_ns: u64, closed: bool) -> bool {
         closed || now_ns >= self.until_ns
     }
-}
-
-/// A device as the store describes it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct DeviceRow {
-    /// The disk's number, or the interface's place.
-    pub(super) number: u32,
-    /// The back end's domain.
-    pub(super) back_domain: u32,
-    /// The front end's state, a number of `XenbusState`.
-    pub(super) state: u32,
-    /// The guest's event channel, or the first of several; none before it has connected.
-    pub(super) event_channel: Option<u32>,
-    /// The grants of its rings (one of a disk, two of an interface), as far as it has made them.
-    pub(super) ring_refs: Vec<u32>,
-    /// The back end's directory.
-    pub(super) back_path: String,
-    /// An interface's address.
-    pub(super) mac: Option<String>,
 }
 
 impl Service {
@@ -235,6 +217,7 @@ impl Service {
         };
         DeviceRow {
             number,
+            front_domain: u32::from(domain.0),
             back_domain: first(self, &["backend-id"]).unwrap_or(0),
             state: first(self, &["state"]).unwrap_or(0),
             event_channel: first(self, &["event-channel", "event-channel-tx"]),

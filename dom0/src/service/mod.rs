@@ -1,5 +1,6 @@
 //! The service domain at work: the loop, and what it serves.
 
+mod channel;
 mod commands;
 mod consoles;
 mod devices;
@@ -7,14 +8,17 @@ mod disks;
 mod guests;
 #[allow(dead_code, reason = "an interface is whole, whatever commands there are")]
 mod hotplug;
+mod jobs;
 mod medium;
 mod networks;
+mod reports;
 mod terminal;
 
 use alloc::collections::BTreeMap;
 use alloc::rc::Rc;
 use alloc::string::{String, ToString};
 use alloc::sync::Arc;
+use alloc::vec::Vec;
 use core::cell::RefCell;
 
 use dom0::ids::DomId;
@@ -25,10 +29,13 @@ use pv_guest_kernel::platform::pv::events;
 use pv_guest_kernel::platform::pv::hal::{PeerPage, PvHal};
 use pv_guest_kernel::println;
 use pv_guest_kernel::task::Signal;
+use pv_guest_kernel::time::now_ns;
 
 use crate::machine::control::Xen;
+use channel::Channel;
 use devices::Devices;
 use guests::Guest;
+use jobs::Job;
 use terminal::Terminal;
 
 /// Sessions of the store that this domain's own parts have.
@@ -49,6 +56,9 @@ pub(crate) struct Service {
     guests: BTreeMap<DomId, Guest>,
     devices: Devices,
     terminal: Terminal,
+    channel: Channel,
+    jobs: Vec<Job>,
+    started_ns: u64,
     created: u64,
     /// A guest was started together with this domain.
     started_any: bool,
@@ -78,6 +88,9 @@ impl Service {
             guests: BTreeMap::new(),
             devices: Devices::find(&signal)?,
             terminal: Terminal::start(&signal),
+            channel: Channel::default(),
+            jobs: Vec::new(),
+            started_ns: now_ns(),
             created: 0,
             started_any: false,
             done: false,
@@ -109,10 +122,12 @@ impl Service {
         busy |= self.store.turn(&mut self.hal);
         busy |= self.serve_consoles();
         busy |= self.serve_terminal();
+        busy |= self.serve_channel();
         if self.stopped.take() {
             self.look_for_stopped();
             busy = true;
         }
+        busy |= self.serve_jobs();
         busy && !self.done
     }
 
@@ -123,7 +138,9 @@ impl Service {
             let path = alloc::format!("/local/domain/0/{name}");
             self.names.write(Transaction::NONE, &path, value.as_bytes()).map_err(|error| error.to_string())?;
         }
-        self.names.mkdir(Transaction::NONE, "/tool/xenstored").map_err(|error| error.to_string())
+        let folders = ["/tool/xenstored", "/vm", "/local/domain/0/backend/vbd", "/local/domain/0/backend/vif"];
+        let mut folders = folders.into_iter();
+        folders.try_for_each(|path| self.names.mkdir(Transaction::NONE, path)).map_err(|error| error.to_string())
     }
 
     fn listen_for_stops(&mut self) -> Result<(), String> {

@@ -13,6 +13,7 @@ use pv_guest_kernel::sync::IrqLock;
 use pv_guest_kernel::task::{self, Signal};
 
 use super::Service;
+use super::commands::Client;
 
 const PROMPT: &str = "dom0> ";
 
@@ -121,7 +122,7 @@ impl Service {
                 Input::Prompt(keys) => {
                     self.terminal.prompt();
                     for line in self.terminal.edit(&keys) {
-                        self.command(&line);
+                        self.command(Client::Prompt, &line);
                     }
                 }
             }

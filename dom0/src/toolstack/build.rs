@@ -1,6 +1,6 @@
 //! Makes a domain from a kernel.
 //!
-//! The order is that of Xen's own toolstack: create, virtual CPUs, memory limit, ports, memory, image, page tables, pin,
+//! The order is that of Xen's own toolstack: create, virtual CPUs, memory limit, counter, memory map, ports, memory, image, page tables, pin,
 //! shared page, grants, virtual CPU. If a step fails, the domain that was begun is taken down again.
 
 use alloc::format;
@@ -13,13 +13,14 @@ use pv_abi::xen::{MAX_GUEST_CMDLINE, SIF_MOD_START_PFN, SIF_VIRT_P2M_4TOOLS, STA
 use pv_abi::{Mfn, Pfn};
 use zerocopy::{FromZeros, IntoBytes};
 
-use super::control::{Control, ControlError, Creation, GuestMemory};
+use super::control::{Control, ControlError, Creation, GuestMemory, TscMode};
 use super::image::{self, Kernel};
 use super::layout::{Layout, PAGE};
+use super::unpack;
 use crate::ids::{DomId, Port};
 
 /// KiB a guest may have above its memory, for what the hypervisor counts with it.
-const SLACK_KIB: u64 = 1024;
+pub const SLACK_KIB: u64 = 1024;
 /// Frames populated or written in one step.
 const STEP_FRAMES: usize = 512;
 /// Offset of `evtchn_upcall_mask` in each of the 32 entries of 64 bytes that the shared page begins with.
@@ -40,8 +41,10 @@ pub struct Request<'a> {
     pub memory_mib: u64,
     /// Memory it may grow to, in MiB.
     pub maxmem_mib: u64,
-    /// Virtual CPUs.
-    pub vcpus: u32,
+    /// Virtual CPUs that there are; the store says which of them are on line.
+    pub max_vcpus: u32,
+    /// Its time-stamp counter.
+    pub tsc: TscMode,
     /// A number that names it for ever.
     pub handle: [u8; 16],
     /// The domain that serves its store and console.
@@ -94,7 +97,7 @@ impl From<ControlError> for BuildError {
 /// # Errors
 /// What is wrong with the request, or the hypervisor's refusal. Nothing is left of the domain.
 pub fn build<C: Control + GuestMemory>(control: &mut C, request: &Request<'_>) -> Result<Built, BuildError> {
-    let unpacked = image::unpack(request.kernel).map_err(kernel_problem)?;
+    let unpacked = unpack::unpack(request.kernel).map_err(kernel_problem)?;
     let kernel = Kernel::parse(&unpacked).map_err(kernel_problem)?;
     let pages = request.memory_mib << 20 >> 12;
     let ramdisk_len = request.ramdisk.map(|bytes| bytes.len() as u64);
@@ -105,7 +108,7 @@ pub fn build<C: Control + GuestMemory>(control: &mut C, request: &Request<'_>) -
             "extra has {len} bytes, a guest's command line has room for 1023: shorten it"
         )));
     }
-    let creation = Creation { handle: request.handle, max_vcpus: request.vcpus };
+    let creation = Creation { handle: request.handle, max_vcpus: request.max_vcpus };
     let domain = control.create(&creation)?;
     let mut site = Site { control, domain, finished: false };
     let built = site.raise(&kernel, &layout, request)?;
@@ -138,8 +141,10 @@ impl<C: Control + GuestMemory> Drop for Site<'_, C> {
 impl<C: Control + GuestMemory> Site<'_, C> {
     fn raise(&mut self, kernel: &Kernel<'_>, layout: &Layout, request: &Request<'_>) -> Result<Built, BuildError> {
         let domain = self.domain;
-        self.control.set_max_vcpus(domain, request.vcpus)?;
-        self.control.set_max_memory(domain, request.maxmem_mib * 1024 + SLACK_KIB)?;
+        self.control.set_max_vcpus(domain, request.max_vcpus)?;
+        self.control.set_max_memory(domain, request.memory_mib * 1024 + SLACK_KIB)?;
+        self.control.set_tsc(domain, request.tsc)?;
+        self.control.set_memory_map(domain, request.maxmem_mib * 1024)?;
         let store_port = self.control.alloc_unbound(domain, request.server)?;
         let console_port = self.control.alloc_unbound(domain, request.server)?;
         let frames = self.populate(layout.pages)?;

@@ -21,6 +21,8 @@ use core::ops::Range;
 
 use toml::de::{DeTable, DeValue};
 
+use super::control::TscMode;
+use super::cpus::CpuSet;
 use super::device::{Disk, Vif};
 
 /// What to do when a guest stops.
@@ -49,8 +51,14 @@ pub struct GuestConfig {
     pub memory_mib: u64,
     /// Memory it may grow to, in MiB.
     pub maxmem_mib: u64,
-    /// Virtual CPUs.
+    /// Virtual CPUs at the start.
     pub vcpus: u32,
+    /// Virtual CPUs that there are.
+    pub max_vcpus: u32,
+    /// Where they may run.
+    pub cpus: CpuSet,
+    /// Its time-stamp counter.
+    pub tsc: TscMode,
     /// Disks.
     pub disks: Vec<Disk>,
     /// Network interfaces.
@@ -82,7 +90,7 @@ impl fmt::Display for ConfigError {
 
 impl core::error::Error for ConfigError {}
 
-const KEYS: [&str; 12] = [
+const KEYS: [&str; 15] = [
     "name",
     "kernel",
     "ramdisk",
@@ -90,6 +98,9 @@ const KEYS: [&str; 12] = [
     "memory",
     "maxmem",
     "vcpus",
+    "maxvcpus",
+    "cpus",
+    "tsc_mode",
     "disk",
     "vif",
     "on_poweroff",
@@ -119,19 +130,22 @@ pub fn parse(file: &str, text: &str) -> Result<GuestConfig, ConfigError> {
     }
     let vifs = table.items("vif", Vif::parse)?;
     let vifs = vifs.into_iter().enumerate().map(|(index, vif)| vif.with_default_mac(&name, index)).collect();
-    let vcpus = table.number("vcpus", 1, MAX_VCPUS)?.unwrap_or(1);
+    let (vcpus, max_vcpus) = table.vcpus()?;
     Ok(GuestConfig {
         kernel: table.text("kernel")?.ok_or_else(|| table.missing("kernel", "/boot/demo"))?,
         ramdisk: table.text("ramdisk")?,
         extra: table.text("extra")?.unwrap_or_default(),
         memory_mib,
         maxmem_mib,
-        vcpus: u32::try_from(vcpus).unwrap_or(1),
+        vcpus,
+        max_vcpus,
+        cpus: table.chosen("cpus", CpuSet::parse)?.unwrap_or(CpuSet::ALL),
+        tsc: table.chosen("tsc_mode", tsc_mode)?.unwrap_or_default(),
         disks: table.items("disk", Disk::parse)?,
         vifs,
-        on_poweroff: table.action("on_poweroff")?.unwrap_or(Action::Destroy),
-        on_reboot: table.action("on_reboot")?.unwrap_or(Action::Restart),
-        on_crash: table.action("on_crash")?.unwrap_or(Action::Destroy),
+        on_poweroff: table.chosen("on_poweroff", action)?.unwrap_or(Action::Destroy),
+        on_reboot: table.chosen("on_reboot", action)?.unwrap_or(Action::Restart),
+        on_crash: table.chosen("on_crash", action)?.unwrap_or(Action::Destroy),
         name,
     })
 }
@@ -240,20 +254,43 @@ impl Keys<'_, '_> {
         self.source.at(value.span(), problem)
     }
 
-    fn action(&self, key: &str) -> Result<Option<Action>, ConfigError> {
+    fn vcpus(&self) -> Result<(u32, u32), ConfigError> {
+        let number = |key| Ok(self.number(key, 1, MAX_VCPUS)?.and_then(|number| u32::try_from(number).ok()));
+        let most = number("maxvcpus")?;
+        let vcpus = number("vcpus")?.or(most).unwrap_or(1);
+        match most {
+            Some(most) if most < vcpus => {
+                let problem = format!("maxvcpus = {most} is less than vcpus = {vcpus}: raise maxvcpus or leave it out");
+                Err(self.source.whole(problem))
+            }
+            most => Ok((vcpus, most.unwrap_or(vcpus))),
+        }
+    }
+
+    fn chosen<T>(&self, key: &str, read: impl Fn(&str) -> Result<T, String>) -> Result<Option<T>, ConfigError> {
         let Some(text) = self.text(key)? else {
             return Ok(None);
         };
-        match text.as_str() {
-            "destroy" => Ok(Some(Action::Destroy)),
-            "restart" => Ok(Some(Action::Restart)),
-            "preserve" => Ok(Some(Action::Preserve)),
-            _ => {
-                let problem =
-                    format!("{key} = \"{text}\" is not known: write \"destroy\", \"restart\" or \"preserve\"");
-                Err(self.source.at(self.table[key].span(), problem))
-            }
-        }
+        let problem = |problem| self.source.at(self.table[key].span(), format!("{key} = {problem}"));
+        read(&text).map(Some).map_err(problem)
+    }
+}
+
+fn action(text: &str) -> Result<Action, String> {
+    match text {
+        "destroy" => Ok(Action::Destroy),
+        "restart" => Ok(Action::Restart),
+        "preserve" => Ok(Action::Preserve),
+        _ => Err(format!("\"{text}\" is not known: write \"destroy\", \"restart\" or \"preserve\"")),
+    }
+}
+
+fn tsc_mode(text: &str) -> Result<TscMode, String> {
+    match text {
+        "default" => Ok(TscMode::Default),
+        "always_emulate" => Ok(TscMode::AlwaysEmulate),
+        "native" => Ok(TscMode::Native),
+        _ => Err(format!("\"{text}\" is not known: write \"default\", \"always_emulate\" or \"native\"")),
     }
 }
 
@@ -309,6 +346,19 @@ on_crash = "preserve"
     }
 
     #[test]
+    fn virtual_cpus_may_be_held_back() {
+        let count = |keys: &str| {
+            let guest = parse("a", &format!("name = \"a\"\nkernel = \"k\"\n{keys}")).expect("good");
+            (guest.vcpus, guest.max_vcpus)
+        };
+        let cases =
+            [("", (1, 1)), ("vcpus = 2", (2, 2)), ("vcpus = 2\nmaxvcpus = 4", (2, 4)), ("maxvcpus = 3", (3, 3))];
+        for (keys, counts) in cases {
+            assert_eq!(count(keys), counts, "{keys}");
+        }
+    }
+
+    #[test]
     fn an_unknown_key_is_named_with_its_line_and_the_likely_one() {
         let text = "name = \"a\"\nkernel = \"k\"\nmemry = 64\n";
         assert_eq!(error(text), "guests/a.toml:3: unknown key \"memry\": did you mean \"memory\"?");
@@ -329,6 +379,9 @@ on_crash = "preserve"
         assert!(error("name = \"a\"\nkernel = \"k\"\nmemory = -1").contains("out of range"));
         assert!(error("name = \"a\"\nkernel = \"k\"\nmemory = 64\nmaxmem = 32").contains("raise maxmem"));
         assert!(error("name = \"a\"\nkernel = \"k\"\non_crash = \"pray\"").contains("\"preserve\""));
+        assert!(error("name = \"a\"\nkernel = \"k\"\nvcpus = 2\nmaxvcpus = 1").contains("raise maxvcpus"));
+        assert!(error("name = \"a\"\nkernel = \"k\"\ntsc_mode = \"slow\"").contains("\"native\""));
+        assert!(error("name = \"a\"\nkernel = \"k\"\ncpus = \"none\"").contains("names no CPUs"));
     }
 
     #[test]

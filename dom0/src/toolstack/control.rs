@@ -47,6 +47,18 @@ pub struct Creation {
     pub max_vcpus: u32,
 }
 
+/// How a domain's time-stamp counter behaves (`XEN_DOMCTL_settscinfo`).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum TscMode {
+    /// The machine's where it is safe, else emulated.
+    #[default]
+    Default = 0,
+    /// Always emulated.
+    AlwaysEmulate = 1,
+    /// Always the machine's.
+    Native = 2,
+}
+
 /// Why a domain stopped by itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum StopReason {
@@ -108,8 +120,12 @@ pub struct DomainInfo {
     pub running: bool,
     /// Frames it has.
     pub pages: u64,
+    /// Frames it may have.
+    pub max_pages: u64,
     /// Virtual CPUs that are on line.
     pub vcpus: u32,
+    /// The highest number of a virtual CPU of its.
+    pub max_vcpu: u32,
     /// Frame of its shared page.
     pub shared_info: Mfn,
     /// CPU time it has used.
@@ -150,6 +166,18 @@ pub trait Control {
     /// # Errors
     /// The hypervisor's.
     fn set_max_memory(&mut self, domain: DomId, kib: u64) -> Result<(), ControlError>;
+
+    /// Chooses its time-stamp counter (`XEN_DOMCTL_settscinfo`).
+    ///
+    /// # Errors
+    /// The hypervisor's.
+    fn set_tsc(&mut self, domain: DomId, mode: TscMode) -> Result<(), ControlError>;
+
+    /// Tells it of memory that it may grow into, from 0 up to `kib` (`XENMEM_set_memory_map`).
+    ///
+    /// # Errors
+    /// The hypervisor's.
+    fn set_memory_map(&mut self, domain: DomId, kib: u64) -> Result<(), ControlError>;
 
     /// Gives it memory for the guest frames from `first` on (`XENMEM_populate_physmap`).
     ///

@@ -62,8 +62,9 @@ pub fn home(config: &GuestConfig, built: &Built, handle: &str) -> Vec<Entry> {
     nodes.add(&format!("{home}/vm"), format!("/vm/{handle}"));
     nodes.add(&format!("{home}/name"), &config.name);
     nodes.add(&format!("{home}/domid"), domain.0);
-    for vcpu in 0..config.vcpus {
-        nodes.add(&format!("{home}/cpu/{vcpu}/availability"), "online");
+    for vcpu in 0..config.max_vcpus {
+        let availability = if vcpu < config.vcpus { "online" } else { "offline" };
+        nodes.add(&format!("{home}/cpu/{vcpu}/availability"), availability);
     }
     nodes.add(&format!("{home}/memory/static-max"), config.maxmem_mib * 1024);
     nodes.add(&format!("{home}/memory/target"), config.memory_mib * 1024);

@@ -71,6 +71,15 @@ impl LocalStore {
         self.ask(Transaction::NONE, Kind::Release, payload).map(drop)
     }
 
+    /// Says that a domain which suspended goes on (`XS_RESUME`).
+    ///
+    /// # Errors
+    /// The store's answer.
+    pub fn resume(&mut self, domain: DomId) -> Result<(), StoreError> {
+        let payload = format!("{}\0", domain.0).into_bytes();
+        self.ask(Transaction::NONE, Kind::Resume, payload).map(drop)
+    }
+
     /// The tree from `path` on, one line a node, as `xenstore-ls -f` shows it.
     pub fn listing(&mut self, path: &str) -> Result<String, StoreError> {
         let mut out = String::new();
