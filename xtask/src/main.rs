@@ -6,6 +6,7 @@
 mod artifacts;
 mod commands;
 mod console;
+mod control;
 mod debian;
 mod image;
 mod linux;
@@ -31,6 +32,8 @@ struct Cli {
 enum Command {
     /// Boot hv, dom0 and a guest in QEMU; the guest's shell is on your terminal (Ctrl-a x ends QEMU)
     Run(commands::run::Options),
+    /// Have dom0's toolstack carry out a command in the running system: list, create, console, …
+    Ctl(commands::ctl::Options),
     /// Run every test: on the host, against the C headers, in guests on hv and on Xen, whole systems
     Test(commands::test::Options),
     /// Count instructions per operation on hv and on Xen
@@ -52,6 +55,7 @@ fn main() -> ExitCode {
     tools::allow_installing(cli.yes);
     let result = match cli.command {
         Command::Run(options) => commands::run::run(&options),
+        Command::Ctl(options) => commands::ctl::run(&options),
         Command::Test(options) => commands::test::run(&options),
         Command::Bench(options) => commands::bench::run(&options),
         Command::Image(options) => commands::image::run(&options),

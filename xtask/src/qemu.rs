@@ -24,6 +24,8 @@ pub(crate) struct Machine {
     pub(crate) snapshot: bool,
     /// A user-mode network behind virtio-net.
     pub(crate) network: bool,
+    /// Where QEMU listens for dom0's control channel, which is a serial port behind virtio.
+    pub(crate) control: Option<PathBuf>,
     /// Count time in instructions, 32 ns each, so that two runs are equal.
     pub(crate) deterministic: bool,
 }
@@ -45,6 +47,11 @@ impl Machine {
         }
         if self.network {
             command.args(["-netdev", "user,id=net0", "-device", "virtio-net-pci,netdev=net0,romfile="]);
+        }
+        if let Some(socket) = &self.control {
+            let socket = socket.display().to_string().replace(',', ",,");
+            command.args(["-chardev", &format!("socket,id=control0,path={socket},server=on,wait=off")]);
+            command.args(["-device", "virtio-serial-pci,max_ports=1", "-device", "virtconsole,chardev=control0"]);
         }
         if self.deterministic {
             command.args(["-icount", "shift=5,sleep=off", "-rtc", "clock=vm"]);

@@ -11,6 +11,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::artifacts::Artifacts;
 use crate::console::{Console, Event};
+use crate::control::Registered;
 use crate::qemu::Machine;
 use crate::{image, tools, xen};
 use guest::Guest;
@@ -38,6 +39,9 @@ pub(crate) struct Options {
     /// Forget what is written to the disk
     #[arg(long)]
     snapshot: bool,
+    /// What `cargo xtask ctl --system` calls it; else its process's number
+    #[arg(long)]
+    name: Option<String>,
     /// RAM of the machine in MiB
     #[arg(long, default_value_t = MEMORY_MIB)]
     memory: u32,
@@ -97,6 +101,7 @@ const POWERED_OFF: i32 = 1;
 pub(crate) struct System {
     pub(crate) machine: Machine,
     folder: tempfile::TempDir,
+    _registered: Option<Registered>,
 }
 
 /// What commands in the guest printed and returned.
@@ -162,7 +167,7 @@ impl System {
             memory_mib: options.memory,
             ..Machine::default()
         };
-        Ok(Self { machine, folder: tempfile::tempdir()? })
+        Ok(Self { machine, folder: tempfile::tempdir()?, _registered: None })
     }
 
     fn paravirtual(artifacts: &Artifacts, guest: &Guest, options: &Options) -> Result<Self> {
@@ -190,9 +195,12 @@ impl System {
             command_line: hypervisor_options(options, guest.dom0_mib, quiet),
             modules: vec![(artifacts.kernel("dom0"), dom0_arguments.to_owned()), (ramdisk_file, String::new())],
             memory_mib: options.memory.max(guest.machine_mib),
+            control: Some(folder.path().join("control")),
             ..Machine::default()
         };
-        Ok(Self { machine, folder })
+        let name = options.name.clone().unwrap_or_else(|| std::process::id().to_string());
+        let registered = Registered::new(&name, &folder.path().join("control"))?;
+        Ok(Self { machine, folder, _registered: Some(registered) })
     }
 
     /// Starts it for a test that reads its console itself.
@@ -316,6 +324,7 @@ impl Options {
             exec: None,
             disk: None,
             snapshot: false,
+            name: None,
             memory: MEMORY_MIB,
             cpus: 1,
             deterministic: false,

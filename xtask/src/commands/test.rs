@@ -1,5 +1,6 @@
 //! `cargo xtask test`: everything that can be tested, and one count at the end.
 
+mod ctl;
 mod guests;
 mod host;
 mod systems;
@@ -64,6 +65,7 @@ pub(crate) fn run(options: &Options) -> Result<u8> {
         let artifacts = Artifacts::build()?;
         guests::run(&mut tally, &artifacts)?;
         systems::run(&mut tally, &artifacts);
+        ctl::run(&mut tally, &artifacts);
     }
     for failure in &tally.failures {
         println!("failed: {failure}");
