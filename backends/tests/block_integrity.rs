@@ -199,6 +199,7 @@ proptest! {
         max_segments in prop::sample::select(vec![1_usize, 11, 20, 64, 512]),
         max_indirect_segments in prop::sample::select(vec![0_usize, 16, 256]),
         order in 0..5_u32,
+        queues in 1..4_u32,
         room in 1..40_usize,
     ) {
         let disk = SharedDisk::new(vec![0; DISK_BYTES]).manual();
@@ -209,6 +210,7 @@ proptest! {
         pair.front_options.max_segments = max_segments;
         pair.back_options.max_indirect_segments = max_indirect_segments;
         pair.front_options.max_ring_order = order;
+        pair.front_options.max_queues = queues;
         let model = vec![0; DISK_BYTES];
         let mut run = Run { pair: pair.started(), durable: model.clone(), model };
         for step in &steps {

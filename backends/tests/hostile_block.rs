@@ -157,6 +157,10 @@ fn keys_that_make_no_connection_are_refused_by_name() {
         (block_rules::RING_KEYS, "event-channel", "-1"),
         (block_rules::RING_GRANT, "ring-ref", "4000000000"),
         (block_rules::EVENT_CHANNEL, "event-channel", "4000000000"),
+        (block_rules::CONNECT_QUEUES, "multi-queue-num-queues", "0"),
+        (block_rules::CONNECT_QUEUES, "multi-queue-num-queues", "5"),
+        (block_rules::CONNECT_QUEUES, "multi-queue-num-queues", "4294967296"),
+        (block_rules::RING_KEYS, "multi-queue-num-queues", "2"),
         (block_rules::RING_ORDER, "ring-page-order", "5"),
         (block_rules::RING_ORDER, "ring-page-order", "4294967295"),
         (block_rules::RING_KEYS, "ring-page-order", "4"),
@@ -178,8 +182,16 @@ fn keys_that_make_no_connection_are_refused_by_name() {
     }
 }
 
-const BLOCK_KEYS: &[&str] =
-    &["ring-ref", "ring-ref0", "ring-page-order", "event-channel", "protocol", "feature-persistent", "state"];
+const BLOCK_KEYS: &[&str] = &[
+    "ring-ref",
+    "ring-ref0",
+    "ring-page-order",
+    "event-channel",
+    "protocol",
+    "feature-persistent",
+    "state",
+    "multi-queue-num-queues",
+];
 
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(300))]

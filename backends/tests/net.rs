@@ -179,7 +179,7 @@ fn a_guest_without_pages_gets_its_frames_when_it_has_some() {
 }
 
 #[test]
-fn the_card_reconnects_when_its_back_end_comes_back() {
+fn a_back_end_that_comes_back_takes_the_rings_over_and_sends_what_was_on_them() {
     let mut pair = NetPair::connected();
     pair.front.as_mut().unwrap().transmit(&mut pair.guest, &frame(60, 1), Checksum::InFrame).unwrap();
     pair.kill_back();
@@ -190,7 +190,12 @@ fn the_card_reconnects_when_its_back_end_comes_back() {
     assert_eq!(pair.front().pages_held_by_peer(), 0);
     pair.front.as_mut().unwrap().transmit(&mut pair.guest, &frame(60, 2), Checksum::InFrame).unwrap();
     pair.settle();
-    assert!(pair.wire.from_guest.pop_front().unwrap().bytes == frame(60, 2));
+    for seed in [1, 2] {
+        assert!(pair.wire.from_guest.pop_front().unwrap().bytes == frame(60, seed));
+    }
+    pair.wire.to_guest.push_back(Frame::new(frame(60, 3)));
+    pair.settle();
+    assert!(pair.receive().unwrap().bytes == frame(60, 3));
 }
 
 #[test]

@@ -1,8 +1,12 @@
-//! Pages that are granted for as long as a connection lasts: the rings.
+//! What the front ends have in common: pages that are granted for as long as a connection lasts (the rings), and the
+//! keys of several queues.
 
+use alloc::format;
+use alloc::string::String;
 use alloc::vec::Vec;
 
-use pv_bus::{Access, DomId, GrantError, GrantRef, Hal, OutOfMemory};
+use pv_bus::xenbus::Link;
+use pv_bus::{Access, DomId, GrantError, GrantRef, Hal, OutOfMemory, Store, StoreError, Transaction, store};
 
 use crate::graveyard::Graveyard;
 
@@ -67,4 +71,26 @@ pub(crate) fn unshare_pages<H: Hal>(
     for (page, grant) in pages.into_iter().zip(grants) {
         grave.bury(hal, grant, page);
     }
+}
+
+/// Says how many queues there are, where there is more than one, and gives that number.
+pub(crate) fn write_queue_count<S: Store>(
+    store: &mut S,
+    link: &Link,
+    open: Transaction,
+    count: usize,
+) -> Result<usize, StoreError> {
+    const KEY: &str = "multi-queue-num-queues";
+    match count {
+        1 => match store.rm(open, &store::join(link.path(), KEY)) {
+            Ok(()) | Err(StoreError::NoEntry) => Ok(1),
+            Err(error) => Err(error),
+        },
+        _ => link.write(store, open, KEY, count).map(|()| count),
+    }
+}
+
+/// Where the keys of a queue are, below this half's directory: a single one has no folder of its own.
+pub(crate) fn queue_folder(count: usize, number: usize) -> String {
+    if count == 1 { String::new() } else { format!("queue-{number}/") }
 }

@@ -173,6 +173,15 @@ impl Request {
         Self { id: u64_at(slot, 8), sector: u64_at(slot, 16), body }
     }
 
+    /// The operation that the response names: of an indirect request, the one within.
+    #[must_use]
+    pub fn operation(&self) -> u8 {
+        match self.body {
+            Body::Direct { operation, .. } | Body::Indirect { operation, .. } => operation,
+            Body::Discard { .. } => op::DISCARD,
+        }
+    }
+
     /// The slot for this request to the device `handle`.
     #[must_use]
     pub fn encode(&self, handle: u16) -> RequestSlot {

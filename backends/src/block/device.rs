@@ -112,6 +112,11 @@ pub trait BlockDevice {
     /// Called once after a series of submissions: a device that wants to be kicked kicks itself here.
     fn commit(&mut self) {}
 
+    /// Whether nothing is under way that an earlier back end has started: what it left could land on top of what comes.
+    fn is_quiet(&self) -> bool {
+        true
+    }
+
     /// The next operation that is finished.
     fn next_completion(&mut self) -> Option<DeviceCompletion<Self::Buffer>>;
 }

@@ -1,16 +1,18 @@
 //! The back end of a disk.
 //!
 //! Serves one front end from one [`BlockDevice`]. Offers flush and barrier where the device can flush, discard where it
-//! can discard, indirect requests, persistent grants, and rings of several pages.
+//! can discard, indirect requests, persistent grants, several rings, and rings of several pages.
 //!
 //! Invariants:
 //! - A request is taken from the ring as a private copy, becomes a checked job or a refusal, and is answered exactly
 //!   once.
 //! - One call of [`BlockBack::poll`] takes a few rings full of requests at most.
 //! - A connection is made only when the device has finished everything of the one before.
+//! - A front end that closes while requests are on its rings gets their answers before the rings are left.
 //!
 //! Source: Xen `public/io/blkif.h`.
 
+mod connection;
 mod device;
 pub mod memory;
 mod request;
@@ -19,19 +21,19 @@ mod transfer;
 mod work;
 
 use alloc::format;
-use alloc::string::String;
 use alloc::vec::Vec;
 
-use pv_bus::block::{PROTOCOL, Request, VDISK_CDROM, VDISK_READONLY};
+use pv_bus::block::{VDISK_CDROM, VDISK_READONLY};
 use pv_bus::refusal::{Refusals, Rule};
-use pv_bus::ring::{BackRing, RingBroken};
+use pv_bus::ring::RingBroken;
 use pv_bus::xenbus::{BackStep, Intent, Link, LinkError, Phase, Side, XenbusState, back_step};
-use pv_bus::{GrantRef, Hal, Port, StoreError, Transaction, WatchEvent, store};
+use pv_bus::{Hal, Port, StoreError, Transaction, WatchEvent, store};
 
+use connection::Connection;
 pub use device::{BlockDevice, DeviceCompletion, DeviceError, DeviceOperation, DiscardSupport, Geometry, Tag};
-use request::Limits;
-use transfer::Mapped;
-use work::{Jobs, Ring};
+use request::{Descriptors, Limits};
+use transfer::{Direction, Transfer};
+use work::Jobs;
 
 use crate::Progress;
 
@@ -42,6 +44,8 @@ const MAX_ROUNDS: usize = 4;
 /// What the owner of a back end chooses.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Options {
+    /// Offer up to this many rings, at least one.
+    pub max_queues: u32,
     /// Offer rings of up to 2 to this power pages.
     pub max_ring_order: u32,
     /// Offer indirect requests of up to this many segments; 0 offers none.
@@ -52,13 +56,8 @@ pub struct Options {
 
 impl Default for Options {
     fn default() -> Self {
-        Self { max_ring_order: 4, max_indirect_segments: 256, persistent: true }
+        Self { max_queues: 4, max_ring_order: 4, max_indirect_segments: 256, persistent: true }
     }
-}
-
-struct Connection<H: Hal> {
-    shared: Ring<H>,
-    port: Port,
 }
 
 /// The back end of one disk.
@@ -97,10 +96,10 @@ impl<H: Hal, D: BlockDevice> BlockBack<H, D> {
         Ok(back)
     }
 
-    /// The event channel, while there is one.
+    /// Whether this event channel is this driver's.
     #[must_use]
-    pub fn port(&self) -> Option<Port> {
-        self.connection.as_ref().map(|connection| connection.port)
+    pub fn owns(&self, port: Port) -> bool {
+        self.connection.as_ref().is_some_and(|connection| connection.ports().any(|own| own == port))
     }
 
     /// Whether a front end is connected.
@@ -137,7 +136,7 @@ impl<H: Hal, D: BlockDevice> BlockBack<H, D> {
 
     /// Acts on an event. True when the port is this driver's.
     pub fn on_event(&mut self, hal: &mut H, port: Port) -> bool {
-        let mine = self.port() == Some(port);
+        let mine = self.owns(port);
         if mine {
             self.poll(hal);
         }
@@ -194,9 +193,12 @@ impl<H: Hal, D: BlockDevice> BlockBack<H, D> {
         self.link.path()
     }
 
-    /// Closes the device for good at once, whatever the front end does.
+    /// Closes the device for good at once, whatever the front end does. What it has asked for is answered with errors.
     pub fn abort(&mut self, hal: &mut H) {
         self.link.set_intent(Intent::Leave);
+        if let Some(connection) = &mut self.connection {
+            connection.fail_all(hal);
+        }
         self.disconnect(hal);
         self.link.enter(hal, Phase::Closed, XenbusState::Closed);
     }
@@ -229,24 +231,33 @@ impl<H: Hal, D: BlockDevice> BlockBack<H, D> {
                 self.jobs.finish(hal, &mut self.device, None, &mut self.refusals);
                 return Next::Done(Progress::Idle);
             }
-            BackStep::Publish => {
-                if !self.jobs.drained() {
-                    self.jobs.finish(hal, &mut self.device, None, &mut self.refusals);
-                }
-                if !self.jobs.drained() {
-                    return Next::Done(Progress::Idle);
-                }
-                return self.publish(hal);
-            }
+            BackStep::Publish | BackStep::Connect if !self.is_quiet(hal) => return Next::Done(Progress::Idle),
+            BackStep::Publish => return self.publish(hal),
             BackStep::Connect => self.connect(hal),
             BackStep::Serve => return Next::Done(self.serve(hal)),
             BackStep::Disconnect => {
+                if self.link.peer_state() == XenbusState::Closed && self.has_unanswered() {
+                    let progress = self.serve(hal);
+                    if self.has_unanswered() {
+                        return Next::Done(progress);
+                    }
+                }
                 self.disconnect(hal);
                 self.link.enter(hal, Phase::Closed, XenbusState::Closed);
             }
             BackStep::Enter(phase) => self.link.enter(hal, phase, phase.back_state()),
         }
         Next::Step
+    }
+
+    /// Whether the device has finished what was asked of it before there was this connection.
+    fn is_quiet(&mut self, hal: &mut H) -> bool {
+        self.jobs.finish(hal, &mut self.device, None, &mut self.refusals);
+        self.jobs.drained() && self.device.is_quiet()
+    }
+
+    fn has_unanswered(&self) -> bool {
+        self.connection.as_ref().is_some_and(|connection| !connection.is_idle())
     }
 
     fn publish(&mut self, hal: &mut H) -> Next {
@@ -284,6 +295,7 @@ impl<H: Hal, D: BlockDevice> BlockBack<H, D> {
             if indirect > 0 {
                 link.write(hal, open, "feature-max-indirect-segments", indirect)?;
             }
+            link.write(hal, open, "multi-queue-max-queues", self.options.max_queues.max(1))?;
             link.write(hal, open, "max-ring-page-order", self.options.max_ring_order)
         })
     }
@@ -302,7 +314,7 @@ impl<H: Hal, D: BlockDevice> BlockBack<H, D> {
     }
 
     fn connect(&mut self, hal: &mut H) {
-        let connected = self.try_connect(hal);
+        let connected = Connection::open(hal, &self.link, &self.options);
         let published = connected.and_then(|connection| {
             self.connection = Some(connection);
             self.publish_device(hal).map_err(|error| (rules::RING_KEYS, format!("store: {error}")))
@@ -310,8 +322,10 @@ impl<H: Hal, D: BlockDevice> BlockBack<H, D> {
         match published {
             Ok(()) => {
                 self.link.enter(hal, Phase::Established, XenbusState::Connected);
-                if let Some(connection) = &self.connection {
-                    hal.unmask(connection.port);
+                for port in self.connection.iter().flat_map(Connection::ports) {
+                    hal.unmask(port);
+                    // A predecessor may have died between an answer and its notification.
+                    hal.notify(port);
                 }
             }
             Err((rule, what)) => {
@@ -320,50 +334,6 @@ impl<H: Hal, D: BlockDevice> BlockBack<H, D> {
                 self.link.enter(hal, Phase::Closed, XenbusState::Closed);
             }
         }
-    }
-
-    fn try_connect(&self, hal: &mut H) -> Result<Connection<H>, (Rule, String)> {
-        let link = &self.link;
-        let protocol = link.read_peer_text(hal, "protocol").unwrap_or_else(|_| PROTOCOL.into());
-        if protocol != PROTOCOL {
-            return Err((rules::PROTOCOL_UNKNOWN, crate::shared::quoted(&protocol)));
-        }
-        let grants = self.ring_grants(hal)?;
-        let remote: u32 = link
-            .read_peer(hal, "event-channel")
-            .map_err(|error| (rules::RING_KEYS, format!("event-channel: {error}")))?;
-        let pages = crate::shared::map_all(hal, link.peer(), &grants)
-            .map_err(|(grant, error)| (rules::RING_GRANT, format!("grant {grant}: {error}")))?;
-        let port = match hal.bind_interdomain(link.peer(), Port(remote)) {
-            Ok(port) => port,
-            Err(error) => {
-                hal.unmap_grants(&mut { pages });
-                return Err((rules::EVENT_CHANNEL, format!("port {remote}: {error}")));
-            }
-        };
-        let persistent = self.options.persistent && link.peer_has(hal, "feature-persistent");
-        let shared = Ring { ring: BackRing::attach(pages), mapped: Mapped::new(persistent), peer: link.peer() };
-        Ok(Connection { shared, port })
-    }
-
-    fn ring_grants(&self, hal: &mut H) -> Result<Vec<GrantRef>, (Rule, String)> {
-        let read = |hal: &mut H, key: &str| {
-            let number: Result<u32, _> = self.link.read_peer(hal, key);
-            number.map(GrantRef).map_err(|error| (rules::RING_KEYS, format!("{key}: {error}")))
-        };
-        let order: u32 = match self.link.read_peer(hal, "ring-page-order") {
-            Ok(order) => order,
-            Err(StoreError::NoEntry) => return Ok(alloc::vec![read(hal, "ring-ref")?]),
-            Err(error) => return Err((rules::RING_ORDER, format!("{error}"))),
-        };
-        if order > self.options.max_ring_order {
-            return Err((rules::RING_ORDER, format!("{order}")));
-        }
-        if order == 0 {
-            // Linux keeps to the name of a ring of one page; others count from 0 even then.
-            return read(hal, "ring-ref").or_else(|_| read(hal, "ring-ref0")).map(|grant| alloc::vec![grant]);
-        }
-        (0..1_u32 << order).map(|page| read(hal, &format!("ring-ref{page}"))).collect()
     }
 
     fn refuse(&mut self, hal: &mut H, rule: Rule, what: &str) {
@@ -391,24 +361,20 @@ impl<H: Hal, D: BlockDevice> BlockBack<H, D> {
     /// One round. True when another one would find something to do.
     fn round(&mut self, hal: &mut H) -> Result<bool, RingBroken> {
         let limits = self.limits();
-        let Some(Connection { shared, port }) = &mut self.connection else {
+        let Some(connection) = &mut self.connection else {
             return Ok(false);
         };
-        let finished = self.jobs.finish(hal, &mut self.device, Some(shared), &mut self.refusals);
-        take_requests(hal, &limits, shared, &mut self.jobs, &mut self.refusals)?;
-        let started = self.jobs.start(hal, &mut self.device, shared, &mut self.refusals);
-        if shared.ring.publish() {
-            hal.notify(*port);
-        }
-        Ok(shared.ring.rearm()? || finished || started)
+        let finished = self.jobs.finish(hal, &mut self.device, Some(connection), &mut self.refusals);
+        take_requests(hal, &limits, connection, &mut self.jobs, &mut self.refusals)?;
+        let started = self.jobs.start(hal, &mut self.device, connection, &mut self.refusals);
+        connection.publish(hal);
+        Ok(connection.rearm()? || finished || started)
     }
 
     fn disconnect(&mut self, hal: &mut H) {
         self.jobs.abandon(&mut self.device);
-        if let Some(Connection { shared, port }) = self.connection.take() {
-            hal.close(port);
-            shared.mapped.end(hal);
-            hal.unmap_grants(&mut shared.ring.into_pages());
+        if let Some(connection) = self.connection.take() {
+            connection.end(hal);
         }
     }
 }
@@ -418,25 +384,34 @@ enum Next {
     Done(Progress),
 }
 
-/// Takes up to a ring full of requests.
+/// Takes up to a ring full of requests from each ring. What describes the indirect ones is read in one batch.
 fn take_requests<H: Hal, B: AsRef<[u8]> + AsMut<[u8]>>(
     hal: &mut H,
     limits: &Limits,
-    shared: &mut Ring<H>,
+    connection: &mut Connection<H>,
     jobs: &mut Jobs<B>,
     refusals: &mut Refusals,
 ) -> Result<(), RingBroken> {
-    for _ in 0..shared.ring.entries() {
-        let Some(slot) = shared.ring.take()? else {
-            break;
-        };
-        let request = Request::decode(&slot);
-        match request::check(hal, shared.peer, limits, &request) {
+    let taken = connection.take_all()?;
+    let mut described: Vec<_> = taken.iter().map(|(_, request)| Descriptors::of(limits, request)).collect();
+    let mut reads: Vec<_> = described
+        .iter_mut()
+        .flatten()
+        .map(|of| Transfer { pieces: &of.pages, buffer: &mut of.bytes, direction: Direction::FromPeer, failed: None })
+        .collect();
+    connection.mapped.run(hal, connection.peer, &mut reads);
+    let mut failures = reads.iter().map(|read| read.failed).collect::<Vec<_>>().into_iter();
+    for ((ticket, request), described) in taken.into_iter().zip(described) {
+        let described = described.map(|of| match failures.next().flatten() {
+            None => Ok(of.bytes),
+            Some((grant, _)) => Err(grant),
+        });
+        match request::check(limits, ticket, &request, described) {
             Ok(job) => jobs.add(job),
             Err(refused) => {
                 let what = format_args!("request {:#x}, value {:#x}", request.id, refused.value);
                 refusals.refuse(hal.now_ns(), refused.rule, what);
-                shared.respond(request.id, refused.operation, refused.status());
+                connection.answer(ticket, refused.status());
             }
         }
     }

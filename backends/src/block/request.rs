@@ -6,23 +6,23 @@
 use alloc::vec;
 use alloc::vec::Vec;
 
+use pv_bus::GrantRef;
 use pv_bus::block::{
     Body, MAX_DIRECT_SEGMENTS, Request, SECTOR_BYTES, SECTORS_PER_PAGE, SEGMENT_BYTES, SEGMENTS_PER_INDIRECT_PAGE,
     Segment, op,
 };
 use pv_bus::refusal::Rule;
-use pv_bus::{DomId, GrantCopy, GrantRef, Hal};
 
+use super::connection::Ticket;
 use super::device::Geometry;
 use super::rules;
 
 /// Something to do for a front end.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(super) struct Job {
+    pub(super) ticket: Ticket,
     /// The front's number for it.
     pub(super) id: u64,
-    /// What the response says the operation was.
-    pub(super) operation: u8,
     pub(super) work: Work,
     pub(super) sector: u64,
     pub(super) pieces: Vec<Piece>,
@@ -54,8 +54,6 @@ pub(super) struct Piece {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct Refused {
     pub(super) rule: Rule,
-    /// What the response says the operation was.
-    pub(super) operation: u8,
     /// The number that broke the rule.
     pub(super) value: u64,
 }
@@ -67,52 +65,73 @@ pub(super) struct Limits {
     pub(super) max_indirect_segments: usize,
 }
 
-/// Checks a request. Reads the pages of segments of an indirect one.
-pub(super) fn check<H: Hal>(hal: &mut H, peer: DomId, limits: &Limits, request: &Request) -> Result<Job, Refused> {
+/// The pages of segments of an indirect request.
+pub(super) struct Descriptors {
+    pub(super) pages: Vec<Piece>,
+    /// What was in them, once they were read.
+    pub(super) bytes: Vec<u8>,
+}
+
+impl Descriptors {
+    /// What is to be read before this request can be checked; none if it needs nothing or is to be refused.
+    pub(super) fn of(limits: &Limits, request: &Request) -> Option<Self> {
+        let Body::Indirect { count, pages, .. } = &request.body else {
+            return None;
+        };
+        let count = Some(usize::from(*count)).filter(|count| *count <= limits.max_indirect_segments)?;
+        let bytes = vec![0; count * SEGMENT_BYTES];
+        let lengths = bytes.chunks(SEGMENTS_PER_INDIRECT_PAGE * SEGMENT_BYTES).map(<[u8]>::len);
+        let pages = pages.iter().zip(lengths).map(|(grant, len_bytes)| Piece { grant: *grant, offset: 0, len_bytes });
+        Some(Self { pages: pages.collect(), bytes })
+    }
+}
+
+/// Checks a request. With an indirect one come its segments, or the page of them that could not be read.
+pub(super) fn check(
+    limits: &Limits,
+    ticket: Ticket,
+    request: &Request,
+    described: Option<Result<Vec<u8>, GrantRef>>,
+) -> Result<Job, Refused> {
+    let refuse = |rule, value| Err(Refused { rule, value });
     match &request.body {
-        Body::Discard { flag, sectors } => check_discard(limits, request, *flag, *sectors),
-        Body::Indirect { operation, count, pages } => {
-            let refuse = |rule, value| Refused { rule, operation: *operation, value };
+        Body::Discard { flag, sectors } => check_discard(limits, ticket, request, *flag, *sectors),
+        Body::Indirect { operation, count, .. } => {
             if !matches!(*operation, op::READ | op::WRITE) {
-                return Err(refuse(rules::INDIRECT_OPERATION, u64::from(*operation)));
+                return refuse(rules::INDIRECT_OPERATION, u64::from(*operation));
             }
-            let count = usize::from(*count);
-            if count == 0 || count > limits.max_indirect_segments {
-                return Err(refuse(rules::SEGMENT_COUNT, count as u64));
+            match described {
+                Some(Ok(bytes)) if !bytes.is_empty() => {
+                    let (segments, _) = bytes.as_chunks::<SEGMENT_BYTES>();
+                    let segments: Vec<_> = segments.iter().map(Segment::decode).collect();
+                    check_data(limits, ticket, request, *operation, &segments)
+                }
+                Some(Err(grant)) => refuse(rules::INDIRECT_GRANT, u64::from(grant.0)),
+                _ => refuse(rules::SEGMENT_COUNT, u64::from(*count)),
             }
-            let segments = read_segments(hal, peer, pages, count)
-                .map_err(|grant| refuse(rules::INDIRECT_GRANT, u64::from(grant.0)))?;
-            check_data(limits, request, *operation, &segments)
         }
         Body::Direct { operation, count, segments } => {
-            let refuse = |rule, value| Refused { rule, operation: *operation, value };
             if !matches!(*operation, op::READ | op::WRITE | op::WRITE_BARRIER | op::FLUSH) {
-                return Err(refuse(rules::OPERATION_UNKNOWN, u64::from(*operation)));
+                return refuse(rules::OPERATION_UNKNOWN, u64::from(*operation));
             }
             let may_be_empty = matches!(*operation, op::WRITE_BARRIER | op::FLUSH);
             let count = usize::from(*count);
             if count > MAX_DIRECT_SEGMENTS || (count == 0 && !may_be_empty) {
-                return Err(refuse(rules::SEGMENT_COUNT, count as u64));
+                return refuse(rules::SEGMENT_COUNT, count as u64);
             }
-            check_data(limits, request, *operation, &segments[..count])
+            check_data(limits, ticket, request, *operation, &segments[..count])
         }
     }
 }
 
-fn read_segments<H: Hal>(hal: &mut H, peer: DomId, pages: &[GrantRef], count: usize) -> Result<Vec<Segment>, GrantRef> {
-    let mut bytes = vec![0; count * SEGMENT_BYTES];
-    let chunks = bytes.chunks_mut(SEGMENTS_PER_INDIRECT_PAGE * SEGMENT_BYTES);
-    let mut batch: Vec<_> = chunks.zip(pages).map(|(into, page)| GrantCopy::from_peer(*page, 0, into)).collect();
-    hal.copy_grants(peer, &mut batch);
-    if let Some(failed) = batch.iter().find(|copy| copy.result.is_err()) {
-        return Err(failed.grant);
-    }
-    let (segments, _) = bytes.as_chunks::<SEGMENT_BYTES>();
-    Ok(segments.iter().map(Segment::decode).collect())
-}
-
-fn check_data(limits: &Limits, request: &Request, operation: u8, segments: &[Segment]) -> Result<Job, Refused> {
-    let refuse = |rule, value| Refused { rule, operation, value };
+fn check_data(
+    limits: &Limits,
+    ticket: Ticket,
+    request: &Request,
+    operation: u8,
+    segments: &[Segment],
+) -> Result<Job, Refused> {
+    let refuse = |rule, value| Refused { rule, value };
     let mut pieces = Vec::with_capacity(segments.len());
     for segment in segments {
         pieces.push(check_segment(segment).map_err(|(rule, value)| refuse(rule, value))?);
@@ -134,7 +153,7 @@ fn check_data(limits: &Limits, request: &Request, operation: u8, segments: &[Seg
         check_sectors(limits, request.sector, (len_bytes / SECTOR_BYTES) as u64)
             .map_err(|(rule, value)| refuse(rule, value))?;
     }
-    Ok(Job { id: request.id, operation, work, sector: request.sector, pieces, len_bytes })
+    Ok(Job { ticket, id: request.id, work, sector: request.sector, pieces, len_bytes })
 }
 
 fn check_segment(segment: &Segment) -> Result<Piece, (Rule, u64)> {
@@ -161,8 +180,8 @@ fn check_sectors(limits: &Limits, sector: u64, sectors: u64) -> Result<(), (Rule
     Ok(())
 }
 
-fn check_discard(limits: &Limits, request: &Request, flag: u8, sectors: u64) -> Result<Job, Refused> {
-    let refuse = |(rule, value)| Refused { rule, operation: op::DISCARD, value };
+fn check_discard(limits: &Limits, ticket: Ticket, request: &Request, flag: u8, sectors: u64) -> Result<Job, Refused> {
+    let refuse = |(rule, value)| Refused { rule, value };
     let Some(support) = limits.geometry.discard else {
         return Err(refuse((rules::OPERATION_NOT_OFFERED, u64::from(op::DISCARD))));
     };
@@ -172,7 +191,7 @@ fn check_discard(limits: &Limits, request: &Request, flag: u8, sectors: u64) -> 
     check_sectors(limits, request.sector, sectors).map_err(refuse)?;
     let secure = flag & pv_bus::block::DISCARD_SECURE != 0 && support.secure;
     let work = Work::Discard { sectors, secure };
-    Ok(Job { id: request.id, operation: op::DISCARD, work, sector: request.sector, pieces: Vec::new(), len_bytes: 0 })
+    Ok(Job { ticket, id: request.id, work, sector: request.sector, pieces: Vec::new(), len_bytes: 0 })
 }
 
 impl Refused {

@@ -5,6 +5,7 @@ use pv_bus::rules;
 rules! {
     RING_OVERRUN = "block.ring.overrun": "the front end's index is at most one ring ahead";
     PROTOCOL_UNKNOWN = "block.connect.protocol": "the ring has the x86_64-abi layout";
+    CONNECT_QUEUES = "block.connect.queues": "the front end uses at least one queue and no more than were offered";
     RING_ORDER = "block.connect.ring_order": "a ring has as many pages as the back end said it knows, a power of two";
     RING_KEYS = "block.connect.keys": "ring-ref and event-channel are numbers";
     RING_GRANT = "block.connect.grant": "the pages of the ring are granted to the back end for reading and writing";

@@ -3,7 +3,7 @@
 //! Two ways: pages with persistent grants stay mapped and are copied by this CPU; all others are copied by the
 //! hypervisor, in one batch for as many requests as there are.
 //!
-//! Invariant: at most [`MAX_MAPPED`] pages of one front end are mapped. Beyond that its pages are copied by the
+//! Invariant: at most [`MAX_MAPPED`] pages for each ring of a front end are mapped. Beyond that its pages are copied by the
 //! hypervisor; persistent grants are a promise of the front, never a duty of the back.
 
 use alloc::collections::BTreeMap;
@@ -20,6 +20,7 @@ const MAX_MAPPED: usize = 1056;
 pub(super) struct Mapped<M> {
     pages: BTreeMap<GrantRef, M>,
     wanted: bool,
+    limit: usize,
 }
 
 /// One request's data: where it is here, where it is there, and whether it arrived.
@@ -37,8 +38,9 @@ pub(super) enum Direction {
 }
 
 impl<M: SharedPage> Mapped<M> {
-    pub(super) fn new(wanted: bool) -> Self {
-        Self { pages: BTreeMap::new(), wanted }
+    /// No pages yet, and room for those of so many rings.
+    pub(super) fn new(wanted: bool, rings: usize) -> Self {
+        Self { pages: BTreeMap::new(), wanted, limit: MAX_MAPPED * rings }
     }
 
     /// Does all transfers.
@@ -86,7 +88,7 @@ impl<M: SharedPage> Mapped<M> {
             .collect();
         missing.sort_unstable();
         missing.dedup();
-        missing.truncate(MAX_MAPPED - self.pages.len());
+        missing.truncate(self.limit - self.pages.len());
         if missing.is_empty() {
             return;
         }

@@ -12,31 +12,15 @@
 use alloc::collections::{BTreeMap, VecDeque};
 use alloc::vec::Vec;
 
-use pv_bus::block::{RequestSlot, Response, ResponseSlot, status};
+use pv_bus::Hal;
+use pv_bus::block::status;
 use pv_bus::refusal::Refusals;
-use pv_bus::ring::BackRing;
-use pv_bus::{DomId, Hal};
 
+use super::connection::Connection;
 use super::device::{BlockDevice, DeviceCompletion, DeviceError, DeviceOperation, Tag};
 use super::request::{Job, Work};
 use super::rules;
-use super::transfer::{Direction, Mapped, Transfer};
-
-/// The connection's parts that jobs need.
-pub(super) struct Ring<H: Hal> {
-    pub(super) ring: BackRing<H::Mapping, RequestSlot, ResponseSlot>,
-    pub(super) mapped: Mapped<H::Mapping>,
-    pub(super) peer: DomId,
-}
-
-impl<H: Hal> Ring<H> {
-    pub(super) fn respond(&mut self, id: u64, operation: u8, code: i16) {
-        let response = Response { id, operation, status: code };
-        if !self.ring.push(&response.encode()) {
-            log::error!("block.back.response_without_request: {id:#x}");
-        }
-    }
-}
+use super::transfer::{Direction, Transfer};
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Stage {
@@ -97,7 +81,7 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Jobs<B> {
         &mut self,
         hal: &mut H,
         device: &mut D,
-        ring: Option<&mut Ring<H>>,
+        connection: Option<&mut Connection<H>>,
         refusals: &mut Refusals,
     ) -> bool {
         let mut finished = Vec::new();
@@ -109,8 +93,8 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Jobs<B> {
         if any {
             device.commit();
         }
-        match ring {
-            Some(ring) => answer(hal, device, ring, refusals, finished),
+        match connection {
+            Some(connection) => answer(hal, device, connection, refusals, finished),
             None => finished.into_iter().filter_map(|done| done.buffer).for_each(|buffer| device.give_back(buffer)),
         }
         any
@@ -188,15 +172,15 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Jobs<B> {
         &mut self,
         hal: &mut H,
         device: &mut D,
-        ring: &mut Ring<H>,
+        connection: &mut Connection<H>,
         refusals: &mut Refusals,
     ) -> bool {
         if self.barrier_is_active() {
             return false;
         }
-        let prepared = self.prepare(hal, device, ring, refusals);
+        let prepared = self.prepare(hal, device, connection, refusals);
         let started = self.submit_prepared(device);
-        let barrier = self.start_barrier(hal, device, ring, refusals);
+        let barrier = self.start_barrier(hal, device, connection, refusals);
         if started || barrier {
             device.commit();
         }
@@ -208,7 +192,7 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Jobs<B> {
         &mut self,
         hal: &mut H,
         device: &mut D,
-        ring: &mut Ring<H>,
+        connection: &mut Connection<H>,
         refusals: &mut Refusals,
     ) -> bool {
         let mut batch = Vec::new();
@@ -224,7 +208,7 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Jobs<B> {
             match device.take_buffer(job.len_bytes) {
                 Some(buffer) => batch.push(Prepared { job, buffer: Some(buffer) }),
                 None if batch.is_empty() && self.prepared.is_empty() && self.active.is_empty() => {
-                    refuse_for_want_of_a_buffer(hal, ring, refusals, &job);
+                    refuse_for_want_of_a_buffer(hal, connection, refusals, &job);
                     any = true;
                 }
                 None => {
@@ -234,7 +218,7 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Jobs<B> {
             }
         }
         any |= !batch.is_empty();
-        let ready = copy_in(hal, device, ring, refusals, batch);
+        let ready = copy_in(hal, device, connection, refusals, batch);
         self.prepared.extend(ready);
         any
     }
@@ -262,7 +246,7 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Jobs<B> {
         &mut self,
         hal: &mut H,
         device: &mut D,
-        ring: &mut Ring<H>,
+        connection: &mut Connection<H>,
         refusals: &mut Refusals,
     ) -> bool {
         let alone = self.active.is_empty() && self.prepared.is_empty() && device.can_submit();
@@ -275,11 +259,11 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Jobs<B> {
         let mut held = None;
         if job.len_bytes > 0 {
             let Some(buffer) = device.take_buffer(job.len_bytes) else {
-                refuse_for_want_of_a_buffer(hal, ring, refusals, &job);
+                refuse_for_want_of_a_buffer(hal, connection, refusals, &job);
                 return true;
             };
             let batch = alloc::vec![Prepared { job: job.clone(), buffer: Some(buffer) }];
-            let Some(prepared) = copy_in(hal, device, ring, refusals, batch).pop() else {
+            let Some(prepared) = copy_in(hal, device, connection, refusals, batch).pop() else {
                 return true;
             };
             held = prepared.buffer;
@@ -300,16 +284,16 @@ struct Done<B> {
     buffer: Option<B>,
 }
 
-fn refuse_for_want_of_a_buffer<H: Hal>(hal: &H, ring: &mut Ring<H>, refusals: &mut Refusals, job: &Job) {
+fn refuse_for_want_of_a_buffer<H: Hal>(hal: &H, connection: &mut Connection<H>, refusals: &mut Refusals, job: &Job) {
     refusals.refuse(hal.now_ns(), rules::NO_BUFFER, format_args!("{} bytes", job.len_bytes));
-    ring.respond(job.id, job.operation, status::ERROR);
+    connection.answer(job.ticket, status::ERROR);
 }
 
 /// Copies the data of the writes here; what cannot be copied is answered with an error.
 fn copy_in<H: Hal, D: BlockDevice>(
     hal: &mut H,
     device: &mut D,
-    ring: &mut Ring<H>,
+    connection: &mut Connection<H>,
     refusals: &mut Refusals,
     mut batch: Vec<Prepared<D::Buffer>>,
 ) -> Vec<Prepared<D::Buffer>> {
@@ -318,7 +302,7 @@ fn copy_in<H: Hal, D: BlockDevice>(
         .filter(|prepared| prepared.job.work != Work::Read)
         .filter_map(|prepared| transfer(&prepared.job, prepared.buffer.as_mut(), Direction::FromPeer))
         .collect();
-    ring.mapped.run(hal, ring.peer, &mut writes);
+    connection.mapped.run(hal, connection.peer, &mut writes);
     let failed: Vec<_> = writes.iter().map(|write| write.failed).collect();
     let mut failed = failed.into_iter();
     let mut ready = Vec::with_capacity(batch.len());
@@ -334,7 +318,7 @@ fn copy_in<H: Hal, D: BlockDevice>(
                     rules::DATA_GRANT,
                     format_args!("request {id:#x}, grant {grant}: {error}"),
                 );
-                ring.respond(id, prepared.job.operation, status::ERROR);
+                connection.answer(prepared.job.ticket, status::ERROR);
                 if let Some(buffer) = prepared.buffer {
                     device.give_back(buffer);
                 }
@@ -353,7 +337,7 @@ fn transfer<'a, B: AsMut<[u8]>>(job: &'a Job, buffer: Option<&'a mut B>, directi
 fn answer<H: Hal, D: BlockDevice>(
     hal: &mut H,
     device: &mut D,
-    ring: &mut Ring<H>,
+    connection: &mut Connection<H>,
     refusals: &mut Refusals,
     mut finished: Vec<Done<D::Buffer>>,
 ) {
@@ -363,7 +347,7 @@ fn answer<H: Hal, D: BlockDevice>(
         .filter(|done| is_read(done))
         .filter_map(|done| transfer(&done.job, done.buffer.as_mut(), Direction::ToPeer))
         .collect();
-    ring.mapped.run(hal, ring.peer, &mut reads);
+    connection.mapped.run(hal, connection.peer, &mut reads);
     let failed: Vec<_> = reads.iter().map(|read| read.failed).collect();
     let mut failed = failed.into_iter();
     for done in finished {
@@ -382,7 +366,7 @@ fn answer<H: Hal, D: BlockDevice>(
                 status::ERROR
             }
         };
-        ring.respond(id, done.job.operation, code);
+        connection.answer(done.job.ticket, code);
         if let Some(buffer) = done.buffer {
             device.give_back(buffer);
         }

@@ -201,9 +201,12 @@ impl<H: Hal> NetBack<H> {
                 let (transmit, receive) = (connection.transmit.port, connection.receive.port);
                 self.connection = Some(connection);
                 self.link.enter(hal, Phase::Established, XenbusState::Connected);
+                // A predecessor may have died between an answer and its notification.
                 hal.unmask(transmit);
+                hal.notify(transmit);
                 if receive != transmit {
                     hal.unmask(receive);
+                    hal.notify(receive);
                 }
             }
             Err((rule, what)) => {

@@ -30,6 +30,8 @@ pub struct SlowDisk {
     pub geometry: Option<Geometry>,
     pub buffers_out: isize,
     pub no_buffers: bool,
+    /// Something of an earlier back end is under way.
+    pub busy: bool,
 }
 
 impl SharedDisk {
@@ -44,6 +46,7 @@ impl SharedDisk {
             geometry: None,
             buffers_out: 0,
             no_buffers: false,
+            busy: false,
         };
         Self { inner: Rc::new(RefCell::new(inner)) }
     }
@@ -140,6 +143,10 @@ impl BlockDevice for SharedDisk {
         if !manual {
             self.run(0);
         }
+    }
+
+    fn is_quiet(&self) -> bool {
+        !self.inner.borrow().busy
     }
 
     fn next_completion(&mut self) -> Option<DeviceCompletion<Vec<u8>>> {

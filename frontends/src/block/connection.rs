@@ -1,6 +1,10 @@
-//! One connection to a back end: the ring, its event channel, and what is on the ring.
+//! One connection to a back end: the rings, their event channels, and what is on the rings.
+//!
+//! Parts of requests go to the rings in turn.
 //!
 //! Invariants:
+//! - With several rings, a barrier goes out when every older change has its response, and nothing goes out before its
+//!   own: what is on different rings has no order.
 //! - A response is believed only if its id is that of a part that is on the ring now, and its operation that part's.
 //!   An id carries the slot of the part and a count that never repeats within a connection.
 //! - Pages that were granted for a part are taken back only after its response.
@@ -48,15 +52,22 @@ impl fmt::Display for Violation {
     }
 }
 
-pub(super) struct Connection<H: Hal> {
+/// One ring.
+pub(super) struct Queue<H: Hal> {
     ring: FrontRing<H::Page, RequestSlot, ResponseSlot>,
     pub(super) grants: Vec<GrantRef>,
     pub(super) port: Port,
-    peer: DomId,
-    handle: u16,
     parts: Vec<Option<Part<H::Page>>>,
     free: Vec<u16>,
     next_count: u64,
+}
+
+pub(super) struct Connection<H: Hal> {
+    pub(super) queues: Vec<Queue<H>>,
+    /// Whose turn it is to get a part.
+    turn: usize,
+    peer: DomId,
+    handle: u16,
     pub(super) features: Features,
 }
 
@@ -66,14 +77,8 @@ enum Sent {
     NotNow,
 }
 
-impl<H: Hal> Connection<H> {
-    pub(super) fn new(
-        ring: FrontRing<H::Page, RequestSlot, ResponseSlot>,
-        grants: Vec<GrantRef>,
-        port: Port,
-        peer: DomId,
-        handle: u16,
-    ) -> Self {
+impl<H: Hal> Queue<H> {
+    pub(super) fn new(ring: FrontRing<H::Page, RequestSlot, ResponseSlot>, grants: Vec<GrantRef>, port: Port) -> Self {
         let entries = u16::try_from(ring.entries()).unwrap_or(u16::MAX);
         Self {
             parts: (0..entries).map(|_| None).collect(),
@@ -81,34 +86,16 @@ impl<H: Hal> Connection<H> {
             ring,
             grants,
             port,
-            peer,
-            handle,
             next_count: 1,
-            features: Features::default(),
         }
     }
 
-    /// How many parts are on the ring.
-    pub(super) fn in_flight(&self) -> usize {
-        self.parts.len() - self.free.len()
+    fn has_room(&self) -> bool {
+        self.ring.free() > 0 && !self.free.is_empty()
     }
 
-    /// Takes all responses that are there, then sends what fits. Again, until nothing moves.
-    pub(super) fn process(&mut self, hal: &mut H, core: &mut Core<H>, may_send: bool) -> Result<(), Violation> {
-        loop {
-            while let Some(slot) = self.ring.take().map_err(Violation::Ring)? {
-                self.complete(hal, core, Response::decode(&slot))?;
-            }
-            if may_send {
-                self.send_all(hal, core);
-            }
-            if !self.ring.rearm().map_err(Violation::Ring)? {
-                return Ok(());
-            }
-        }
-    }
-
-    fn complete(&mut self, hal: &mut H, core: &mut Core<H>, response: Response) -> Result<(), Violation> {
+    /// The part that a response is to.
+    fn part_of(&mut self, response: &Response) -> Result<Part<H::Page>, Violation> {
         let slot = (response.id & 0xffff) as u16;
         let entry = self.parts.get_mut(usize::from(slot)).ok_or(Violation::UnknownId(response.id))?;
         match entry {
@@ -122,11 +109,49 @@ impl<H: Hal> Connection<H> {
         }
         let part = entry.take().ok_or(Violation::UnknownId(response.id))?;
         self.free.push(slot);
+        Ok(part)
+    }
+}
+
+impl<H: Hal> Connection<H> {
+    pub(super) fn new(queues: Vec<Queue<H>>, peer: DomId, handle: u16) -> Self {
+        Self { queues, turn: 0, peer, handle, features: Features::default() }
+    }
+
+    /// How many parts are on the rings.
+    pub(super) fn in_flight(&self) -> usize {
+        self.queues.iter().map(|queue| queue.parts.len() - queue.free.len()).sum()
+    }
+
+    /// Takes all responses that are there, then sends what fits. Again, until nothing moves.
+    pub(super) fn process(&mut self, hal: &mut H, core: &mut Core<H>, may_send: bool) -> Result<(), Violation> {
+        loop {
+            for queue in 0..self.queues.len() {
+                while let Some(slot) = self.queues[queue].ring.take().map_err(Violation::Ring)? {
+                    let response = Response::decode(&slot);
+                    let part = self.queues[queue].part_of(&response)?;
+                    self.complete(hal, core, part, response.status);
+                }
+            }
+            if may_send {
+                self.send_all(hal, core);
+            }
+            let mut more = false;
+            for queue in &mut self.queues {
+                more |= queue.ring.rearm().map_err(Violation::Ring)?;
+            }
+            if !more {
+                return Ok(());
+            }
+        }
+    }
+
+    fn complete(&mut self, hal: &mut H, core: &mut Core<H>, part: Part<H::Page>, code: i16) {
         let keep_grants = self.features.persistent;
         for buffer in part.indirect {
             core.pool.give_back(hal, &mut core.grave, buffer, keep_grants);
         }
-        let error = self.error_of(part.operation, response.status);
+        let error = self.error_of(part.operation, code);
         if let Some(request) = core.requests.get_mut(part.request) {
             request.parts_out -= 1;
             if let Some(error) = error {
@@ -134,7 +159,6 @@ impl<H: Hal> Connection<H> {
             }
         }
         core.requests.settle(part.request);
-        Ok(())
     }
 
     fn error_of(&mut self, operation: u8, code: i16) -> Option<BlockError> {
@@ -149,15 +173,25 @@ impl<H: Hal> Connection<H> {
     }
 
     fn send_all(&mut self, hal: &mut H, core: &mut Core<H>) {
-        while self.ring.free() > 0 && !self.free.is_empty() {
+        while self.find_room() {
             match self.send_next(hal, core) {
                 Sent::Part => {}
                 Sent::NotNow => break,
             }
         }
-        if self.ring.publish() {
-            hal.notify(self.port);
+        for queue in &mut self.queues {
+            if queue.ring.publish() {
+                hal.notify(queue.port);
+            }
         }
+    }
+
+    /// Gives the turn to the next ring with room; false when there is none.
+    fn find_room(&mut self) -> bool {
+        let count = self.queues.len();
+        let next = (1..=count).map(|step| (self.turn + step) % count).find(|queue| self.queues[*queue].has_room());
+        self.turn = next.unwrap_or(self.turn);
+        next.is_some()
     }
 
     fn send_next(&mut self, hal: &mut H, core: &mut Core<H>) -> Sent {
@@ -169,6 +203,15 @@ impl<H: Hal> Connection<H> {
             core.requests.settle(id);
             return Sent::Part;
         }
+        if self.queues.len() > 1 {
+            let is_barrier = request.kind == Kind::Barrier && request.sent == 0;
+            if core.requests.barrier_before(id) || (is_barrier && core.requests.changes_before(id)) {
+                return Sent::NotNow;
+            }
+        }
+        let Some(request) = core.requests.get_mut(id) else {
+            return Sent::NotNow;
+        };
         match request.kind {
             Kind::Flush => self.send_flush(core, id),
             Kind::Discard { secure } => {
@@ -288,14 +331,15 @@ impl<H: Hal> Connection<H> {
         indirect: Vec<Buffer<H::Page>>,
         units: usize,
     ) -> Sent {
-        let Some(slot) = self.free.pop() else {
+        let queue = &mut self.queues[self.turn];
+        let Some(slot) = queue.free.pop() else {
             return Sent::NotNow;
         };
-        let wire_id = self.next_count << 16 | u64::from(slot);
-        self.next_count += 1;
-        let pushed = self.ring.push(&Request { id: wire_id, sector, body }.encode(self.handle));
+        let wire_id = queue.next_count << 16 | u64::from(slot);
+        queue.next_count += 1;
+        let pushed = queue.ring.push(&Request { id: wire_id, sector, body }.encode(self.handle));
         assert!(pushed, "there are as many slots as ring entries");
-        self.parts[usize::from(slot)] = Some(Part { wire_id, operation, request: id, indirect });
+        queue.parts[usize::from(slot)] = Some(Part { wire_id, operation, request: id, indirect });
         if let Some(request) = core.requests.get_mut(id) {
             request.sent += units;
             request.parts_out += 1;
@@ -306,15 +350,17 @@ impl<H: Hal> Connection<H> {
         Sent::Part
     }
 
-    /// Ends the connection. What was on the ring stays unanswered.
-    pub(super) fn end(mut self, hal: &mut H, core: &mut Core<H>) {
-        hal.close(self.port);
-        for part in self.parts.iter_mut().filter_map(Option::take) {
-            for buffer in part.indirect {
-                core.pool.give_back(hal, &mut core.grave, buffer, self.features.persistent);
+    /// Ends the connection. What was on the rings stays unanswered.
+    pub(super) fn end(self, hal: &mut H, core: &mut Core<H>) {
+        for mut queue in self.queues {
+            hal.close(queue.port);
+            for part in queue.parts.iter_mut().filter_map(Option::take) {
+                for buffer in part.indirect {
+                    core.pool.give_back(hal, &mut core.grave, buffer, self.features.persistent);
+                }
             }
+            crate::shared::unshare_pages(hal, &mut core.grave, queue.ring.into_pages(), queue.grants);
         }
-        crate::shared::unshare_pages(hal, &mut core.grave, self.ring.into_pages(), self.grants);
     }
 }
 

@@ -12,6 +12,8 @@ pub struct Options {
     pub persistent: bool,
     /// Use at most this many segments (pages) a request on the ring; 11 or less means no indirect requests.
     pub max_segments: usize,
+    /// Use at most this many rings, if the back end knows several; at least one.
+    pub max_queues: u32,
     /// Use a ring of at most 2 to this power pages, if the back end knows such rings.
     pub max_ring_order: u32,
     /// Use at most this many pages for data.
@@ -20,7 +22,7 @@ pub struct Options {
 
 impl Default for Options {
     fn default() -> Self {
-        Self { persistent: true, max_segments: 64, max_ring_order: 0, max_pages: 1024 }
+        Self { persistent: true, max_segments: 64, max_queues: 1, max_ring_order: 0, max_pages: 1024 }
     }
 }
 

@@ -24,11 +24,11 @@ use alloc::vec::Vec;
 use pv_bus::block::{PROTOCOL, SECTOR_BYTES};
 use pv_bus::ring::FrontRing;
 use pv_bus::xenbus::{FrontStep, Intent, Link, LinkError, Phase, Side, XenbusState, front_step};
-use pv_bus::{GrantRef, Hal, PAGE_SIZE, Port, SharedPage, StoreError, WatchEvent, store};
+use pv_bus::{Hal, PAGE_SIZE, Port, SharedPage, StoreError, WatchEvent, store};
 
 use crate::graveyard::Graveyard;
 use buffers::{Buffer, Pool};
-use connection::{Connection, Violation};
+use connection::{Connection, Queue, Violation};
 use device::Features;
 use requests::{Kind, Pending, Requests};
 
@@ -125,10 +125,10 @@ impl<H: Hal> BlockFront<H> {
         Status::of(self.link.phase(), self.paused)
     }
 
-    /// The event channel, while there is one.
+    /// Whether this event channel is this driver's.
     #[must_use]
-    pub fn port(&self) -> Option<Port> {
-        self.connection.as_ref().map(|connection| connection.port)
+    pub fn owns(&self, port: Port) -> bool {
+        self.connection.as_ref().is_some_and(|connection| connection.queues.iter().any(|queue| queue.port == port))
     }
 
     /// Requests that have no answer yet.
@@ -154,7 +154,7 @@ impl<H: Hal> BlockFront<H> {
 
     /// Acts on an event. True when the port is this driver's.
     pub fn on_event(&mut self, hal: &mut H, port: Port) -> bool {
-        let mine = self.port() == Some(port);
+        let mine = self.owns(port);
         if mine {
             self.poll(hal);
         }
@@ -303,6 +303,8 @@ impl<H: Hal> BlockFront<H> {
             }
             FrontStep::Finish => return self.finish(hal),
             FrontStep::Disconnect => {
+                // A back end that closes at once may have answered first.
+                self.process(hal, false);
                 self.disconnect(hal);
                 self.link.enter(hal, Phase::Closed, XenbusState::Closed);
             }
@@ -335,41 +337,55 @@ impl<H: Hal> BlockFront<H> {
     }
 
     fn try_offer(&mut self, hal: &mut H) -> Result<Connection<H>, String> {
-        let peer = self.link.peer();
         let order: u32 = self.link.read_peer_or(hal, "max-ring-page-order", 0);
         let order = order.min(self.options.max_ring_order).min(4);
-        let (pages, grants) = crate::shared::share_pages(hal, &mut self.core.grave, peer, 1 << order)
-            .map_err(|error| format!("ring: {error}"))?;
-        let ring = FrontRing::new(pages);
-        let port = match hal.alloc_unbound(peer) {
-            Ok(port) => port,
-            Err(error) => {
-                crate::shared::unshare_pages(hal, &mut self.core.grave, ring.into_pages(), grants);
-                return Err(format!("{error}"));
-            }
-        };
-        let connection = Connection::new(ring, grants, port, peer, self.handle);
-        if let Err(error) = self.publish(hal, &connection.grants, order, port) {
-            connection.end(hal, &mut self.core);
-            return Err(format!("store: {error}"));
+        let count: u32 = self.link.read_peer_or(hal, "multi-queue-max-queues", 1);
+        let count = count.min(self.options.max_queues).max(1);
+        let mut connection = Connection::new(Vec::new(), self.link.peer(), self.handle);
+        let mut made = Ok(());
+        for _ in 0..count {
+            made = made.and_then(|()| self.make_queue(hal, order).map(|queue| connection.queues.push(queue)));
         }
-        hal.unmask(port);
+        let published =
+            made.and_then(|()| self.publish(hal, &connection.queues, order).map_err(|error| format!("store: {error}")));
+        if let Err(reason) = published {
+            connection.end(hal, &mut self.core);
+            return Err(reason);
+        }
+        connection.queues.iter().for_each(|queue| hal.unmask(queue.port));
         Ok(connection)
     }
 
-    fn publish(&self, hal: &mut H, grants: &[GrantRef], order: u32, port: Port) -> Result<(), StoreError> {
+    fn make_queue(&mut self, hal: &mut H, order: u32) -> Result<Queue<H>, String> {
+        let peer = self.link.peer();
+        let (pages, grants) = crate::shared::share_pages(hal, &mut self.core.grave, peer, 1 << order)
+            .map_err(|error| format!("ring: {error}"))?;
+        match hal.alloc_unbound(peer) {
+            Ok(port) => Ok(Queue::new(FrontRing::new(pages), grants, port)),
+            Err(error) => {
+                crate::shared::unshare_pages(hal, &mut self.core.grave, pages, grants);
+                Err(format!("{error}"))
+            }
+        }
+    }
+
+    fn publish(&self, hal: &mut H, queues: &[Queue<H>], order: u32) -> Result<(), StoreError> {
         store::transaction(hal, |hal, open| {
             let link = &self.link;
+            let count = crate::shared::write_queue_count(hal, link, open, queues.len())?;
             if order == 0 {
-                link.write(hal, open, "ring-ref", grants[0].0)?;
                 hal.rm(open, &store::join(link.path(), "ring-page-order")).or_else(ignore_missing)?;
             } else {
                 link.write(hal, open, "ring-page-order", order)?;
-                for (number, grant) in grants.iter().enumerate() {
-                    link.write(hal, open, &format!("ring-ref{number}"), grant.0)?;
-                }
             }
-            link.write(hal, open, "event-channel", port.0)?;
+            for (number, queue) in queues.iter().enumerate() {
+                let folder = crate::shared::queue_folder(count, number);
+                for (page, grant) in queue.grants.iter().enumerate() {
+                    let key = if order == 0 { "ring-ref".into() } else { format!("ring-ref{page}") };
+                    link.write(hal, open, &format!("{folder}{key}"), grant.0)?;
+                }
+                link.write(hal, open, &format!("{folder}event-channel"), queue.port.0)?;
+            }
             link.write(hal, open, "protocol", PROTOCOL)?;
             link.write(hal, open, "feature-persistent", u32::from(self.options.persistent))
         })

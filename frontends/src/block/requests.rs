@@ -207,6 +207,11 @@ impl<P> Requests<P> {
         self.pending.range(..id).any(|(_, request)| request.changes_device() && !request.is_done())
     }
 
+    /// Whether a barrier older than `id` has no answer.
+    pub(super) fn barrier_before(&self, id: RequestId) -> bool {
+        self.pending.range(..id).any(|(_, request)| request.kind == Kind::Barrier && !request.is_done())
+    }
+
     /// Everything that has no answer is to be sent again, oldest first.
     pub(super) fn resend_all(&mut self) {
         self.unsent.clear();

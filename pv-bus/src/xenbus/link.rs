@@ -31,6 +31,16 @@ impl Side {
         }
     }
 
+    /// What a half wants whose predecessor left this state.
+    fn intent_after(self, left_behind: XenbusState) -> Intent {
+        use XenbusState as S;
+        match (self, left_behind) {
+            (_, S::Unknown | S::Initialising) => Intent::Run,
+            (Self::Back, S::InitWait | S::Connected | S::Reconfiguring | S::Reconfigured) => Intent::Resume,
+            _ => Intent::Restart,
+        }
+    }
+
     fn peer_id_key(self) -> &'static str {
         match self {
             Self::Front => "backend-id",
@@ -72,7 +82,7 @@ impl Link {
     /// Opens the device whose own directory is `path` (`device/vbd/51712` for a front,
     /// `/local/domain/0/backend/vbd/3/51712` for a back) and watches the peer's state.
     ///
-    /// A state left behind by a predecessor makes the intent [`Intent::Restart`].
+    /// A state left behind by a predecessor makes the intent [`Intent::Restart`] or [`Intent::Resume`].
     ///
     /// # Errors
     /// [`LinkError`] with the key that is missing or malformed.
@@ -83,7 +93,6 @@ impl Link {
         let key = join(path, side.peer_id_key());
         let peer = store::read_number(store, none, &key).map_err(|error| LinkError { key, error })?;
         let left_behind = read_state(store, &join(path, "state"));
-        let fresh = matches!(left_behind, XenbusState::Unknown | XenbusState::Initialising);
         let key = join(&peer_path, "state");
         let watch = store.watch(&key).map_err(|error| LinkError { key, error })?;
         Ok(Self {
@@ -95,7 +104,7 @@ impl Link {
             peer_changed: true,
             peer_state: XenbusState::Unknown,
             phase: Phase::Start,
-            intent: if fresh { Intent::Run } else { Intent::Restart },
+            intent: side.intent_after(left_behind),
         })
     }
 
@@ -162,15 +171,16 @@ impl Link {
         self.phase = phase;
     }
 
-    /// Moves this half to `phase` and writes `state`. A fresh offer ends a restart.
+    /// Moves this half to `phase` and writes `state`. A fresh offer ends a restart; a connection that cannot be taken
+    /// over has to be made anew.
     pub fn enter<S: Store>(&mut self, store: &mut S, phase: Phase, state: XenbusState) {
-        let restarted = match self.side {
-            Side::Front => phase == Phase::Start,
-            Side::Back => phase == Phase::Offered,
+        self.intent = match (self.side, self.intent, phase) {
+            (Side::Front, Intent::Restart, Phase::Start) => Intent::Run,
+            (Side::Back, Intent::Restart | Intent::Resume, Phase::Offered) => Intent::Run,
+            (Side::Back, Intent::Resume, Phase::Established) => Intent::Run,
+            (Side::Back, Intent::Resume, Phase::Closed) => Intent::Restart,
+            (_, intent, _) => intent,
         };
-        if restarted && self.intent == Intent::Restart {
-            self.intent = Intent::Run;
-        }
         self.phase = phase;
         self.announce(store, state);
     }

@@ -10,8 +10,12 @@
 //! Invariants:
 //! - A front offers fresh rings only from [`Phase::Start`], and it gets there only when the old connection is gone on
 //!   its own side. So a back that waits in `InitWait` and sees an offer sees a fresh one.
-//! - A half that starts and finds that a predecessor left a state of its own ([`Intent::Restart`]) first makes the peer
-//!   drop the old connection, of which nobody knows what was done: a back by saying `Closed`, a front by closing.
+//! - A front that starts and finds that a predecessor left a state of its own ([`Intent::Restart`]) first makes the peer
+//!   drop the old connection, of which it knows nothing, by closing.
+//! - A back that finds that its predecessor was offering or connected ([`Intent::Resume`]) takes the rings over where they
+//!   were left, without a word: fronts such as Linux's take any other state for the end of the device. It can, because
+//!   back ends answer in the order of the ring: what is between the last response and the last request is unanswered.
+//!   From any other state it makes the front drop the old connection by saying `Closed`.
 //!
 //! Source: Xen `public/io/xenbus.h`, `public/io/blkif.h` (state diagrams).
 
@@ -109,6 +113,8 @@ pub enum Intent {
     Run,
     /// Get rid of a connection that somebody before left behind, then work.
     Restart,
+    /// Take over a connection that somebody before left behind; a back's only.
+    Resume,
     /// Close for good.
     Leave,
 }
@@ -152,8 +158,8 @@ fn front_from_start(intent: Intent, back: XenbusState) -> FrontStep {
     use XenbusState as S;
     match (intent, back) {
         (Intent::Leave, _) => FrontStep::Enter(Phase::Closed),
-        (Intent::Restart, S::Unknown | S::Initialising | S::Closed) => FrontStep::Enter(Phase::Start),
-        (Intent::Restart, _) => FrontStep::Enter(Phase::Leaving),
+        (Intent::Restart | Intent::Resume, S::Unknown | S::Initialising | S::Closed) => FrontStep::Enter(Phase::Start),
+        (Intent::Restart | Intent::Resume, _) => FrontStep::Enter(Phase::Leaving),
         (Intent::Run, S::InitWait | S::Initialised) => FrontStep::Offer,
         (Intent::Run, S::Connected | S::Reconfiguring | S::Reconfigured) => FrontStep::Evict,
         (Intent::Run, S::Unknown | S::Initialising | S::Closing | S::Closed) => FrontStep::Wait,
@@ -173,9 +179,9 @@ fn front_from_offered(intent: Intent, back: XenbusState) -> FrontStep {
 fn front_from_established(intent: Intent, back: XenbusState) -> FrontStep {
     use XenbusState as S;
     match (intent, back) {
-        (Intent::Run | Intent::Restart, S::Connected | S::Reconfigured) => FrontStep::Serve,
-        (Intent::Run | Intent::Restart, S::Reconfiguring) => FrontStep::Pause,
         (Intent::Leave, S::Connected | S::Reconfigured | S::Reconfiguring) | (_, S::Closing) => FrontStep::Finish,
+        (_, S::Connected | S::Reconfigured) => FrontStep::Serve,
+        (_, S::Reconfiguring) => FrontStep::Pause,
         (_, S::Unknown | S::Initialising | S::InitWait | S::Initialised | S::Closed) => FrontStep::Disconnect,
     }
 }
@@ -233,9 +239,11 @@ fn back_from_start(intent: Intent, front: XenbusState) -> BackStep {
     use XenbusState as S;
     match (intent, front) {
         (Intent::Leave, _) => BackStep::Enter(Phase::Closed),
-        (Intent::Restart, S::Initialised | S::Connected | S::Closing | S::Reconfiguring | S::Reconfigured) => {
-            BackStep::Enter(Phase::Closed)
-        }
+        (Intent::Resume, S::Initialised | S::Connected) => BackStep::Connect,
+        (
+            Intent::Restart | Intent::Resume,
+            S::Initialised | S::Connected | S::Closing | S::Reconfiguring | S::Reconfigured,
+        ) => BackStep::Enter(Phase::Closed),
         _ => BackStep::Publish,
     }
 }
@@ -270,7 +278,7 @@ fn back_from_closed(intent: Intent, front: XenbusState) -> BackStep {
     use XenbusState as S;
     match (intent, front) {
         (Intent::Leave, _) => BackStep::Wait,
-        (_, S::Initialising) | (Intent::Restart, S::Closed | S::Unknown) => BackStep::Publish,
+        (_, S::Initialising) | (Intent::Restart | Intent::Resume, S::Closed | S::Unknown) => BackStep::Publish,
         _ => BackStep::Wait,
     }
 }

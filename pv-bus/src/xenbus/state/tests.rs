@@ -46,9 +46,7 @@ impl Half {
     }
 
     /// A new instance: it looks before it acts.
-    fn replaced(self, peer: S) -> Self {
-        let left_behind = !matches!(self.key, S::Unknown | S::Initialising);
-        let intent = if left_behind { Intent::Restart } else { Intent::Run };
+    fn replaced(self, peer: S, intent: Intent) -> Self {
         Self { phase: Phase::Start, intent, key: self.key, view: peer }
     }
 }
@@ -63,8 +61,10 @@ impl World {
     }
 
     fn back_enters(mut self, phase: Phase) -> Self {
-        if phase == Phase::Offered {
-            self.back.intent = Intent::Run;
+        match (phase, self.back.intent) {
+            (Phase::Offered | Phase::Established, Intent::Restart | Intent::Resume) => self.back.intent = Intent::Run,
+            (Phase::Closed, Intent::Resume) => self.back.intent = Intent::Restart,
+            _ => {}
         }
         self.back.enter(phase, phase.back_state());
         self
@@ -105,7 +105,8 @@ impl World {
             BackStep::Wait | BackStep::Serve => self,
             BackStep::Publish => self.back_enters(Phase::Offered),
             BackStep::Connect => {
-                assert_ne!(self.ring, Ring::UsedByPredecessor, "joined a ring of unknown history: {self:?}");
+                let takes_over = self.back.intent == Intent::Resume && self.ring != Ring::None;
+                assert!(takes_over || self.ring != Ring::UsedByPredecessor, "joined a ring unawares: {self:?}");
                 if self.ring == Ring::None {
                     // The keys are gone: the real driver fails to read them and closes.
                     return self.back_enters(Phase::Closed);
@@ -119,7 +120,12 @@ impl World {
     }
 
     fn back_replaced(mut self) -> Self {
-        self.back = self.back.replaced(self.front.key);
+        let intent = match self.back.key {
+            S::Unknown | S::Initialising => Intent::Run,
+            S::InitWait | S::Connected => Intent::Resume,
+            _ => Intent::Restart,
+        };
+        self.back = self.back.replaced(self.front.key, intent);
         if self.ring == Ring::UsedByThisBack {
             self.ring = Ring::UsedByPredecessor;
         }
@@ -127,7 +133,9 @@ impl World {
     }
 
     fn front_replaced(mut self) -> Self {
-        self.front = self.front.replaced(self.back.key);
+        let left_behind = !matches!(self.front.key, S::Unknown | S::Initialising);
+        let intent = if left_behind { Intent::Restart } else { Intent::Run };
+        self.front = self.front.replaced(self.back.key, intent);
         self.ring = Ring::None;
         self
     }
@@ -174,12 +182,22 @@ fn every_ordering_of_a_first_start_ends_connected() {
 }
 
 #[test]
-fn a_replaced_back_reconnects_from_every_state_and_never_joins_an_old_ring() {
+fn a_replaced_back_works_again_from_every_state_and_takes_over_only_what_it_knows_to_be_old() {
     let mut moves = ORDINARY.to_vec();
     moves.push(World::back_replaced);
     for eager in [false, true] {
         for world in reachable(start(eager), &moves) {
             assert!(world.settled().works(), "stuck at {world:?}, then {:?}", world.settled());
+        }
+    }
+}
+
+#[test]
+fn a_front_that_serves_does_not_notice_that_its_back_was_replaced() {
+    for eager in [false, true] {
+        for world in reachable(start(eager), &ORDINARY).into_iter().filter(World::works) {
+            let settled = world.back_replaced().back_looks().back_acts();
+            assert!(settled.works() && settled.back.key == S::Connected, "{settled:?}");
         }
     }
 }
@@ -216,7 +234,7 @@ fn either_side_closes_both_from_every_state() {
 #[test]
 fn every_pair_of_states_has_an_answer_and_no_front_serves_a_back_that_is_not_there() {
     for phase in [Phase::Start, Phase::Offered, Phase::Established, Phase::Leaving, Phase::Closed] {
-        for intent in [Intent::Run, Intent::Restart, Intent::Leave] {
+        for intent in [Intent::Run, Intent::Restart, Intent::Resume, Intent::Leave] {
             for peer in S::ALL {
                 let front = front_step(phase, intent, peer);
                 let serves = matches!(front, FrontStep::Serve);
