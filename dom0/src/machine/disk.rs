@@ -249,6 +249,10 @@ impl BlockDevice for VirtioDisk {
         }
     }
 
+    fn is_quiet(&self) -> bool {
+        self.flying.values().all(|flying| flying.owner == self.owner)
+    }
+
     fn next_completion(&mut self) -> Option<DeviceCompletion<DiskBuffer>> {
         loop {
             let (owner, completion) = self.pop()?;

@@ -18,6 +18,7 @@ use super::devices::DriverHal;
 use super::hotplug::Leaving;
 use super::medium::Medium;
 use crate::machine::disk::VirtioDisk;
+use crate::machine::queries::machine;
 
 struct DiskBack {
     domain: DomId,
@@ -170,5 +171,8 @@ fn open(
     medium: Medium,
 ) -> Result<BlockBack<DriverHal, Medium>, String> {
     let path = DevicePaths::new(domain, "vbd", number).back;
-    BlockBack::open(hal, &path, medium, Options::default()).map_err(|error| error.to_string())
+    // More queues than CPUs only make the guest's CPUs wait for each other.
+    let usual = Options::default();
+    let options = Options { max_queues: machine().map_or(1, |machine| machine.nr_cpus).min(usual.max_queues), ..usual };
+    BlockBack::open(hal, &path, medium, options).map_err(|error| error.to_string())
 }

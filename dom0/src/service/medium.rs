@@ -119,6 +119,13 @@ impl BlockDevice for Medium {
         }
     }
 
+    fn is_quiet(&self) -> bool {
+        match self {
+            Self::Virtio(_, disk) => disk.is_quiet(),
+            Self::Memory(disk) => disk.is_quiet(),
+        }
+    }
+
     fn next_completion(&mut self) -> Option<DeviceCompletion<MediumBuffer>> {
         match self {
             Self::Virtio(_, disk) => disk.next_completion().map(|done| completion_of(done, MediumBuffer::Virtio)),

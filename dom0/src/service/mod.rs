@@ -6,7 +6,6 @@ mod consoles;
 mod devices;
 mod disks;
 mod guests;
-#[allow(dead_code, reason = "an interface is whole, whatever commands there are")]
 mod hotplug;
 mod jobs;
 mod medium;
