@@ -135,6 +135,11 @@ pub fn on_timer<M: Machine>(hv: &Hypervisor<M>) {
     time::on_timer(hv);
 }
 
+/// Another CPU asks this one to look at what is due. Follow with [`before_return`] where a guest was interrupted.
+pub fn on_kick<M: Machine>(hv: &Hypervisor<M>) {
+    time::program(hv);
+}
+
 /// A routed physical interrupt. Follow with [`before_return`] where a guest was interrupted.
 pub fn on_line<M: Machine>(hv: &Hypervisor<M>, gsi: u32) {
     crate::control::physdev::on_line(hv, gsi);

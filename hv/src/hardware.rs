@@ -17,6 +17,81 @@ pub struct GuestFault(pub u64);
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct CpuId(pub u32);
 
+/// How many CPUs there can be.
+pub const MAX_CPUS: usize = 64;
+
+/// Some CPUs, a bit each.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct CpuSet(pub u64);
+
+impl CpuSet {
+    /// All CPUs that there could be.
+    pub const ALL: Self = Self(u64::MAX);
+
+    /// One CPU.
+    #[inline]
+    #[must_use]
+    pub const fn of(cpu: CpuId) -> Self {
+        Self(1 << cpu.0)
+    }
+
+    /// The first `count` CPUs.
+    #[must_use]
+    pub const fn first(count: u32) -> Self {
+        if count as usize >= MAX_CPUS { Self::ALL } else { Self((1 << count) - 1) }
+    }
+
+    /// Whether there are none.
+    #[inline]
+    #[must_use]
+    pub const fn is_empty(self) -> bool {
+        self.0 == 0
+    }
+
+    /// Whether a CPU is among them.
+    #[inline]
+    #[must_use]
+    pub const fn contains(self, cpu: CpuId) -> bool {
+        self.0 >> cpu.0 & 1 != 0
+    }
+
+    /// All but one.
+    #[must_use]
+    pub const fn without(self, cpu: CpuId) -> Self {
+        Self(self.0 & !Self::of(cpu).0)
+    }
+
+    /// Each of them, lowest first.
+    pub fn iter(self) -> impl Iterator<Item = CpuId> {
+        let mut left = self.0;
+        core::iter::from_fn(move || {
+            let cpu = (left != 0).then(|| CpuId(left.trailing_zeros()));
+            left &= left.wrapping_sub(1);
+            cpu
+        })
+    }
+}
+
+impl FromIterator<CpuId> for CpuSet {
+    fn from_iter<T: IntoIterator<Item = CpuId>>(cpus: T) -> Self {
+        cpus.into_iter().fold(Self::default(), |set, cpu| set | Self::of(cpu))
+    }
+}
+
+impl core::ops::BitOr for CpuSet {
+    type Output = Self;
+    fn bitor(self, other: Self) -> Self {
+        Self(self.0 | other.0)
+    }
+}
+
+impl core::ops::BitAnd for CpuSet {
+    type Output = Self;
+    fn bitand(self, other: Self) -> Self {
+        Self(self.0 & other.0)
+    }
+}
+
 /// What to forget of cached translations.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Flush {
@@ -131,24 +206,22 @@ pub trait Machine: Sync + Sized + 'static {
     fn cpu(&self) -> CpuId;
     /// How many CPUs run.
     fn cpu_count(&self) -> u32;
-    /// Interrupts another CPU, so that it looks at what is due there. Never called for the CPU this runs on, so a machine
-    /// of one CPU has nothing to do.
-    fn interrupt_cpu(&self, _cpu: CpuId) {}
+    /// Interrupts another CPU, so that it looks at what is due there ([`crate::entry::on_kick`]).
+    fn interrupt_cpu(&self, cpu: CpuId);
     /// Loads an L4 table that carries the hypervisor's slots; forgets the non-global translations of the old one.
     fn load_root(&self, l4: Mfn);
-    /// Loads a root table that is no guest's: this CPU has nobody to run, and guests' tables may go away. On a machine of
-    /// one CPU they cannot before the next load, so there is nothing to do.
-    fn leave_guest(&self) {}
+    /// Loads a root table that is no guest's, and forgets all translations: this CPU has nobody to run, and guests' tables
+    /// may go away.
+    fn leave_guest(&self);
     /// Writes the hypervisor's own L4 slots (256–271) into a table that is about to become one.
     fn fill_hypervisor_slots(&self, l4: Mfn);
     /// Forgets translations on this CPU.
     fn flush_tlb(&self, what: Flush);
-    /// Forgets translations on every CPU, and comes back when all have. With one CPU this is [`Machine::flush_tlb`].
-    fn flush_tlb_everywhere(&self, what: Flush) {
-        self.flush_tlb(what);
-    }
+    /// Forgets translations on some CPUs, and comes back when all have. They answer whatever they do, also while they wait
+    /// for a lock that the caller holds.
+    fn flush_tlb_on(&self, cpus: CpuSet, what: Flush);
     /// Writes the caches of all CPUs back.
-    fn flush_caches(&self) {}
+    fn flush_caches(&self);
     /// Records, for the guests to read, which pseudo-physical frame a machine frame is (the machine-to-physical table).
     fn set_m2p(&self, mfn: Mfn, pfn: u64);
     /// What the machine-to-physical table says.

@@ -18,6 +18,7 @@
 //! | [`decode`] | the few instructions that are carried out for guests |
 //! | [`evtchn`] | event channels |
 //! | [`grant`] | grant tables |
+//! | [`orders`] | what one CPU has others do at once |
 //! | [`sched`], [`time`] | who runs, until when; clocks and timers |
 //! | [`traps`] | exceptions to the guest, emulated instructions, CPUID, descriptors |
 //! | [`control`] | what a toolstack and dom0 may ask; how dom0 is built |
@@ -45,6 +46,7 @@ pub mod hardware;
 pub mod hypercall;
 pub mod hypervisor;
 pub mod memory;
+pub mod orders;
 pub mod paging;
 pub mod refusal;
 pub mod registers;

@@ -105,9 +105,7 @@ fn empty(domain: &Domain) {
     *domain.events.lock() = EventChannels::new(0);
     *domain.grants.lock() = GrantTable::new(0, 0);
     *domain.permissions.lock() = Permissions::default();
-    let mut settings = domain.settings.lock();
-    settings.cpu_policy = Vec::new();
-    settings.affinities = Vec::new();
+    domain.settings.lock().cpu_policy = Vec::new();
 }
 
 fn advance<M: Machine>(hv: &Hypervisor<M>, domain: &Arc<Domain>, step: Step) {

@@ -95,6 +95,8 @@ pub struct Options {
     pub log_level: LevelFilter,
     /// What of the messages about guests is printed.
     pub guest_log_level: LevelFilter,
+    /// How many CPUs are started at most.
+    pub max_cpus: u32,
     /// Stop rather than start again, when dom0 asks for a reboot or crashes.
     pub no_reboot: bool,
     /// Whether the hypervisor may not reach guests' pages by accident (SMAP); where not given, if the CPU does it well.
@@ -113,6 +115,7 @@ impl Default for Options {
             dom0_memory: Dom0Memory::default(),
             log_level: LevelFilter::Info,
             guest_log_level: LevelFilter::Warn,
+            max_cpus: u32::MAX,
             no_reboot: false,
             smap: None,
             command_line: ArrayString::new_const(),
@@ -162,6 +165,11 @@ impl Options {
                 self.guest_log_level =
                     level(value).ok_or_else(|| bad("guest_loglvl=none, error, warning, info, debug or all"))?;
             }
+            "maxcpus" => {
+                self.max_cpus =
+                    value.parse().ok().filter(|cpus| *cpus > 0).ok_or_else(|| bad("maxcpus=<number>, 1 or more"))?;
+            }
+            "nosmp" => self.max_cpus = 1,
             "noreboot" => self.no_reboot = switch(value).ok_or_else(|| bad("noreboot, or noreboot=no"))?,
             "no-noreboot" => self.no_reboot = false,
             "smap" => self.smap = Some(switch(value).ok_or_else(|| bad("smap, or smap=no"))?),

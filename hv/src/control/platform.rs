@@ -6,12 +6,11 @@ use pv_abi::errno::Errno;
 use pv_abi::platform::{self as abi, PlatformOp, XENPF_INTERFACE_VERSION};
 
 use super::crash::print;
-use super::sysctl::idle_time;
 use crate::call::Call;
-use crate::hardware::{Machine, PowerAction};
+use crate::hardware::{CpuId, CpuSet, Machine, PowerAction};
 use crate::refusal::{Evidence, Refusal};
 use crate::rules::{control as rule, core as core_rule};
-use crate::time;
+use crate::{sched, time};
 
 /// The sleep state in which the machine is off.
 const OFF: u32 = 5;
@@ -94,10 +93,10 @@ fn idle<M: Machine>(call: &Call<'_, M>, frame: &mut PlatformOp) -> Result<(), Re
     let mut bitmap = [0; 8];
     let bytes = asked.div_ceil(8) as usize;
     call.read_bytes(request.cpumap_bitmap, &mut bitmap[..bytes])?;
-    let there = u64::MAX >> (64 - call.hv.machine.cpu_count().clamp(1, 64));
+    let CpuSet(there) = CpuSet::first(call.hv.machine.cpu_count());
     let wanted = u64::from_le_bytes(bitmap) & there;
     for cpu in (0..asked).filter(|cpu| wanted >> cpu & 1 != 0) {
-        call.write_element(request.idletime, cpu.into(), &idle_time(call.hv))?;
+        call.write_element(request.idletime, cpu.into(), &sched::idle_time(call.hv, CpuId(cpu)))?;
     }
     call.write(request.cpumap_bitmap, &wanted.to_le_bytes()[..bytes])?;
     request.now = call.hv.machine.now();

@@ -43,8 +43,6 @@ pub struct Settings {
     pub time_offset_seconds: i64,
     /// Where the taking apart of it goes on.
     pub destroy_step: super::destroy::Step,
-    /// The CPUs that each vCPU may run on and likes to run on, where it was set: vCPU, hard, soft.
-    pub affinities: Vec<(u32, u64, u64)>,
 }
 
 impl Settings {
@@ -59,17 +57,5 @@ impl Settings {
             security_label: request.ssidref,
             ..Self::default()
         }
-    }
-
-    /// The CPUs that a vCPU may run on and likes to run on.
-    #[must_use]
-    pub fn affinity(&self, vcpu: u32) -> (u64, u64) {
-        self.affinities.iter().find(|set| set.0 == vcpu).map_or((u64::MAX, u64::MAX), |set| (set.1, set.2))
-    }
-
-    /// Sets the CPUs that a vCPU may run on and likes to run on.
-    pub fn set_affinity(&mut self, vcpu: u32, (hard, soft): (u64, u64)) {
-        self.affinities.retain(|set| set.0 != vcpu);
-        self.affinities.push((vcpu, hard, soft));
     }
 }

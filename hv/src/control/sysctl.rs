@@ -15,7 +15,7 @@ use super::domctl::{describe_domain, write_leaves, write_msrs};
 use crate::Hypervisor;
 use crate::call::{Call, resume, resumed_at};
 use crate::domain::Domain;
-use crate::hardware::Machine;
+use crate::hardware::{CpuId, CpuSet, Machine};
 use crate::refusal::{Evidence, Refusal};
 use crate::rules::{control as rule, core as core_rule};
 use crate::sched;
@@ -183,24 +183,12 @@ fn describe(domain: &Domain) -> String {
     format!("(hv) {id}: {} of at most {} frames, {vcpus} vcpus, {lifecycle:?}\n", memory.total, memory.max)
 }
 
-/// How long a CPU was idle, in nanoseconds: what is left of the time that its vCPUs did not use.
-pub(super) fn idle_time<M: Machine>(hv: &Hypervisor<M>) -> u64 {
-    let cpus = u64::from(hv.machine.cpu_count().max(1));
-    let used: u64 = hv
-        .domains
-        .from(DomId(0))
-        .iter()
-        .flat_map(|domain| domain.vcpus.get().into_iter().flatten().map(|vcpu| sched::cpu_time(hv, vcpu)))
-        .sum();
-    hv.machine.now().saturating_sub(used / cpus)
-}
-
 fn cpu_times<M: Machine>(call: &Call<'_, M>, frame: &mut Sysctl) -> Result<(), Refusal> {
     let mut request: abi::SysctlGetcpuinfo = frame.payload();
     request.nr_cpus = call.hv.machine.cpu_count().min(request.max_cpus);
-    let info = abi::SysctlCpuinfo { idletime: idle_time(call.hv) };
-    for cpu in 0..u64::from(request.nr_cpus) {
-        call.write_element(request.info, cpu, &info)?;
+    for cpu in 0..request.nr_cpus {
+        let info = abi::SysctlCpuinfo { idletime: sched::idle_time(call.hv, CpuId(cpu)) };
+        call.write_element(request.info, cpu.into(), &info)?;
     }
     frame.set_payload(&request);
     Ok(())
@@ -249,7 +237,7 @@ fn nodes<M: Machine>(call: &Call<'_, M>, frame: &mut Sysctl) -> Result<(), Refus
 
 fn cpu_pool<M: Machine>(call: &Call<'_, M>, frame: &mut Sysctl) -> Result<(), Refusal> {
     let mut request: abi::SysctlCpupoolOp = frame.payload();
-    let cpus = u64::MAX >> (64 - call.hv.machine.cpu_count().clamp(1, 64));
+    let CpuSet(cpus) = CpuSet::first(call.hv.machine.cpu_count());
     match request.op {
         abi::XEN_SYSCTL_CPUPOOL_OP_INFO if request.cpupool_id == 0 => {
             request.sched_id = XEN_SCHEDULER_CREDIT2;

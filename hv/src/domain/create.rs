@@ -83,6 +83,7 @@ impl Domain {
             vcpus: Once::new(),
             assists: AtomicU64::new(0),
             lifecycle: Mutex::new(Lifecycle { paused_by_control: true, ..Lifecycle::default() }),
+            loaded: AtomicU64::new(0),
             pause_count: AtomicU32::new(1),
             polling: AtomicU32::new(0),
             weight: AtomicU32::new(USUAL_WEIGHT),

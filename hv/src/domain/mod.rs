@@ -26,6 +26,7 @@ use crate::control::permissions::Permissions;
 use crate::evtchn::{EventChannels, Fifo};
 use crate::frames::DomainMemory;
 use crate::grant::GrantTable;
+use crate::hardware::CpuSet;
 use crate::rules::Limiter;
 use crate::sched::VcpuSchedule;
 use crate::time::{Runstate, VcpuTimers};
@@ -58,6 +59,8 @@ pub struct Domain {
     pub assists: AtomicU64,
     /// Whether it runs, why it stopped, whether it is being taken apart.
     pub lifecycle: Mutex<Lifecycle>,
+    /// CPUs on which an address space of one of its vCPUs is loaded, a bit each: set before that, unset afterwards.
+    pub loaded: AtomicU64,
     /// How many have paused it; it runs only at zero.
     pub pause_count: AtomicU32,
     /// How many of its vCPUs wait in `SCHEDOP_poll`.
@@ -90,6 +93,13 @@ impl Domain {
     #[must_use]
     pub fn vcpu(&self, id: VcpuId) -> Option<&Arc<Vcpu>> {
         self.vcpus.get()?.get(id.0 as usize)
+    }
+
+    /// The CPUs on which its address spaces may be loaded.
+    #[inline]
+    #[must_use]
+    pub fn loaded(&self) -> CpuSet {
+        CpuSet(self.loaded.load(Ordering::SeqCst))
     }
 
     /// Whether it is being taken apart.

@@ -13,7 +13,7 @@ use super::{FakeMachine, entry};
 use crate::Hypervisor;
 use crate::domain::{self, Domain, DomainConfig, Running, Vcpu, stopped};
 use crate::frames::{self, Frame, FrameTable};
-use crate::hardware::Machine;
+use crate::hardware::{CpuId, Machine};
 use crate::registers::Registers;
 use crate::sched::Scheduler;
 use crate::time::Timers;
@@ -49,6 +49,7 @@ impl Bed {
             machine,
         };
         frames::add_free(&hv, 1..hv.machine.frame_count());
+        (0..cpus).for_each(|cpu| hv.frames.clock().enters_guest(CpuId(cpu), || ()));
         Self { hv }
     }
 
@@ -62,6 +63,7 @@ impl Bed {
         domain.memory.lock().max = self.hv.machine.frame_count();
         domain.lifecycle.lock().paused_by_control = false;
         domain.pause_count.store(0, Ordering::Release);
+        domain.loaded.store(1, Ordering::SeqCst);
         for vcpu in domain.vcpus.get().into_iter().flatten() {
             vcpu.stopped.fetch_and(!stopped::DOWN, Ordering::AcqRel);
             vcpu.initialised.store(true, Ordering::Release);

@@ -2,7 +2,7 @@
 
 use pv_abi::{MachineAddr, Mfn};
 
-use crate::hardware::{Flush, LineMode};
+use crate::hardware::{CpuId, Flush, LineMode};
 
 /// Something the machine was told to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -11,6 +11,8 @@ pub enum Event {
     LoadRoot(Mfn),
     /// Translations were forgotten.
     Flush(Flush),
+    /// Another CPU was interrupted.
+    Interrupt(CpuId),
     /// A timer interrupt was asked for, or none.
     Deadline(Option<u64>),
     /// The CPU waited for an interrupt.

@@ -10,7 +10,9 @@ use spin::Mutex;
 
 use super::Event;
 use crate::domain::VcpuState;
-use crate::hardware::{BadSelector, CpuId, CpuidResult, Flush, GuestFault, LineMode, Machine, PowerAction, TimeScale};
+use crate::hardware::{
+    BadSelector, CpuId, CpuSet, CpuidResult, Flush, GuestFault, LineMode, Machine, PowerAction, TimeScale,
+};
 
 /// Words in a frame.
 const WORDS: usize = 512;
@@ -381,9 +383,22 @@ impl Machine for FakeMachine {
     fn fill_hypervisor_slots(&self, l4: Mfn) {
         (256..272).for_each(|slot| self.write_word(l4, slot, entry::PRESENT));
     }
+    fn interrupt_cpu(&self, cpu: CpuId) {
+        assert_ne!(cpu, self.cpu(), "a CPU does not interrupt itself");
+        self.remember(Event::Interrupt(cpu));
+    }
+    fn leave_guest(&self) {
+        self.root.store(u64::MAX, Ordering::Relaxed);
+    }
     fn flush_tlb(&self, what: Flush) {
         self.remember(Event::Flush(what));
     }
+    fn flush_tlb_on(&self, cpus: CpuSet, what: Flush) {
+        if !cpus.is_empty() {
+            self.remember(Event::Flush(what));
+        }
+    }
+    fn flush_caches(&self) {}
     fn set_m2p(&self, mfn: Mfn, pfn: u64) {
         self.m2p[mfn.0 as usize].store(pfn, Ordering::Relaxed);
     }

@@ -33,11 +33,12 @@ pub use domain_memory::DomainMemory;
 pub(crate) use record::{Acquired, Released};
 pub use record::{CountWord, Frame, NOBODY, PageType, TypeWord};
 pub use relinquish::relinquish;
+pub(crate) use table::flush;
 pub use table::{FlushClock, FrameTable, flush_all};
 
 use crate::Hypervisor;
 use crate::domain::Domain;
-use crate::hardware::Machine;
+use crate::hardware::{CpuSet, Machine};
 use crate::refusal::{Evidence, Refusal};
 use crate::rules::paging as rules;
 
@@ -126,16 +127,43 @@ pub(crate) fn take_type<M: Machine>(hv: &Hypervisor<M>, mfn: Mfn, kind: PageType
     }
 }
 
-/// Asks for a type, flushing where stale translations are in the way.
+/// Asks for a type, having stale translations forgotten where they are in the way. Never [`Acquired::Changed`].
+///
+/// For a plain type it waits while another CPU has them forgotten, or checks descriptors: both end soon.
 #[inline]
 pub(crate) fn acquire<M: Machine>(hv: &Hypervisor<M>, mfn: Mfn, kind: PageType) -> Acquired {
     let record = hv.frames.record(mfn);
-    match record.acquire_type(kind, false, |stamp| hv.frames.is_fresh(stamp)) {
-        Acquired::Stale => {
-            flush_all(hv);
-            record.acquire_type(kind, true, |_| false)
+    loop {
+        match record.acquire_type(kind) {
+            Acquired::Changed { foreign } => {
+                forget_stale(hv, record, foreign);
+                if kind.is_checked() {
+                    return Acquired::Check { from: 0, resumed: false };
+                }
+                record.set_validated();
+                return Acquired::Ready;
+            }
+            Acquired::Busy if kind.level().is_none() => core::hint::spin_loop(),
+            acquired => return acquired,
         }
-        acquired => acquired,
+    }
+}
+
+/// Has translations forgotten by which a frame was used as what it no longer is.
+///
+/// Only the owner's CPUs can hold them, unless another domain had the frame mapped writable.
+#[inline]
+fn forget_stale<M: Machine>(hv: &Hypervisor<M>, record: &Frame, foreign: bool) {
+    let stale = hv.frames.clock().stale(record.stamp());
+    if stale.is_empty() {
+        return;
+    }
+    let holders = match hv.domains.get(record.count_word().owner()) {
+        Some(owner) if !foreign && stale != CpuSet::of(hv.machine.cpu()) => stale & owner.loaded(),
+        _ => stale,
+    };
+    if !holders.is_empty() {
+        flush(hv, holders);
     }
 }
 
@@ -224,8 +252,9 @@ pub fn free<M: Machine>(hv: &Hypervisor<M>, first: Mfn, order: u32) {
 /// Makes a frame that was free ready for its next owner: nothing cached, nothing left in it, no type.
 pub(crate) fn prepare<M: Machine>(hv: &Hypervisor<M>, mfn: Mfn, clear: bool) {
     let record = hv.frames.record(mfn);
-    if hv.frames.is_fresh(record.stamp()) {
-        flush_all(hv);
+    let stale = hv.frames.clock().stale(record.stamp());
+    if !stale.is_empty() {
+        flush(hv, stale);
     }
     if clear && !record.is_clean() {
         hv.machine.clear_frame(mfn);

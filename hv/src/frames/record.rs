@@ -65,6 +65,12 @@ impl PageType {
         }
     }
 
+    /// Whether the contents of a frame of this type are checked.
+    #[must_use]
+    pub(crate) const fn is_checked(self) -> bool {
+        matches!(self, Self::L1 | Self::L2 | Self::L3 | Self::L4 | Self::Descriptor)
+    }
+
     const fn from_bits(bits: u64) -> Self {
         match bits & 7 {
             1 => Self::L1,
@@ -139,6 +145,8 @@ impl TypeWord {
     pub const PARTIAL: u64 = 1 << 42;
     /// A free frame is all zero.
     pub const CLEAN: u64 = 1 << 43;
+    /// Another domain than the owner had a writable mapping since the frame got its type.
+    pub const FOREIGN: u64 = 1 << 44;
     /// More users than this are refused.
     pub const MOST: u32 = 0x7fff_ffff;
     const PREFIX_SHIFT: u32 = 48;
@@ -185,11 +193,15 @@ pub(crate) enum Acquired {
         /// The frame was partial: its state's own reference passes to the caller.
         resumed: bool,
     },
-    /// Nobody relies on its old type, but translations by it may be cached: flush, then ask again with `flushed`.
-    Stale,
+    /// The caller holds the only type reference, unchecked, of a frame that was used as something else: translations by
+    /// that may still be cached, and nobody else gets the type before the caller has had them forgotten.
+    Changed {
+        /// Other domains than the owner had writable mappings.
+        foreign: bool,
+    },
     /// It is used as something else, or by too many.
     Conflict,
-    /// Another CPU is just checking it or taking it apart.
+    /// Another CPU is just checking it, taking it apart, or waiting for translations to be forgotten.
     Busy,
 }
 
@@ -336,42 +348,51 @@ impl Frame {
             && self.type_word.compare_exchange(word, word + 1, Ordering::AcqRel, Ordering::Relaxed).is_ok()
     }
 
-    /// Gives a type reference of a writable mapping back. `now` is the flush clock.
+    /// Gives a type reference of a writable mapping back, whose entry is gone. `now` is the flush clock, read after that.
+    ///
+    /// Each who gives one back stamps the frame before it counts down, so whoever finds the count at zero finds a stamp
+    /// that is not before any of the entries went.
     #[inline]
     pub(crate) fn release_writable(&self, now: u32) {
-        let mut word = self.type_word.load(Ordering::Relaxed);
-        loop {
-            debug_assert_eq!(TypeWord(word).kind(), PageType::Writable);
-            debug_assert_ne!(TypeWord(word).count(), 0, "a type reference that was never taken");
-            if TypeWord(word).count() == 1 {
-                // Before the count is zero: whoever sees that sees the stamp.
-                self.stamp.store(now, Ordering::Release);
-            }
-            match self.type_word.compare_exchange_weak(word, word - 1, Ordering::AcqRel, Ordering::Relaxed) {
+        self.advance_stamp(now);
+        let before = TypeWord(self.type_word.fetch_sub(1, Ordering::AcqRel));
+        debug_assert_eq!(before.kind(), PageType::Writable);
+        debug_assert_ne!(before.count(), 0, "a type reference that was never taken");
+    }
+
+    /// Stamps the frame, unless another CPU has just done so with a later time.
+    #[inline]
+    fn advance_stamp(&self, now: u32) {
+        /// Ticks that pass at most while one stamps a frame.
+        const JUST: u32 = 1 << 24;
+        let mut seen = self.stamp.load(Ordering::Acquire);
+        while seen.wrapping_sub(now) >= JUST {
+            match self.stamp.compare_exchange_weak(seen, now, Ordering::AcqRel, Ordering::Acquire) {
                 Ok(_) => return,
-                Err(current) => word = current,
+                Err(current) => seen = current,
             }
         }
     }
 
-    /// Asks for a type reference. The caller holds a reference.
-    ///
-    /// `fresh` says of a stamp whether translations older than it may still be cached; `flushed` skips the question.
+    /// Another domain than the owner is about to map the frame writable; the caller holds a type reference for that.
     #[inline]
-    pub(crate) fn acquire_type(&self, kind: PageType, flushed: bool, fresh: impl Fn(u32) -> bool) -> Acquired {
+    pub(crate) fn set_foreign(&self) {
+        if !self.type_word().has(TypeWord::FOREIGN) {
+            self.type_word.fetch_or(TypeWord::FOREIGN, Ordering::AcqRel);
+        }
+    }
+
+    /// Asks for a type reference. The caller holds a reference.
+    #[inline]
+    pub(crate) fn acquire_type(&self, kind: PageType) -> Acquired {
         let mut word = self.type_word.load(Ordering::Acquire);
         loop {
             let seen = TypeWord(word);
             let (next, result) = if seen.count() == 0 {
-                if seen.kind() != kind
-                    && seen.kind() != PageType::None
-                    && !flushed
-                    && fresh(self.stamp.load(Ordering::Acquire))
-                {
-                    return Acquired::Stale;
-                }
-                if matches!(kind, PageType::Writable | PageType::Shared | PageType::None) {
-                    (TypeWord::new(kind, 1, TypeWord::VALIDATED).0, Acquired::Ready)
+                if seen.kind() != kind && seen.kind() != PageType::None {
+                    (TypeWord::new(kind, 1, 0).0, Acquired::Changed { foreign: seen.has(TypeWord::FOREIGN) })
+                } else if !kind.is_checked() {
+                    (TypeWord::new(kind, 1, TypeWord::VALIDATED | word & TypeWord::FOREIGN).0, Acquired::Ready)
                 } else {
                     (TypeWord::new(kind, 1, 0).0, Acquired::Check { from: 0, resumed: false })
                 }
@@ -391,9 +412,10 @@ impl Frame {
         }
     }
 
-    /// Gives a type reference back. `now` is the flush clock.
+    /// Gives a type reference back. `now` is the flush clock, read after what needed the type was gone.
     #[inline]
     pub(crate) fn release_type(&self, now: u32) -> Released {
+        self.advance_stamp(now);
         let mut word = self.type_word.load(Ordering::Relaxed);
         loop {
             let seen = TypeWord(word);
@@ -403,8 +425,7 @@ impl Frame {
             } else if let Some(level) = seen.kind().level() {
                 (TypeWord::new(seen.kind(), 1, 0).0, Released::TakeApart(level))
             } else {
-                self.stamp.store(now, Ordering::Release);
-                (TypeWord::new(seen.kind(), 0, word & TypeWord::VALIDATED).0, Released::Done)
+                (TypeWord::new(seen.kind(), 0, word & (TypeWord::VALIDATED | TypeWord::FOREIGN)).0, Released::Done)
             };
             match self.type_word.compare_exchange_weak(word, next, Ordering::AcqRel, Ordering::Relaxed) {
                 Ok(_) => return result,

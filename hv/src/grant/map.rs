@@ -101,7 +101,7 @@ where
     let flush = Cell::new(false);
     let result = batch.run(call, |call, element| flush.set(one(call, element) | flush.get()));
     if flush.get() {
-        frames::flush_all(call.hv);
+        frames::flush(call.hv, call.domain().loaded());
     }
     result
 }

@@ -35,6 +35,8 @@ mod local {
     pub(super) const END: u32 = 0xb0;
     pub(super) const SPURIOUS: u32 = 0xf0;
     pub(super) const REQUESTS: u32 = 0x200;
+    pub(super) const COMMAND: u32 = 0x300;
+    pub(super) const TARGET: u32 = 0x310;
     pub(super) const TIMER: u32 = 0x320;
     pub(super) const LINT0: u32 = 0x350;
     pub(super) const LINT1: u32 = 0x360;
@@ -42,6 +44,36 @@ mod local {
     pub(super) const INITIAL: u32 = 0x380;
     pub(super) const COUNT: u32 = 0x390;
     pub(super) const DIVIDE: u32 = 0x3e0;
+}
+
+/// An interrupt that one CPU sends another.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Signal {
+    /// A vector of the hypervisor's.
+    Vector(u8),
+    /// Non-maskable.
+    Nmi,
+    /// Stop, and wait for the next.
+    Init,
+    /// Start at this page.
+    Start(u8),
+}
+
+/// The command is being sent.
+const BUSY: u32 = 1 << 12;
+/// To all but the one that sends.
+const OTHERS: u32 = 3 << 18;
+
+impl Signal {
+    const fn command(self) -> u32 {
+        const ASSERT: u32 = 1 << 14;
+        match self {
+            Self::Vector(vector) => ASSERT | vector as u32,
+            Self::Nmi => ASSERT | NMI,
+            Self::Init => ASSERT | 5 << 8,
+            Self::Start(page) => ASSERT | 6 << 8 | page as u32,
+        }
+    }
 }
 
 const MASKED: u32 = 1 << 16;
@@ -94,6 +126,31 @@ impl LocalApic {
     pub(crate) fn id(&self) -> u8 {
         let id = self.read(local::ID);
         if matches!(self.access, LocalAccess::Memory(_)) { (id >> 24) as u8 } else { id as u8 }
+    }
+
+    /// Interrupts the CPU with this APIC id.
+    pub(crate) fn send(&self, apic_id: u8, signal: Signal) {
+        self.command(u32::from(apic_id), signal.command());
+    }
+
+    /// Sends every other CPU a non-maskable interrupt.
+    pub(crate) fn alarm_others(&self) {
+        self.command(0, OTHERS | Signal::Nmi.command());
+    }
+
+    fn command(&self, target: u32, command: u32) {
+        match self.access {
+            LocalAccess::Memory(_) => {
+                while self.read(local::COMMAND) & BUSY != 0 {
+                    core::hint::spin_loop();
+                }
+                self.write(local::TARGET, target << 24);
+                self.write(local::COMMAND, command);
+            }
+            LocalAccess::Registers => {
+                let _ = write_msr(msr::X2APIC + (local::COMMAND >> 4), u64::from(target) << 32 | u64::from(command));
+            }
+        }
     }
 
     /// Says that the interrupt was handled.

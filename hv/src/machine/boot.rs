@@ -11,6 +11,7 @@ use core::ops::Range;
 
 use hv::control::options::Options;
 use hv::frames::Frame;
+use hv::hardware::MAX_CPUS;
 use spin::Mutex;
 use talc::TalcLock;
 use talc::source::Manual;
@@ -68,6 +69,8 @@ pub(crate) struct Prepared {
     pub(crate) heap: u64,
     /// Where the devices are mapped.
     pub(crate) devices: Devices,
+    /// The local APICs of the CPUs to start, the one that runs first, and where the entries of their windows are.
+    pub(crate) cpus: Vec<(u8, u64)>,
 }
 
 /// Where devices are mapped.
@@ -123,7 +126,8 @@ extern "C" fn boot_start(magic: u32, address: u32) -> ! {
     smap::prepare(options.smap);
     let acpi = acpi::read(information.acpi_root.as_deref(), &physical);
     power::prepare(&acpi);
-    let (prepared, windows) = prepare(options, information, acpi);
+    let prepared = prepare(options, information, acpi);
+    let windows = prepared.cpus[0].1;
     let root = PhysFrame::containing_address(PhysAddr::new(prepared.root));
     PREPARED.lock().replace(prepared);
     // SAFETY: the tables map the image where it runs, with the stack in use, and all RAM.
@@ -170,8 +174,8 @@ fn image() -> Image {
     Image { code: code..constants, constants: constants..data, data: data..end, file }
 }
 
-/// Makes the hypervisor's page tables and all that lives in them; with the physical address of the boot CPU's windows.
-fn prepare(options: Options, information: BootInformation, acpi: Acpi) -> (Prepared, u64) {
+/// Makes the hypervisor's page tables and all that lives in them.
+fn prepare(options: Options, information: BootInformation, acpi: Acpi) -> Prepared {
     let image = image();
     let mut taken: Vec<_> = information.modules.iter().map(|module| module.start..module.end).collect();
     taken.push(image.file.clone());
@@ -192,10 +196,19 @@ fn prepare(options: Options, information: BootInformation, acpi: Acpi) -> (Prepa
     for range in ram(&information) {
         enough(map_ram(&mut tables, &mut memory, range, &(image.code.start..image.constants.end)));
     }
-    let windows = enough(cpu::prepare(&mut tables, &mut memory, 0));
+    let processors = processors(&acpi, options.max_cpus);
+    let cpus =
+        (0..).zip(processors).map(|(id, apic)| (apic, enough(cpu::prepare(&mut tables, &mut memory, id)))).collect();
     let devices = enough(map_devices(&mut tables, &mut memory, &acpi));
     let root = tables.root();
-    (Prepared { options, information, acpi, memory, frame_count, root, m2p, frame_table, heap, devices }, windows)
+    Prepared { options, information, acpi, memory, frame_count, root, m2p, frame_table, heap, devices, cpus }
+}
+
+/// The local APICs of the processors to start: this one, then those that the firmware lists.
+fn processors(acpi: &Acpi, max: u32) -> Vec<u8> {
+    let own = (core::arch::x86_64::__cpuid(1).ebx >> 24) as u8;
+    let others = acpi.processors.iter().copied().filter(|id| *id != own);
+    core::iter::once(own).chain(others).take(MAX_CPUS.min(max as usize)).collect()
 }
 
 fn ram(information: &BootInformation) -> impl Iterator<Item = &MemoryRange> {

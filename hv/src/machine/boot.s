@@ -111,6 +111,56 @@ boot_long_mode:
     call rax
     ud2
 
+# Another processor: what is copied to a page below 1 MiB, where it starts in real mode with cs:ip at the page. It goes
+# to 64-bit mode in one step, on the tables that the first one started with.
+.code16
+.global other_cpu_start
+other_cpu_start:
+    cli
+    mov ax, cs
+    mov ds, ax
+    mov eax, 0xa0
+    mov cr4, eax
+    mov eax, offset boot_l4
+    mov cr3, eax
+    mov ecx, 0xc0000080
+    rdmsr
+    or eax, 0x900
+    wrmsr
+    .byte 0x0f, 0x01, 0x16                  # lgdt, at an offset in the page
+    .short other_cpu_gdt - other_cpu_start
+    mov eax, 0x80050033
+    mov cr0, eax
+    .byte 0x66, 0xea                        # far jump
+    .long other_cpu_long_mode
+    .short 8
+other_cpu_gdt:
+    .short 15
+    .long boot_gdt                          # below 16 MiB
+.global other_cpu_end
+other_cpu_end:
+
+# It goes on only with the number that waits for it: one that comes too late stops here.
+.code64
+other_cpu_long_mode:
+    xor eax, eax
+    mov ds, eax
+    mov es, eax
+    mov ss, eax
+    mov fs, eax
+    mov gs, eax
+    movabs rsp, offset boot_stack_top
+    movabs rbx, offset OTHER_CPU_NUMBER
+    xchg eax, [rbx]
+    test eax, eax
+    jz 5f
+    mov edi, eax
+    movabs rax, offset other_cpu
+    xor ebp, ebp
+    call rax
+5:  hlt
+    jmp 5b
+
 .section .boot.data, "aw"
 no_long_mode_text:
     .asciz "Xenolith hv needs a 64-bit processor (long mode).\r\n"

@@ -33,6 +33,8 @@ global_asm!(
     EXCEPTION_TO_CPU = const size_of::<Registers>(),
     CPU_RAISED = const offset_of!(Cpu, raised),
     FRAME_WORDS = const size_of::<Registers>() / 8,
+    HV_CODE = const selector::CODE,
+    HV_STACK = const selector::STACK,
     CPU_KERNEL_MODE = const offset_of!(Cpu, kernel_mode),
     R_ENTRY_VECTOR = const offset_of!(Registers, entry_vector),
     R_RIP = const offset_of!(Registers, rip),
@@ -151,6 +153,7 @@ extern "C" fn guest_exception(registers: &mut Registers, cpu: &Cpu) {
         6 => invalid_opcode(registers, cpu),
         13 => exception::<13>(registers, cpu),
         14 => exception::<14>(registers, cpu),
+        2 => {}
         vector if vector < 32 => exception::<ANY>(registers, cpu),
         vector => interrupt(registers, cpu, vector),
     }
@@ -251,7 +254,8 @@ extern "C" fn special_exception_entry(registers: &mut Registers) -> *mut Registe
         }
         2 => {
             interrupts::on_nmi();
-            core::ptr::null_mut()
+            // Back to a guest only by the way that may fault: what its selectors name may be gone.
+            if from_guest { Cpu::current().set_raised(*registers) } else { core::ptr::null_mut() }
         }
         _ => panic::exception(registers),
     }

@@ -213,7 +213,15 @@ exception:
     RESTORE_GENERAL
     iretq
 5:  TO_MAIN_STACK                           # a guest's after all
-    mov rdi, rsp
+    mov rax, rsp                            # the next non-maskable interrupt may come: `iretq` says so
+    push {HV_STACK}
+    push rax
+    pushfq
+    push {HV_CODE}
+    lea rax, [rip + 6f]
+    push rax
+    iretq
+6:  mov rdi, rsp
     lea rsi, [rsp + {SYSCALL_TO_CPU}]
     call guest_exception
     jmp guest_return

@@ -11,20 +11,21 @@ use core::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering};
 
 use hv::Machine;
 use hv::domain::VcpuState;
-use hv::hardware::{BadSelector, CpuId, CpuidResult, Flush, GuestFault, LineMode, PowerAction, TimeScale};
+use hv::hardware::{BadSelector, CpuId, CpuSet, CpuidResult, Flush, GuestFault, LineMode, PowerAction, TimeScale};
+use hv::orders::Order;
 use pv_abi::{MachineAddr, Mfn};
 use spin::Mutex;
 use x86_64::instructions::interrupts;
 use zerocopy::{FromBytes, IntoBytes};
 
-use super::apic::{IoApics, LocalApic};
+use super::apic::{IoApics, LocalApic, Signal};
 use super::clock::{self, Clock};
 use super::cpu::{Cpu, direct};
 use super::layout::{DIRECT_MAP, LARGE_PAGE, LDT_WINDOW, M2P_INVALID, PAGE, SLOTS, WINDOW};
 use super::multiboot::MemoryRange;
 use super::serial::Serial;
-use super::vectors::{FIRST_MESSAGE, MESSAGES};
-use super::{context, debug, fixup, fpu, port, power};
+use super::vectors::{FIRST_MESSAGE, KICK, MESSAGES};
+use super::{context, debug, fixup, fpu, port, power, smp};
 
 /// The serial console; a panic writes here too.
 pub(crate) static CONSOLE: Serial = Serial::new();
@@ -45,7 +46,9 @@ pub(crate) struct Hardware {
     /// How many bits a physical address has.
     pub(crate) address_bits: u32,
     pub(crate) clock: Clock,
-    pub(crate) local_apic: LocalApic,
+    pub(crate) local_apic: &'static LocalApic,
+    /// The local APICs' ids of the CPUs that run.
+    pub(crate) apic_ids: Vec<u8>,
     pub(crate) io_apics: IoApics,
     pub(crate) console: &'static Serial,
     /// The line on which the console interrupts.
@@ -220,8 +223,13 @@ impl Machine for Hardware {
         CpuId(Cpu::current().id)
     }
 
+    #[inline]
     fn cpu_count(&self) -> u32 {
-        1
+        self.apic_ids.len() as u32
+    }
+
+    fn interrupt_cpu(&self, cpu: CpuId) {
+        self.local_apic.send(self.apic_ids[cpu.0 as usize], Signal::Vector(KICK));
     }
 
     fn load_root(&self, l4: Mfn) {
@@ -239,8 +247,11 @@ impl Machine for Hardware {
     }
 
     fn flush_caches(&self) {
-        // SAFETY: writes back what is written anyway.
-        unsafe { asm!("wbinvd", options(nostack, preserves_flags)) };
+        smp::order(self, CpuSet::first(self.cpu_count()), Order::WriteBack);
+    }
+
+    fn flush_tlb_on(&self, cpus: CpuSet, what: Flush) {
+        smp::order(self, cpus, Order::Forget(what));
     }
 
     fn flush_tlb(&self, what: Flush) {
@@ -468,6 +479,7 @@ impl Machine for Hardware {
 
     fn power(&self, action: PowerAction) -> ! {
         self.console.finish();
+        smp::stop_others();
         match action {
             PowerAction::Off => power::off(),
             PowerAction::Reboot => power::reboot(),

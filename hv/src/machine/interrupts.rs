@@ -1,11 +1,10 @@
 //! What each interrupt vector leads to.
 
-use core::sync::atomic::{AtomicU64, Ordering};
-
 use hv::{Hypervisor, entry};
 
 use super::hardware::Hardware;
-use super::vectors::{FIRST_LINE, FIRST_MESSAGE, LINES, MESSAGES, SPURIOUS, TIMER};
+use super::smp;
+use super::vectors::{FIRST_LINE, FIRST_MESSAGE, KICK, LINES, MESSAGES, SPURIOUS, TIMER};
 
 /// Handles an interrupt; the caller then looks what is due.
 pub(crate) fn handle(hv: &Hypervisor<Hardware>, vector: u8) {
@@ -13,6 +12,10 @@ pub(crate) fn handle(hv: &Hypervisor<Hardware>, vector: u8) {
         TIMER => {
             hv.machine.local_apic.end_of_interrupt();
             entry::on_timer(hv);
+        }
+        KICK => {
+            hv.machine.local_apic.end_of_interrupt();
+            entry::on_kick(hv);
         }
         SPURIOUS => {}
         _ if in_range(vector, FIRST_LINE, LINES) => on_line(hv, u32::from(vector - FIRST_LINE)),
@@ -46,9 +49,8 @@ fn on_line(hv: &Hypervisor<Hardware>, gsi: u32) {
     hv.machine.local_apic.end_of_interrupt();
 }
 
-static NMIS: AtomicU64 = AtomicU64::new(0);
-
-/// A non-maskable interrupt: counted. Nothing that could be borrowed by the interrupted code is used.
+/// A non-maskable interrupt: what another CPU has this one do at once. Nothing that could be borrowed by the interrupted
+/// code is used.
 pub(crate) fn on_nmi() {
-    NMIS.fetch_add(1, Ordering::Relaxed);
+    smp::follow_orders();
 }

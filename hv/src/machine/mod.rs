@@ -9,6 +9,7 @@
 //! | [`multiboot`], [`acpi`] | what the boot loader and the firmware say |
 //! | [`layout`], [`mapping`] | the hypervisor's address space |
 //! | [`cpu`], [`vectors`] | a CPU's stacks, descriptor tables, gates |
+//! | [`smp`] | the other CPUs: starting them, having them do something |
 //! | `entry.s`, [`entry`] | the ways in and out |
 //! | [`context`], [`fpu`], [`debug`] | what of a vCPU is in the CPU |
 //! | [`fixup`], [`smap`] | instructions that may fault and say so; guests' pages out of reach |
@@ -38,5 +39,6 @@ mod port;
 mod power;
 mod serial;
 mod smap;
+mod smp;
 mod start;
 mod vectors;

@@ -16,13 +16,14 @@ use x86_64::registers::control::{Cr2, Cr3};
 
 use super::hardware::CONSOLE;
 use super::layout::{CPU_BLOCK, CPU_BLOCKS, CPU_DATA, IMAGE_BASE, PAGE, STACKS};
-use super::power;
 use super::serial::Unlocked;
+use super::{power, smp};
 
 /// Where the image's file is mapped and how long it is; 0 until that is known.
 static IMAGE: [AtomicU64; 2] = [AtomicU64::new(0), AtomicU64::new(0)];
 static REBOOT: AtomicBool = AtomicBool::new(true);
-static PANICKING: AtomicBool = AtomicBool::new(false);
+/// The block of the CPU that panics, or its first stack's; 0 for none.
+static PANICKING: AtomicU64 = AtomicU64::new(0);
 
 /// How many calls are shown.
 const DEPTH: usize = 32;
@@ -112,10 +113,27 @@ fn backtrace(out: &mut impl Write, rsp: u64) {
     }
 }
 
+/// A panic begins: all other CPUs stop. One that panics at the same time, or while it says why, stops as well.
+fn begin(out: &mut impl Write, rsp: u64) {
+    let own = (rsp & !(CPU_BLOCK - 1)).max(1);
+    match PANICKING.compare_exchange(0, own, Ordering::AcqRel, Ordering::Acquire) {
+        Ok(_) => {
+            CONSOLE.finish();
+            smp::stop_others();
+        }
+        Err(first) => {
+            if first == own {
+                let _ = writeln!(out, "(hv) and again while saying so.");
+            }
+            power::halt()
+        }
+    }
+}
+
 /// Ends the machine's work because of an exception in the hypervisor.
 pub(crate) fn exception(registers: &Registers) -> ! {
-    CONSOLE.finish();
     let mut out = Unlocked(&CONSOLE);
+    begin(&mut out, registers.rsp);
     let _ = writeln!(
         out,
         "\n(hv) Panic: exception {} in the hypervisor, error code {:#x}, at {}",
@@ -134,10 +152,6 @@ pub(crate) fn exception(registers: &Registers) -> ! {
 }
 
 fn end(out: &mut impl Write, rsp: u64) -> ! {
-    if PANICKING.swap(true, Ordering::Relaxed) {
-        let _ = writeln!(out, "(hv) and again while saying so.");
-        power::halt()
-    }
     let _ = writeln!(out, "(hv) Called from:");
     backtrace(out, rsp);
     power::after_panic(out, REBOOT.load(Ordering::Relaxed))
@@ -146,11 +160,11 @@ fn end(out: &mut impl Write, rsp: u64) -> ! {
 #[panic_handler]
 fn on_panic(info: &core::panic::PanicInfo<'_>) -> ! {
     x86_64::instructions::interrupts::disable();
-    CONSOLE.finish();
-    let mut out = Unlocked(&CONSOLE);
-    let _ = writeln!(out, "\n(hv) Panic: {info}");
     let rsp: u64;
     // SAFETY: reads the stack pointer.
     unsafe { core::arch::asm!("mov {}, rsp", out(reg) rsp, options(nomem, nostack, preserves_flags)) };
+    let mut out = Unlocked(&CONSOLE);
+    begin(&mut out, rsp);
+    let _ = writeln!(out, "\n(hv) Panic: {info}");
     end(&mut out, rsp)
 }

@@ -29,7 +29,7 @@ use super::hardware::{CONSOLE, Hardware, bytes};
 use super::layout::{DIRECT_MAP, PAGE};
 use super::multiboot::{MemoryRange, Module};
 use super::vectors::msr;
-use super::{entry, fixup, fpu, messages, smap};
+use super::{entry, fixup, fpu, messages, smap, smp};
 
 /// The interrupt of the first serial line on the ISA bus.
 const COM1_ISA: u8 = 4;
@@ -46,11 +46,13 @@ pub(crate) extern "C" fn on_own_stack() -> ! {
     turn_on_features();
     let modules = core::mem::take(&mut prepared.information.modules);
     let hv = put_together(prepared);
+    smp::release(hv);
     start_dom0(hv, &modules);
     entry::enter_first_guest(hv)
 }
 
-fn turn_on_features() {
+/// Turns on what all CPUs use.
+pub(super) fn turn_on_features() {
     let mut flags = Cr4Flags::PHYSICAL_ADDRESS_EXTENSION | Cr4Flags::PAGE_GLOBAL | Cr4Flags::MACHINE_CHECK_EXCEPTION;
     flags |= Cr4Flags::OSFXSR | Cr4Flags::OSXMMEXCPT_ENABLE;
     if __cpuid(0).eax >= 7 && __cpuid_count(7, 0).ebx & 1 << 7 != 0 {
@@ -71,7 +73,8 @@ fn turn_on_features() {
 
 /// Starts the devices and makes the library's hypervisor of what there is.
 fn put_together(prepared: Prepared) -> &'static Hypervisor<Hardware> {
-    let Prepared { options, information, acpi, memory, frame_count, root, m2p, frame_table, devices, .. } = prepared;
+    let Prepared { options, information, acpi, memory, frame_count, root, m2p, frame_table, devices, cpus, .. } =
+        prepared;
     let table = (DIRECT_MAP + frame_table) as *const Frame;
     // SAFETY: zeroed memory is a table of frames that are nobody's, and this one is used for nothing else.
     let records = unsafe { core::slice::from_raw_parts(table, frame_count as usize) };
@@ -80,14 +83,16 @@ fn put_together(prepared: Prepared) -> &'static Hypervisor<Hardware> {
     machine.root = Mfn(root / PAGE);
     machine.m2p = (Mfn(m2p.start / PAGE), (m2p.end - m2p.start) / PAGE);
     machine.memory = information.memory;
+    machine.apic_ids = smp::start_others(&cpus, root, machine.local_apic, &machine.clock, &machine.memory);
+    let cpus = machine.cpu_count();
     say_hello(&machine, &options);
     let hv: &'static Hypervisor<Hardware> = Box::leak(Box::new(Hypervisor {
         machine,
         frames: FrameTable::new(records),
         allocator: Mutex::new(Allocator::new()),
         domains: DomainTable::default(),
-        scheduler: sched::Scheduler::default(),
-        timers: hv::time::Timers::default(),
+        scheduler: sched::Scheduler::new(cpus),
+        timers: hv::time::Timers::new(cpus),
         interrupts: hv::control::physdev::Interrupts::default(),
         console: hv::control::console::Console::default(),
         options,
@@ -124,10 +129,10 @@ fn frames_of(module: &Module) -> Range<u64> {
 
 fn start_devices(devices: Devices, acpi: &Acpi) -> Hardware {
     apic::silence_old_controllers();
-    let local_apic = LocalApic::new(devices.local_apic);
+    let local_apic: &'static LocalApic = Box::leak(Box::new(LocalApic::new(devices.local_apic)));
     local_apic.start();
     Cpu::current().apic_id.set(local_apic.id());
-    let clock = Clock::start(&local_apic);
+    let clock = Clock::start(local_apic);
     local_apic.start_timer(clock.apic_khz);
     let io_apics = IoApics::new(devices.io_apics.into_iter());
     let (gsi, mode) = apic::isa_line(&acpi.overrides, COM1_ISA);
@@ -146,6 +151,7 @@ fn start_devices(devices: Devices, acpi: &Acpi) -> Hardware {
         intel: __cpuid(0).ebx == u32::from_le_bytes(*b"Genu"),
         clock,
         local_apic,
+        apic_ids: Vec::new(),
         io_apics,
         console: &CONSOLE,
         console_gsi: routed.then_some(gsi),
@@ -168,6 +174,6 @@ fn say_hello(machine: &Hardware, options: &Options) {
     }
     let khz = machine.clock.scale().khz;
     let timer = machine.clock.apic_khz.map_or("deadline", |_| "count-down");
-    info!("processor {}: {}.{:03} MHz, timer by {timer}", machine.local_apic.id(), khz / 1000, khz % 1000);
+    info!("processors: {}, {}.{:03} MHz, timer by {timer}", machine.cpu_count(), khz / 1000, khz % 1000);
     info!("{} interrupt lines", machine.line_count());
 }

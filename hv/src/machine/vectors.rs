@@ -19,6 +19,8 @@ pub(crate) const FIRST_MESSAGE: u8 = 0x70;
 pub(crate) const MESSAGES: u32 = 46;
 /// The local APIC's timer.
 pub(crate) const TIMER: u8 = 0x9e;
+/// Another CPU asks to look at what is due.
+pub(crate) const KICK: u8 = 0x9f;
 /// What the local APIC raises when an interrupt went away.
 pub(crate) const SPURIOUS: u8 = 0xff;
 

@@ -3,8 +3,8 @@
 use pv_abi::errno::Errno;
 
 use crate::call::Call;
-use crate::frames::flush_all;
-use crate::hardware::{Flush, Machine};
+use crate::frames;
+use crate::hardware::{CpuId, CpuSet, Flush, Machine};
 use crate::refusal::{Evidence, Refusal};
 use crate::rules::paging as rules;
 
@@ -27,9 +27,8 @@ pub(super) enum Where {
 pub(super) fn flush<M: Machine>(call: &Call<'_, M>, what: Flush, place: Where) -> Result<(), Refusal> {
     match place {
         Where::Here => flush_here(call, what),
-        Where::Everywhere => everywhere(call, what),
-        Where::Bitmap(address) if names_any(call, address)? => everywhere(call, what),
-        Where::Bitmap(_) => {}
+        Where::Everywhere => flush_on(call, what, call.domain().loaded()),
+        Where::Bitmap(address) => flush_on(call, what, cpus_of(call, address)? & call.domain().loaded()),
     }
     Ok(())
 }
@@ -38,30 +37,29 @@ pub(super) fn flush<M: Machine>(call: &Call<'_, M>, what: Flush, place: Where) -
 #[inline]
 pub(super) fn flush_here<M: Machine>(call: &Call<'_, M>, what: Flush) {
     match what {
-        Flush::All if call.hv.machine.cpu_count() == 1 => flush_all(call.hv),
-        _ => call.hv.machine.flush_tlb(what),
+        Flush::All => frames::flush(call.hv, CpuSet::of(call.hv.machine.cpu())),
+        Flush::Page(_) => call.hv.machine.flush_tlb(what),
     }
 }
 
-fn everywhere<M: Machine>(call: &Call<'_, M>, what: Flush) {
+fn flush_on<M: Machine>(call: &Call<'_, M>, what: Flush, cpus: CpuSet) {
     match what {
-        Flush::All => flush_all(call.hv),
-        Flush::Page(_) => call.hv.machine.flush_tlb_everywhere(what),
+        _ if cpus.is_empty() => {}
+        Flush::All => frames::flush(call.hv, cpus),
+        Flush::Page(_) => call.hv.machine.flush_tlb_on(cpus, what),
     }
 }
 
-/// Whether a bitmap names a vCPU that the domain has.
-fn names_any<M: Machine>(call: &Call<'_, M>, address: u64) -> Result<bool, Refusal> {
-    let count = call.domain().vcpus.get().map_or(0, alloc::vec::Vec::len);
-    for word in 0..count.div_ceil(64) {
+/// The CPUs of the vCPUs in a bitmap. One that moves at the same time forgets everything where it arrives.
+fn cpus_of<M: Machine>(call: &Call<'_, M>, address: u64) -> Result<CpuSet, Refusal> {
+    let vcpus = call.domain().vcpus.get().map_or(&[][..], |vcpus| vcpus);
+    let mut cpus = CpuSet::default();
+    for (word, vcpus) in vcpus.chunks(64).enumerate() {
         let bits: u64 = call
             .read_element(address, word as u64)
             .map_err(|_| Refusal::errno(Errno::Fault, rules::VCPU_BITMAP).with(Evidence::Value(address)))?;
-        let valid = count - word * 64;
-        let mask = if valid >= 64 { u64::MAX } else { (1 << valid) - 1 };
-        if bits & mask != 0 {
-            return Ok(true);
-        }
+        let named = vcpus.iter().enumerate().filter(|(index, _)| bits >> index & 1 != 0);
+        cpus = cpus | named.map(|(_, vcpu)| CpuId(vcpu.cpu.load(core::sync::atomic::Ordering::SeqCst))).collect();
     }
-    Ok(false)
+    Ok(cpus)
 }

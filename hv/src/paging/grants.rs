@@ -50,6 +50,9 @@ pub fn create_grant_mapping<M: Machine>(
         frames::put(hv, frame);
         return Err(refusal);
     }
+    if !readonly {
+        hv.frames.record(frame).set_foreign();
+    }
     let old = swap(hv, held.place, new_entry(frame, readonly, flags));
     put_l1_entry(hv, old);
     Ok(())
@@ -81,7 +84,7 @@ pub fn destroy_grant_mapping<M: Machine>(
     let old = swap(hv, held.place, new);
     put_l1_entry(hv, old);
     for address in [replace_with, address_of(place)].into_iter().flatten() {
-        hv.machine.flush_tlb_everywhere(Flush::Page(address));
+        hv.machine.flush_tlb_on(running.vcpu.domain.loaded(), Flush::Page(address));
     }
     Ok(())
 }

@@ -38,8 +38,13 @@ pub(super) fn get_l1_entry<M: Machine>(hv: &Hypervisor<M>, seen: u64, owners: Ow
     let Some(record) = hv.frames.find(entry::claimed(seen)).filter(|record| record.get(owners.page)) else {
         return get_unowned(hv, seen, owners);
     };
-    if seen & WRITABLE != 0 && !record.acquire_writable_again() {
-        take_writable(hv, seen)?;
+    if seen & WRITABLE != 0 {
+        if !record.acquire_writable_again() {
+            take_writable(hv, seen)?;
+        }
+        if owners.page != owners.table.id {
+            record.set_foreign();
+        }
     }
     Ok(entry::adjust_l1(seen))
 }

@@ -124,7 +124,7 @@ pub(crate) fn take_table<M: Machine>(
             check(hv, mfn, level, from, domain, work)
         }
         Acquired::Busy => Err(Stop::Interrupted),
-        Acquired::Conflict | Acquired::Stale => Err(conflict(hv, mfn, level).into()),
+        Acquired::Conflict | Acquired::Changed { .. } => Err(conflict(hv, mfn, level).into()),
     }
 }
 

@@ -15,6 +15,7 @@
 //! Source: `public/sched.h`, `public/vcpu.h`; weighted sharing by virtual time as in BVT (Duda, Cheriton, SOSP'99).
 
 mod operations;
+mod placement;
 mod queue;
 mod shutdown;
 mod switch;
@@ -30,7 +31,8 @@ use core::sync::atomic::Ordering;
 use pv_abi::vcpu::VcpuRunstateInfo;
 
 pub use operations::{sched_op, sched_op_compat, set_timer_op};
-pub use queue::{Scheduler, VcpuSchedule};
+pub use placement::{affinity, set_affinity};
+pub use queue::{Scheduler, VcpuSchedule, idle_time};
 pub(crate) use queue::{end_slice, slice_end};
 pub use shutdown::{resume, shutdown};
 pub use switch::switch;
@@ -75,6 +77,14 @@ pub fn pause<M: Machine>(hv: &Hypervisor<M>, domain: &Domain) {
     domain.pause_count.fetch_add(1, Ordering::AcqRel);
     for vcpu in domain.vcpus.get().into_iter().flatten() {
         interrupt(hv, vcpu);
+    }
+}
+
+/// Comes back when no CPU has a vCPU's state any more, of a domain that was paused and is not the caller's, or that goes
+/// away. Its CPU was told, and waits for nobody; a machine of one CPU has nobody else to run it.
+pub fn wait_until_stopped<M: Machine>(hv: &Hypervisor<M>, vcpu: &Vcpu) {
+    while hv.machine.cpu_count() > 1 && vcpu.state.lock().is_none() && !vcpu.domain.is_dying() {
+        core::hint::spin_loop();
     }
 }
 

@@ -7,9 +7,10 @@ use core::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
 use pv_abi::vcpu::{RUNSTATE_BLOCKED, RUNSTATE_OFFLINE, RUNSTATE_RUNNABLE, RUNSTATE_RUNNING};
 use spin::{Mutex, MutexGuard};
 
+use super::placement;
 use crate::Hypervisor;
-use crate::domain::{Vcpu, stopped, work};
-use crate::hardware::{CpuId, Machine};
+use crate::domain::{Domain, Vcpu, stopped, work};
+use crate::hardware::{CpuId, CpuSet, Machine};
 
 /// How long a vCPU runs while others wait.
 pub(super) const SLICE_NS: u64 = 10_000_000;
@@ -35,7 +36,7 @@ pub(super) enum Place {
 }
 
 /// A vCPU's place in its run queue.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct VcpuSchedule {
     /// Its virtual time.
     virtual_ns: AtomicU64,
@@ -46,9 +47,28 @@ pub struct VcpuSchedule {
     /// It belongs to a CPU.
     member: AtomicBool,
     /// One more than the CPU it is pinned to; 0 for none.
-    pinned: AtomicU32,
+    pub(super) pinned: AtomicU32,
+    /// CPUs it may run on, as its toolstack said.
+    pub(super) hard: AtomicU64,
+    /// CPUs it likes to run on.
+    pub(super) soft: AtomicU64,
     /// The port it polls, or [`super::wait::ANY_PORT`].
     pub(super) polled: AtomicU32,
+}
+
+impl Default for VcpuSchedule {
+    fn default() -> Self {
+        Self {
+            virtual_ns: AtomicU64::new(0),
+            place: AtomicU8::new(Place::Out as u8),
+            yields: AtomicBool::new(false),
+            member: AtomicBool::new(false),
+            pinned: AtomicU32::new(0),
+            hard: AtomicU64::new(u64::MAX),
+            soft: AtomicU64::new(u64::MAX),
+            polled: AtomicU32::new(0),
+        }
+    }
 }
 
 impl VcpuSchedule {
@@ -69,6 +89,12 @@ impl VcpuSchedule {
         self.pinned.load(Ordering::Relaxed).checked_sub(1)
     }
 
+    /// The CPUs it may run on now.
+    #[inline]
+    pub(super) fn allowed(&self) -> CpuSet {
+        self.pinned_to().map_or(CpuSet(self.hard.load(Ordering::Relaxed)), |cpu| CpuSet::of(CpuId(cpu)))
+    }
+
     fn virtual_ns(&self) -> u64 {
         self.virtual_ns.load(Ordering::Relaxed)
     }
@@ -80,26 +106,34 @@ impl VcpuSchedule {
 
 /// All run queues.
 pub struct Scheduler {
-    cpus: Vec<Cpu>,
+    pub(super) cpus: Vec<Cpu>,
+    /// CPUs on which nobody runs.
+    pub(super) idle: AtomicU64,
 }
 
 #[derive(Default)]
-struct Cpu {
-    queue: Mutex<RunQueue>,
+pub(super) struct Cpu {
+    pub(super) queue: Mutex<RunQueue>,
     /// How many wait in the queue.
-    waiting: AtomicU32,
+    pub(super) waiting: AtomicU32,
+    /// The weights of those who run or wait here, together.
+    pub(super) load: AtomicU64,
     /// When the running slice ends.
     slice_end: AtomicU64,
-    /// Nobody runs.
-    idle: AtomicBool,
     /// How many vCPUs belong here.
     members: AtomicU32,
+    /// How long nobody ran, until `idle_since` or until now.
+    idle_ns: AtomicU64,
+    /// Since when nobody runs; 0 while somebody does.
+    idle_since: AtomicU64,
+    /// Whose address space is loaded; the CPU's own.
+    pub(super) loaded: Mutex<Option<Arc<Domain>>>,
 }
 
 #[derive(Default)]
-struct RunQueue {
+pub(super) struct RunQueue {
     /// Who waits: furthest behind last; of equals, who came first is last.
-    waiting: Vec<Arc<Vcpu>>,
+    pub(super) waiting: Vec<Arc<Vcpu>>,
     running: Option<Running>,
     /// The virtual time of whoever is furthest behind of those who want to run, never going back.
     clock: u64,
@@ -124,15 +158,15 @@ impl Scheduler {
     pub fn new(cpus: u32) -> Self {
         let cpus: Vec<Cpu> = (0..cpus.max(1)).map(|_| Cpu::default()).collect();
         cpus.iter().for_each(|cpu| cpu.slice_end.store(NO_END, Ordering::Relaxed));
-        Self { cpus }
+        Self { cpus, idle: AtomicU64::new(0) }
     }
 
-    fn cpu(&self, id: CpuId) -> &Cpu {
+    pub(super) fn cpu(&self, id: CpuId) -> &Cpu {
         &self.cpus[id.0 as usize]
     }
 
     /// The queue that a vCPU belongs to, locked, and its CPU.
-    fn home(&self, vcpu: &Vcpu) -> (&Cpu, u32, MutexGuard<'_, RunQueue>) {
+    pub(super) fn home(&self, vcpu: &Vcpu) -> (&Cpu, u32, MutexGuard<'_, RunQueue>) {
         loop {
             let id = vcpu.cpu.load(Ordering::Acquire);
             let cpu = &self.cpus[id as usize];
@@ -145,17 +179,41 @@ impl Scheduler {
 }
 
 impl Cpu {
-    fn count_waiting(&self, queue: &RunQueue) {
-        self.waiting.store(queue.waiting.len() as u32, Ordering::Release);
+    /// Says for other CPUs to see how many wait in its queue, and how much work that is.
+    pub(super) fn publish(&self, queue: &RunQueue) {
+        self.waiting.store(queue.waiting.len() as u32, Ordering::SeqCst);
+        let running = queue.running.iter().map(|running| &running.vcpu);
+        self.load.store(queue.waiting.iter().chain(running).map(|vcpu| weight(vcpu)).sum(), Ordering::Relaxed);
     }
+
+    /// Accounts whether somebody runs here.
+    fn set_idle(&self, idle: bool, now: u64) {
+        let since = self.idle_since.swap(if idle { now.max(1) } else { 0 }, Ordering::Relaxed);
+        if since != 0 {
+            self.idle_ns.fetch_add(now.saturating_sub(since), Ordering::Relaxed);
+        }
+    }
+}
+
+/// A vCPU's share of its CPU.
+pub(super) fn weight(vcpu: &Vcpu) -> u64 {
+    u64::from(vcpu.domain.weight.load(Ordering::Relaxed)).max(1)
+}
+
+/// How long a CPU was idle, in nanoseconds.
+#[must_use]
+pub fn idle_time<M: Machine>(hv: &Hypervisor<M>, cpu: CpuId) -> u64 {
+    let cpu = hv.scheduler.cpu(cpu);
+    let now = hv.machine.now();
+    let since = cpu.idle_since.load(Ordering::Relaxed);
+    cpu.idle_ns.load(Ordering::Relaxed) + if since == 0 { 0 } else { now.saturating_sub(since) }
 }
 
 impl RunQueue {
     /// Accounts what the running vCPU has used.
-    fn charge(&mut self, now: u64) {
+    pub(super) fn charge(&mut self, now: u64) {
         if let Some(running) = &mut self.running {
-            let weight = u64::from(running.vcpu.domain.weight.load(Ordering::Relaxed)).max(1);
-            let used = now.saturating_sub(running.since).saturating_mul(USUAL_WEIGHT) / weight;
+            let used = now.saturating_sub(running.since).saturating_mul(USUAL_WEIGHT) / weight(&running.vcpu);
             let schedule = &running.vcpu.schedule;
             let virtual_ns = schedule.virtual_ns().saturating_add(used);
             schedule.set_virtual_ns(virtual_ns);
@@ -163,6 +221,21 @@ impl RunQueue {
             let behind = self.waiting.last().map_or(virtual_ns, |behind| behind.schedule.virtual_ns());
             self.clock = self.clock.max(virtual_ns.min(behind));
         }
+    }
+
+    /// Takes who waits at a place of the queue, to let it wait on another CPU: its virtual time is what it is ahead of this
+    /// queue's.
+    pub(super) fn remove(&mut self, index: usize) -> Arc<Vcpu> {
+        let vcpu = self.waiting.remove(index);
+        vcpu.schedule.set_virtual_ns(vcpu.schedule.virtual_ns().wrapping_sub(self.clock));
+        vcpu
+    }
+
+    /// Lets one wait here that was [removed](Self::remove) from another queue.
+    pub(super) fn insert_moved(&mut self, vcpu: Arc<Vcpu>) {
+        let ahead = vcpu.schedule.virtual_ns().cast_signed();
+        vcpu.schedule.set_virtual_ns(self.clock.saturating_add_signed(ahead));
+        self.insert(vcpu);
     }
 
     /// Lets a vCPU wait.
@@ -205,7 +278,7 @@ pub(super) fn abandon<M: Machine>(hv: &Hypervisor<M>, vcpu: &Vcpu) {
 }
 
 /// A vCPU does not want to run.
-fn leave(vcpu: &Vcpu) {
+pub(super) fn leave(vcpu: &Vcpu) {
     vcpu.schedule.set_place(Place::Out);
 }
 
@@ -229,23 +302,25 @@ impl Choice {
 /// Chooses who runs on this CPU.
 pub(super) fn choose<M: Machine>(hv: &Hypervisor<M>) -> Choice {
     let now = hv.machine.now();
-    let cpu = hv.scheduler.cpu(hv.machine.cpu());
+    let here = hv.machine.cpu();
+    let cpu = hv.scheduler.cpu(here);
     let mut queue = cpu.queue.lock();
     queue.charge(now);
     let before = queue.running.take().map(|running| running.vcpu);
     if let Some(before) = &before {
-        put_back(&mut queue, before, hv.machine.cpu());
+        put_back(&mut queue, before, here);
     }
     let mut next = queue.take();
     if next.is_none() && hv.scheduler.cpus.len() > 1 {
+        // Idle first, then looking: whoever lets somebody wait elsewhere sees the one, or is seen.
+        hv.scheduler.idle.fetch_or(CpuSet::of(here).0, Ordering::SeqCst);
+        cpu.publish(&queue);
         drop(queue);
-        let stolen = steal(hv);
+        let stolen = placement::steal(hv);
         queue = cpu.queue.lock();
         // Somebody may have been woken here meanwhile; then both wait.
         if let Some(stolen) = stolen {
-            let ns = stolen.schedule.virtual_ns().max(queue.clock);
-            stolen.schedule.set_virtual_ns(ns);
-            queue.insert(stolen);
+            queue.insert_moved(stolen);
         }
         next = queue.take();
     }
@@ -253,9 +328,14 @@ pub(super) fn choose<M: Machine>(hv: &Hypervisor<M>) -> Choice {
         next.schedule.set_place(Place::Running);
         queue.clock = queue.clock.max(next.schedule.virtual_ns());
         queue.running = Some(Running { vcpu: next.clone(), since: now });
+        if CpuSet(hv.scheduler.idle.load(Ordering::Relaxed)).contains(here) {
+            hv.scheduler.idle.fetch_and(!CpuSet::of(here).0, Ordering::SeqCst);
+        }
+    } else {
+        hv.scheduler.idle.fetch_or(CpuSet::of(here).0, Ordering::SeqCst);
     }
-    cpu.idle.store(next.is_none(), Ordering::SeqCst);
-    cpu.count_waiting(&queue);
+    cpu.set_idle(next.is_none(), now);
+    cpu.publish(&queue);
     start_slice(cpu, &queue, now);
     let choice = Choice { before, next };
     if !choice.is_same() {
@@ -264,14 +344,9 @@ pub(super) fn choose<M: Machine>(hv: &Hypervisor<M>) -> Choice {
     choice
 }
 
-/// Whoever ran waits again, or leaves. One that belongs on another CPU leaves too; it is woken there when its state has
-/// been put down.
+/// Whoever ran waits again, or leaves. One that may not run here leaves too; it is woken when its state has been put down.
 fn put_back(queue: &mut RunQueue, before: &Arc<Vcpu>, here: CpuId) {
-    if let Some(other) = before.schedule.pinned_to().filter(|cpu| *cpu != here.0) {
-        before.cpu.store(other, Ordering::Release);
-        return leave(before);
-    }
-    if !before.is_runnable() {
+    if !before.is_runnable() || !before.schedule.allowed().contains(here) {
         return leave(before);
     }
     if before.schedule.yields.swap(false, Ordering::Relaxed)
@@ -292,39 +367,16 @@ fn account_states(choice: &Choice, now: u64) {
     }
 }
 
-fn start_slice(cpu: &Cpu, queue: &RunQueue, now: u64) {
+pub(super) fn start_slice(cpu: &Cpu, queue: &RunQueue, now: u64) {
     let slices = queue.running.is_some() && !queue.waiting.is_empty();
     cpu.slice_end.store(if slices { now.saturating_add(SLICE_NS) } else { NO_END }, Ordering::Relaxed);
-}
-
-/// Takes somebody from another CPU's queue, whose state is at hand.
-fn steal<M: Machine>(hv: &Hypervisor<M>) -> Option<Arc<Vcpu>> {
-    let here = hv.machine.cpu();
-    for (id, cpu) in hv.scheduler.cpus.iter().enumerate() {
-        if id == here.0 as usize || cpu.waiting.load(Ordering::Acquire) == 0 {
-            continue;
-        }
-        let mut queue = cpu.queue.lock();
-        let found = queue.waiting.iter().rposition(|vcpu| is_movable(vcpu));
-        if let Some(index) = found {
-            let vcpu = queue.waiting.remove(index);
-            cpu.count_waiting(&queue);
-            vcpu.cpu.store(here.0, Ordering::Release);
-            return Some(vcpu);
-        }
-    }
-    None
-}
-
-fn is_movable(vcpu: &Vcpu) -> bool {
-    vcpu.schedule.pinned_to().is_none() && vcpu.state.try_lock().is_some_and(|state| state.is_some())
 }
 
 /// Whether somebody waits who is behind the running vCPU, or it has let others go first.
 pub(super) fn should_switch<M: Machine>(hv: &Hypervisor<M>, current: &Vcpu) -> bool {
     let here = hv.machine.cpu();
     let cpu = hv.scheduler.cpu(here);
-    if current.schedule.pinned_to().is_some_and(|cpu| cpu != here.0) {
+    if !current.schedule.allowed().contains(here) {
         return true;
     }
     if cpu.waiting.load(Ordering::Acquire) == 0 {
@@ -365,49 +417,56 @@ pub(super) fn wake<M: Machine>(hv: &Hypervisor<M>, vcpu: &Arc<Vcpu>) {
     if vcpu.schedule.place() != Place::Out {
         return;
     }
-    if let Some(better) = idle_cpu(hv, vcpu, cpu) {
-        vcpu.cpu.store(better, Ordering::Release);
+    let better = placement::place(hv, vcpu, CpuId(id)).0;
+    if better != id {
+        let ahead = vcpu.schedule.virtual_ns().wrapping_sub(queue.clock).cast_signed();
+        vcpu.schedule.set_virtual_ns(0);
+        vcpu.cpu.store(better, Ordering::SeqCst);
         drop(queue);
         (cpu, id, queue) = hv.scheduler.home(vcpu);
         if vcpu.schedule.place() != Place::Out {
             return;
         }
+        vcpu.schedule.set_virtual_ns(queue.clock.saturating_add_signed(ahead));
     }
     vcpu.runstate.lock().enter(RUNSTATE_RUNNABLE, now);
     queue.charge(now);
     let earliest = queue.clock.saturating_sub(WAKE_CREDIT_NS);
     vcpu.schedule.set_virtual_ns(vcpu.schedule.virtual_ns().max(earliest));
     queue.insert(vcpu.clone());
-    cpu.count_waiting(&queue);
-    let preempts = match &queue.running {
-        None => true,
-        Some(running) => {
-            if cpu.slice_end.load(Ordering::Relaxed) == NO_END {
-                start_slice(cpu, &queue, now);
-            }
-            let behind = vcpu.schedule.virtual_ns().saturating_add(PREEMPT_NS);
-            let preempts = behind < running.vcpu.schedule.virtual_ns();
-            if preempts {
-                running.vcpu.raise(work::RESCHEDULE);
-            }
-            preempts
+    announce(hv, cpu, CpuId(id), queue, vcpu, now);
+}
+
+/// A vCPU was put into a queue: its CPU gets to know what has to change.
+pub(super) fn announce<M: Machine>(
+    hv: &Hypervisor<M>,
+    cpu: &Cpu,
+    id: CpuId,
+    queue: MutexGuard<'_, RunQueue>,
+    vcpu: &Vcpu,
+    now: u64,
+) {
+    cpu.publish(&queue);
+    let (mut preempts, mut slices) = (true, false);
+    if let Some(running) = &queue.running {
+        slices = cpu.slice_end.load(Ordering::Relaxed) == NO_END;
+        if slices {
+            start_slice(cpu, &queue, now);
         }
-    };
+        let behind = vcpu.schedule.virtual_ns().saturating_add(PREEMPT_NS);
+        preempts = behind < running.vcpu.schedule.virtual_ns();
+        if preempts {
+            running.vcpu.raise(work::RESCHEDULE);
+        }
+    }
     drop(queue);
-    if id != hv.machine.cpu().0 {
-        hv.machine.interrupt_cpu(CpuId(id));
+    if id != hv.machine.cpu() {
+        if preempts || slices {
+            hv.machine.interrupt_cpu(id);
+        }
     } else if !preempts {
         crate::time::program(hv);
     }
-}
-
-/// A CPU that has nothing to do, for a vCPU that would have to wait on its own.
-fn idle_cpu<M: Machine>(hv: &Hypervisor<M>, vcpu: &Vcpu, own: &Cpu) -> Option<u32> {
-    if hv.scheduler.cpus.len() == 1 || own.idle.load(Ordering::SeqCst) || !is_movable(vcpu) {
-        return None;
-    }
-    let found = hv.scheduler.cpus.iter().position(|cpu| cpu.idle.load(Ordering::SeqCst));
-    found.map(|id| id as u32)
 }
 
 /// Interrupts the CPU that runs a vCPU, if that is another one.
@@ -428,6 +487,9 @@ pub(crate) fn end_slice<M: Machine>(hv: &Hypervisor<M>, now: u64) {
     start_slice(cpu, &queue, now);
     if let Some(running) = &queue.running {
         running.vcpu.raise(work::RESCHEDULE);
+    }
+    if !queue.waiting.is_empty() && hv.scheduler.cpus.len() > 1 {
+        placement::share(hv, cpu, queue, now);
     }
 }
 
@@ -458,7 +520,7 @@ pub(super) fn pin(vcpu: &Vcpu, to: Option<u32>) {
 pub(super) fn remove<M: Machine>(hv: &Hypervisor<M>, vcpu: &Vcpu) {
     let (cpu, _, mut queue) = hv.scheduler.home(vcpu);
     queue.waiting.retain(|other| !core::ptr::eq(&**other, vcpu));
-    cpu.count_waiting(&queue);
+    cpu.publish(&queue);
     if vcpu.schedule.member.swap(false, Ordering::Relaxed) {
         cpu.members.fetch_sub(1, Ordering::Relaxed);
     }

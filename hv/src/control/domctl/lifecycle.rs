@@ -106,6 +106,7 @@ pub(super) fn pause<M: Machine>(call: &Call<'_, M>, domain: &Domain) -> Result<A
     lifecycle.paused_by_control = true;
     drop(lifecycle);
     sched::pause(call.hv, domain);
+    domain.vcpus.get().into_iter().flatten().for_each(|vcpu| sched::wait_until_stopped(call.hv, vcpu));
     Ok(Answer::Done)
 }
 

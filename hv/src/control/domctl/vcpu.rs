@@ -17,7 +17,7 @@ use zerocopy::{FromZeros, IntoBytes};
 use super::{Answer, info, lifecycle, read_bits, write_bits};
 use crate::call::Call;
 use crate::domain::{Callback, Domain, FPU_AREA_BYTES, Vcpu, VcpuState, context, stopped};
-use crate::hardware::Machine;
+use crate::hardware::{CpuSet, Machine};
 use crate::refusal::{Evidence, Refusal};
 use crate::rules::control as rule;
 use crate::sched;
@@ -40,9 +40,25 @@ fn runs(vcpu: &Vcpu) -> Refusal {
     Refusal::errno(Errno::Busy, rule::VCPU_RUNS).with(Evidence::Value(vcpu.id.0.into()))
 }
 
-/// Does something with the state of a vCPU that does not run.
-fn with_state<T>(vcpu: &Vcpu, act: impl FnOnce(&mut VcpuState) -> T) -> Result<T, Refusal> {
-    vcpu.state.lock().as_deref_mut().map(act).ok_or_else(|| runs(vcpu))
+/// Does something while a vCPU of another domain does not run.
+fn while_stopped<M: Machine, T>(call: &Call<'_, M>, vcpu: &Vcpu, act: impl FnOnce() -> T) -> T {
+    if vcpu.domain.id == call.domain().id {
+        return act();
+    }
+    sched::pause(call.hv, &vcpu.domain);
+    sched::wait_until_stopped(call.hv, vcpu);
+    let result = act();
+    sched::unpause(call.hv, &vcpu.domain);
+    result
+}
+
+/// Does something with the state of a vCPU that does not run meanwhile.
+fn with_state<M: Machine, T>(
+    call: &Call<'_, M>,
+    vcpu: &Vcpu,
+    act: impl FnOnce(&mut VcpuState) -> T,
+) -> Result<T, Refusal> {
+    while_stopped(call, vcpu, || vcpu.state.lock().as_deref_mut().map(act).ok_or_else(|| runs(vcpu)))
 }
 
 /// `XEN_DOMCTL_setvcpucontext`: a null context takes the vCPU down.
@@ -59,7 +75,7 @@ pub(super) fn set_context<M: Machine>(
     }
     let mut new = Box::new(VcpuGuestContext::new_zeroed());
     call.read_bytes(request.ctxt, new.as_mut_bytes())?;
-    context::apply(call.hv, vcpu, &new)?;
+    while_stopped(call, vcpu, || context::apply(call.hv, vcpu, &new))?;
     if request.vcpu == 0 {
         // A toolstack writes the shared page before it gives the first vCPU its context; the wall clock lies in there.
         time::update_wallclock(call.hv, domain);
@@ -79,7 +95,7 @@ pub(super) fn get_context<M: Machine>(
     if !vcpu.initialised.load(Ordering::Acquire) {
         return Err(Refusal::errno(Errno::NoData, rule::VCPU_WITHOUT_CONTEXT));
     }
-    let now = context::describe(vcpu)?;
+    let now = while_stopped(call, vcpu, || context::describe(vcpu))?;
     call.write(request.ctxt, &*now)?;
     Ok(Answer::Done)
 }
@@ -104,17 +120,17 @@ pub(super) fn get_info<M: Machine>(call: &Call<'_, M>, domain: &Domain, frame: &
 
 /// The CPUs that there are, a bit each.
 fn cpus<M: Machine>(call: &Call<'_, M>) -> u64 {
-    u64::MAX >> (64 - call.hv.machine.cpu_count().clamp(1, 64))
+    CpuSet::first(call.hv.machine.cpu_count()).0
 }
 
-/// `XEN_DOMCTL_setvcpuaffinity`: remembered, and what of it there is written back.
+/// `XEN_DOMCTL_setvcpuaffinity`: what of it there is, is written back.
 pub(super) fn set_affinity<M: Machine>(
     call: &Call<'_, M>,
     domain: &Domain,
     request: &DomctlVcpuaffinity,
 ) -> Result<Answer, Refusal> {
-    find(domain, request.vcpu)?;
-    let (mut hard, mut soft) = domain.settings.lock().affinity(request.vcpu);
+    let vcpu = find(domain, request.vcpu)?;
+    let (CpuSet(mut hard), CpuSet(mut soft)) = sched::affinity(vcpu);
     let usable = cpus(call);
     let (wants_hard, wants_soft) =
         (request.flags & XEN_VCPUAFFINITY_HARD != 0, request.flags & XEN_VCPUAFFINITY_SOFT != 0);
@@ -127,7 +143,7 @@ pub(super) fn set_affinity<M: Machine>(
     if !wants_hard && !wants_soft || hard & usable == 0 {
         return Err(Refusal::errno(Errno::Inval, rule::AFFINITY).with(Evidence::Value(hard)));
     }
-    domain.settings.lock().set_affinity(request.vcpu, (hard, soft));
+    sched::set_affinity(call.hv, vcpu, CpuSet(hard), CpuSet(soft));
     if wants_hard {
         write_bits(call, &request.cpumap_hard, hard & usable)?;
     }
@@ -143,8 +159,7 @@ pub(super) fn get_affinity<M: Machine>(
     domain: &Domain,
     request: &DomctlVcpuaffinity,
 ) -> Result<Answer, Refusal> {
-    find(domain, request.vcpu)?;
-    let (hard, soft) = domain.settings.lock().affinity(request.vcpu);
+    let (CpuSet(hard), CpuSet(soft)) = sched::affinity(find(domain, request.vcpu)?);
     if request.flags & XEN_VCPUAFFINITY_HARD != 0 {
         write_bits(call, &request.cpumap_hard, hard)?;
     }
@@ -169,14 +184,18 @@ pub(super) fn send_trigger<M: Machine>(
 }
 
 /// `XEN_DOMCTL_set_ext_vcpucontext`: the callbacks of 32-bit system calls.
-pub(super) fn set_extended(domain: &Domain, request: &DomctlExtVcpucontext) -> Result<Answer, Refusal> {
+pub(super) fn set_extended<M: Machine>(
+    call: &Call<'_, M>,
+    domain: &Domain,
+    request: &DomctlExtVcpucontext,
+) -> Result<Answer, Refusal> {
     let vcpu = find(domain, request.vcpu)?;
     let canonical = is_canonical(request.syscall32_callback_eip) && is_canonical(request.sysenter_callback_eip);
     if (request.size as usize) < EXTENDED_SIZE || !canonical {
         let evidence = Evidence::Value(request.size.into());
         return Err(Refusal::errno(Errno::Inval, rule::EXTENDED_CONTEXT).with(evidence));
     }
-    with_state(vcpu, |state| {
+    with_state(call, vcpu, |state| {
         let callbacks = &mut state.callbacks;
         callbacks.syscall32 =
             Callback { address: request.syscall32_callback_eip, masks_events: request.syscall32_disables_events != 0 };
@@ -187,10 +206,14 @@ pub(super) fn set_extended(domain: &Domain, request: &DomctlExtVcpucontext) -> R
 }
 
 /// `XEN_DOMCTL_get_ext_vcpucontext`.
-pub(super) fn get_extended(domain: &Domain, frame: &mut Domctl) -> Result<Answer, Refusal> {
+pub(super) fn get_extended<M: Machine>(
+    call: &Call<'_, M>,
+    domain: &Domain,
+    frame: &mut Domctl,
+) -> Result<Answer, Refusal> {
     let request: DomctlExtVcpucontext = frame.payload();
     let vcpu = find(domain, request.vcpu)?;
-    let callbacks = with_state(vcpu, |state| state.callbacks)?;
+    let callbacks = with_state(call, vcpu, |state| state.callbacks)?;
     frame.set_payload(&DomctlExtVcpucontext {
         vcpu: request.vcpu,
         size: size_of::<DomctlExtVcpucontext>() as u32,
@@ -220,7 +243,7 @@ pub(super) fn get_state<M: Machine>(
 ) -> Result<Answer, Refusal> {
     let mut request: DomctlVcpuextstate = frame.payload();
     let vcpu = find(domain, request.vcpu)?;
-    let (xcr0, fpu) = with_state(vcpu, |state| (state.xcr0, state.fpu.clone()))?;
+    let (xcr0, fpu) = with_state(call, vcpu, |state| (state.xcr0, state.fpu.clone()))?;
     let size = if has_xsave(call) { state_size(call, xcr0) } else { 0 };
     if request.size == 0 {
         request.size = size as u64;
@@ -267,7 +290,7 @@ pub(super) fn set_state<M: Machine>(
     if len == 0 {
         return Ok(Answer::Done);
     }
-    let mut area = with_state(vcpu, |state| state.fpu.clone())?;
+    let mut area = with_state(call, vcpu, |state| state.fpu.clone())?;
     call.read_bytes(request.buffer + STATE_HEADER as u64, &mut area.0[..len])?;
     let mut word = [0; 8];
     word.copy_from_slice(&area.0[COMPONENTS]);
@@ -276,7 +299,7 @@ pub(super) fn set_state<M: Machine>(
     if len < 576 || components & !xcr0 != 0 || !header_is_clean || area.0[26..28] != [0, 0] {
         return Err(bad_state(components, most));
     }
-    with_state(vcpu, |state| {
+    with_state(call, vcpu, |state| {
         state.xcr0 = xcr0;
         state.fpu = area;
     })?;

@@ -28,32 +28,54 @@ fn a_free_frame_is_nobodys() {
 #[test]
 fn a_type_in_use_excludes_all_others() {
     let frame = owned();
-    assert_eq!(frame.acquire_type(PageType::Writable, false, |_| false), Acquired::Ready);
-    assert_eq!(frame.acquire_type(PageType::L1, false, |_| false), Acquired::Conflict);
+    assert_eq!(frame.acquire_type(PageType::Writable), Acquired::Ready);
+    assert_eq!(frame.acquire_type(PageType::L1), Acquired::Conflict);
     assert_eq!(frame.release_type(0), Released::Done);
-    assert_eq!(frame.acquire_type(PageType::L1, false, |_| false), Acquired::Check { from: 0, resumed: false });
-    assert_eq!(frame.acquire_type(PageType::L1, false, |_| false), Acquired::Busy);
-    assert_eq!(frame.acquire_type(PageType::Writable, false, |_| false), Acquired::Conflict);
+    assert_eq!(frame.acquire_type(PageType::L1), Acquired::Changed { foreign: false });
+    assert_eq!(frame.acquire_type(PageType::L1), Acquired::Busy);
+    assert_eq!(frame.acquire_type(PageType::Writable), Acquired::Conflict);
 }
 
 #[test]
-fn a_change_of_type_asks_for_a_flush_while_translations_are_fresh() {
+fn who_changes_the_type_has_it_alone_until_stale_translations_are_forgotten() {
     let frame = owned();
-    assert_eq!(frame.acquire_type(PageType::Writable, false, |_| true), Acquired::Ready);
+    assert_eq!(frame.acquire_type(PageType::Writable), Acquired::Ready);
     assert_eq!(frame.release_type(7), Released::Done);
-    assert_eq!(frame.acquire_type(PageType::L1, false, |stamp| stamp == 7), Acquired::Stale);
-    assert_eq!(frame.acquire_type(PageType::Writable, false, |_| true), Acquired::Ready);
-    assert_eq!(frame.release_type(7), Released::Done);
-    assert_eq!(frame.acquire_type(PageType::L1, true, |_| true), Acquired::Check { from: 0, resumed: false });
+    assert_eq!(frame.stamp(), 7);
+    assert_eq!(frame.acquire_type(PageType::Writable), Acquired::Ready);
+    frame.set_foreign();
+    assert_eq!(frame.release_type(8), Released::Done);
+    assert_eq!(frame.acquire_type(PageType::L1), Acquired::Changed { foreign: true });
+    assert_eq!(frame.acquire_type(PageType::L1), Acquired::Busy);
+    frame.forget_type(9);
+    assert_eq!(frame.acquire_type(PageType::Writable), Acquired::Changed { foreign: false });
+    assert_eq!(frame.acquire_type(PageType::Writable), Acquired::Busy);
+    frame.set_validated();
+    assert_eq!(frame.acquire_type(PageType::Writable), Acquired::Ready);
+}
+
+#[test]
+fn the_latest_of_several_stamps_counts() {
+    let frame = owned();
+    for _ in 0..3 {
+        assert_eq!(frame.acquire_type(PageType::Writable), Acquired::Ready);
+    }
+    frame.release_writable(5);
+    frame.release_writable(9);
+    frame.release_writable(6);
+    assert_eq!((frame.stamp(), frame.type_word().count()), (9, 0));
+    assert_eq!(frame.acquire_type(PageType::Writable), Acquired::Ready);
+    frame.release_writable(9_u32.wrapping_sub(1 << 30));
+    assert_eq!(frame.stamp(), 9_u32.wrapping_sub(1 << 30), "an old one is not the later because the clock wrapped");
 }
 
 #[test]
 fn a_partial_table_is_taken_over_by_the_next_who_asks() {
     let frame = owned();
-    let _ = frame.acquire_type(PageType::L2, false, |_| false);
+    let _ = frame.acquire_type(PageType::L2);
     frame.set_partial(17);
-    assert_eq!(frame.acquire_type(PageType::L1, false, |_| false), Acquired::Conflict);
-    assert_eq!(frame.acquire_type(PageType::L2, false, |_| false), Acquired::Check { from: 17, resumed: true });
+    assert_eq!(frame.acquire_type(PageType::L1), Acquired::Conflict);
+    assert_eq!(frame.acquire_type(PageType::L2), Acquired::Check { from: 17, resumed: true });
     frame.set_partial(18);
     assert_eq!(frame.take_partial(PageType::L2), Some(18));
     assert_eq!(frame.take_partial(PageType::L2), None);
@@ -62,7 +84,7 @@ fn a_partial_table_is_taken_over_by_the_next_who_asks() {
 #[test]
 fn the_last_user_of_a_table_must_take_it_apart() {
     let frame = owned();
-    let _ = frame.acquire_type(PageType::L3, false, |_| false);
+    let _ = frame.acquire_type(PageType::L3);
     frame.set_validated();
     assert!(frame.acquire_type_in_use(PageType::L3));
     assert_eq!(frame.release_type(0), Released::Done);
