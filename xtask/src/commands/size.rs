@@ -22,10 +22,11 @@ struct Part {
     lines_with_unsafe: usize,
 }
 
-/// The most that hv may be with paravirtualization alone.
-const HV_LIMIT: usize = 15_000;
+/// The most that hv may be with paravirtualization alone, and its machine layer of that (docs/adr/0004).
+const HV_LIMIT: usize = 18_000;
+const MACHINE_LIMIT: usize = 4_500;
 
-/// Prints the parts; status 1 where hv is over its limit.
+/// Prints the parts; status 1 where hv is over a limit.
 pub(crate) fn run(options: &Options) -> Result<u8> {
     let root = artifacts::root();
     let mut parts = Vec::new();
@@ -46,14 +47,14 @@ pub(crate) fn run(options: &Options) -> Result<u8> {
     }
     let hv = parts[0].lines + parts[1].lines;
     if options.json {
-        println!("{}", serde_json::json!({ "parts": parts, "hv": hv, "limit": HV_LIMIT }));
+        println!("{}", serde_json::json!({ "parts": parts, "hv": hv, "limit": HV_LIMIT, "machine_limit": MACHINE_LIMIT }));
     } else {
         for part in &parts {
             println!("{:>7} lines, {:>3} with unsafe  {}", part.lines, part.lines_with_unsafe, part.name);
         }
-        println!("{hv:>7} lines of at most {HV_LIMIT}: the hypervisor");
+        println!("{hv:>7} lines of at most {HV_LIMIT}: the hypervisor; its machine layer at most {MACHINE_LIMIT}");
     }
-    Ok(u8::from(hv > HV_LIMIT))
+    Ok(u8::from(hv > HV_LIMIT || parts[1].lines > MACHINE_LIMIT))
 }
 
 fn count_folder(folder: &Path, skip: Option<&Path>, part: &mut Part) -> Result<()> {
