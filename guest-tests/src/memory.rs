@@ -114,3 +114,8 @@ pub fn va_of(mfn: u64) -> u64 {
     let pfn = unsafe { *(place as *const u64) };
     VIRT_BASE + (pfn << 12)
 }
+
+/// An address in the hypervisor's part of the address space.
+pub const HYPERVISOR_ADDRESS: u64 = 0xffff_8300_0000_0000;
+/// An address that is not canonical.
+pub const NON_CANONICAL: u64 = 0x8000_0000_0000_0000;

@@ -137,12 +137,29 @@ macro_rules! say {
     }};
 }
 
+/// Names the operations that the checks from here on are about, by their C names in Xen's public headers
+/// (`EVTCHNOP_send`, `update_va_mapping`), several with spaces between them. `docs/abi.md` lists the checks of each.
+pub fn about(operations: &str) {
+    say!("guest-test-about: {operations}");
+}
+
 /// Says that `name` (a sentence) holds where `seen` is `expected`.
 pub fn expect<T: PartialEq + fmt::Debug>(name: &str, seen: T, expected: T) {
     if seen == expected {
         say!("guest-test: {name}: ok");
     } else {
         say!("guest-test: {name}: FAILED saw {seen:?}, expected {expected:?}");
+    }
+}
+
+/// Says which of two values was seen, where hv differs from Xen on purpose (docs/compat.md).
+pub fn differs<T: PartialEq + fmt::Debug>(name: &str, seen: T, on_hv: T, on_xen: T) {
+    if seen == on_hv {
+        say!("guest-test: {name}: ok as hv");
+    } else if seen == on_xen {
+        say!("guest-test: {name}: ok as Xen");
+    } else {
+        say!("guest-test: {name}: FAILED saw {seen:?}, expected {on_hv:?} on hv and {on_xen:?} on Xen");
     }
 }
 

@@ -94,6 +94,12 @@ impl<M: Machine> Call<'_, M> {
         self.write(element::<T>(array, index)?, value)
     }
 
+    /// An address is not one of readable or writable guest memory: `EFAULT`.
+    #[cold]
+    pub fn fault(&self, address: u64) -> Refusal {
+        memory_refusal(address)
+    }
+
     /// Stops a long operation here: the guest executes it again with these arguments.
     #[cold]
     pub fn again(&mut self, arguments: [u64; 5]) -> Refusal {

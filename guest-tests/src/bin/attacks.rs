@@ -6,8 +6,8 @@
 #![no_main]
 
 use guest_tests::{
-    A, D, P, Page, RW, US, entry_address, expect, guest_test, hypercall, mfn_of, mmu_update, mmu_update_as, mmuext,
-    start_info, update_va_mapping, va_of, write_at,
+    A, D, P, Page, RW, US, about, entry_address, expect, guest_test, hypercall, mfn_of, mmu_update, mmu_update_as,
+    mmuext, start_info, update_va_mapping, va_of, write_at,
 };
 use pv_abi::xen::{
     DOMID_SELF, HYPERVISOR_MMU_UPDATE, HYPERVISOR_SET_GDT, HYPERVISOR_UPDATE_DESCRIPTOR, MMUEXT_PIN_L1_TABLE,
@@ -37,6 +37,7 @@ fn attacks() {
 
 /// A page table may be mapped, but not writable.
 fn writable_page_table() {
+    about("update_va_mapping");
     let root = mfn_of(start_info().pt_base);
     let va = DATA.va();
     let mapping = |mfn: u64, flags: u64| update_va_mapping(va, mfn << 12 | flags, INVLPG);
@@ -55,6 +56,7 @@ fn writable_page_table() {
 
 /// A frame that is one kind of table is not another (XSA-148, XSA-240 and what they share).
 fn type_confusion() {
+    about("MMUEXT_PIN_L1_TABLE MMUEXT_PIN_L2_TABLE MMUEXT_PIN_L3_TABLE MMUEXT_PIN_L4_TABLE MMUEXT_UNPIN_TABLE");
     let (va, mfn) = (TABLE.va(), TABLE.mfn());
     let readonly = mfn << 12 | P | A;
     expect("a table is made read-only", update_va_mapping(va, readonly, INVLPG), 0);
@@ -81,6 +83,7 @@ fn type_confusion() {
 
 /// A root table in its own slot, for which the hypervisor must be built (XSA-240).
 fn recursion() {
+    about("MMU_NORMAL_PT_UPDATE");
     let root = start_info().pt_base;
     let mfn = mfn_of(root);
     let slot = (mfn << 12) + 300 * 8;
@@ -99,6 +102,7 @@ fn recursion() {
 
 /// A large page would map what was never checked (XSA-148).
 fn superpages() {
+    about("MMU_NORMAL_PT_UPDATE");
     let root = va_of(mfn_of(start_info().pt_base));
     // The third-level table that maps the image, found through the boot tables.
     let l4_index = (DATA.va() >> 39) & 511;
@@ -117,6 +121,7 @@ fn superpages() {
 
 /// The hypervisor's slots of a root table are the hypervisor's.
 fn hypervisor_slots() {
+    about("MMU_NORMAL_PT_UPDATE");
     let root = mfn_of(start_info().pt_base) << 12;
     for (name, slot) in [
         ("the first hypervisor slot is refused", 256),
@@ -135,6 +140,7 @@ fn hypervisor_slots() {
 
 /// Descriptors through which a guest could become the hypervisor.
 fn descriptors() {
+    about("set_gdt update_descriptor");
     let (va, mfn) = (GDT.va(), GDT.mfn());
     let entry = mfn << 12 | P | RW | A | D;
     let interrupt_gate = 0x0000_8e00_0000_0000_u64;
@@ -165,6 +171,7 @@ fn descriptors() {
 
 /// Sizes and addresses at the end of their range.
 fn wraps() {
+    about("MMU_NORMAL_PT_UPDATE");
     let huge = hypercall(HYPERVISOR_MMU_UPDATE, [u64::MAX - 7, 1, 0, u64::from(DOMID_SELF), 0]);
     expect("a request array at the end of the address space is EFAULT", huge, -14);
     let other = mmu_update_as(entry_address(DATA.va()), DATA.mfn() << 12 | P | RW, 77);

@@ -6,7 +6,7 @@
 
 use core::sync::atomic::Ordering;
 
-use guest_tests::{Shared, UPCALLS, expect, guest_test, hypercall, map_shared_info, operation};
+use guest_tests::{Shared, UPCALLS, about, expect, guest_test, hypercall, map_shared_info, operation};
 use pv_abi::event_channel::{
     EVTCHNOP_ALLOC_UNBOUND, EVTCHNOP_BIND_INTERDOMAIN, EVTCHNOP_BIND_IPI, EVTCHNOP_BIND_VIRQ, EVTCHNOP_CLOSE,
     EVTCHNOP_SEND, EVTCHNOP_STATUS, EVTCHNOP_UNMASK, EvtchnAllocUnbound, EvtchnBindInterdomain, EvtchnBindIpi,
@@ -65,6 +65,7 @@ fn state(port: u32) -> u32 {
 }
 
 fn ports(shared: Shared) {
+    about("EVTCHNOP_alloc_unbound EVTCHNOP_bind_interdomain EVTCHNOP_send EVTCHNOP_close EVTCHNOP_status");
     let first = alloc();
     expect("a new port waits for its peer", state(first), UNBOUND);
     expect("a port without a peer takes a notification in silence", send(first), 0);
@@ -82,6 +83,7 @@ fn ports(shared: Shared) {
     expect("the other waits for a peer again", (state(first), state(second)), (CLOSED, UNBOUND));
     expect("a closed port is not closed again", close(first), EINVAL);
     expect("the other end is closed", close(second), 0);
+    about("EVTCHNOP_bind_virq");
     let mut virq = EvtchnBindVirq { virq: TIMER, vcpu: 0, ..Default::default() };
     let bind_virq = |virq: &mut EvtchnBindVirq| operation(HYPERVISOR_EVENT_CHANNEL_OP, EVTCHNOP_BIND_VIRQ, virq);
     expect("the timer is bound", bind_virq(&mut virq), 0);
@@ -90,6 +92,7 @@ fn ports(shared: Shared) {
     expect("the timer is bound once", bind_virq(&mut again), EEXIST);
     expect("a virtual interrupt's port is not sent on", send(virq.port), EINVAL);
     expect("the timer's port is closed", close(virq.port), 0);
+    about("EVTCHNOP_bind_ipi");
     let mut ipi = EvtchnBindIpi { vcpu: 0, ..Default::default() };
     expect("an IPI is bound", operation(HYPERVISOR_EVENT_CHANNEL_OP, EVTCHNOP_BIND_IPI, &mut ipi), 0);
     expect("its port says that", state(ipi.port), IPI);
@@ -100,6 +103,7 @@ fn ports(shared: Shared) {
 }
 
 fn upcalls(shared: Shared) {
+    about("upcalls");
     let mut ipi = EvtchnBindIpi { vcpu: 0, ..Default::default() };
     operation(HYPERVISOR_EVENT_CHANNEL_OP, EVTCHNOP_BIND_IPI, &mut ipi);
     let port = ipi.port;
@@ -123,6 +127,7 @@ fn upcalls(shared: Shared) {
     send(port);
     expect("a masked port makes its bit pending", shared.is_pending(port), true);
     expect("but no upcall", shared.vcpu().evtchn_upcall_pending.load(Ordering::SeqCst), 0);
+    about("EVTCHNOP_unmask");
     let unmask = || operation(HYPERVISOR_EVENT_CHANNEL_OP, EVTCHNOP_UNMASK, &mut EvtchnUnmask { port });
     expect("a port is unmasked", unmask(), 0);
     expect("then its upcall is due", shared.vcpu().evtchn_upcall_pending.load(Ordering::SeqCst), 1);
@@ -137,10 +142,12 @@ fn timers(shared: Shared) {
     let port = virq.port;
     shared.set_mask(port, false);
     shared.clear(port);
+    about("time");
     let start = shared.now();
     hypercall(HYPERVISOR_XEN_VERSION, [0; 5]);
     expect("time goes on", shared.now() > start, true);
 
+    about("set_timer_op SCHEDOP_block");
     let deadline = shared.now() + 5_000_000;
     UPCALLS.store(0, Ordering::SeqCst);
     expect("a timer is set", hypercall(HYPERVISOR_SET_TIMER_OP, [deadline, 0, 0, 0, 0]), 0);
@@ -151,6 +158,7 @@ fn timers(shared: Shared) {
     shared.vcpu().evtchn_upcall_mask.store(1, Ordering::SeqCst);
     shared.clear(port);
 
+    about("VCPUOP_set_singleshot_timer SCHEDOP_poll");
     let mut shot = VcpuSetSingleshotTimer { timeout_abs_ns: shared.now() - 1, ..Default::default() };
     let single = |shot: &mut VcpuSetSingleshotTimer| {
         let place = core::ptr::from_mut(shot) as u64;
@@ -162,9 +170,11 @@ fn timers(shared: Shared) {
     expect("events are still masked", shared.vcpu().evtchn_upcall_mask.load(Ordering::SeqCst), 1);
     shared.clear(port);
 
+    about("SCHEDOP_poll");
     let deadline = shared.now() + 3_000_000;
     expect("a poll for nothing ends at its time-out", poll(&[port], deadline), 0);
     expect("and not before", shared.now() >= deadline, true);
+    about("SCHEDOP_yield");
     expect(
         "yield gives the CPU and comes back",
         hypercall(HYPERVISOR_SCHED_OP, [u64::from(SCHEDOP_YIELD), 0, 0, 0, 0]),

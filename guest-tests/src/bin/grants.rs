@@ -7,7 +7,7 @@
 
 use core::sync::atomic::{AtomicU32, Ordering};
 
-use guest_tests::{A, D, P, Page, RW, expect, guest_test, hypercall, read_at, update_va_mapping, write_at};
+use guest_tests::{A, D, P, Page, RW, about, expect, guest_test, hypercall, read_at, update_va_mapping, write_at};
 use pv_abi::grant_table::{
     GNTTABOP_COPY, GNTTABOP_MAP_GRANT_REF, GNTTABOP_QUERY_SIZE, GNTTABOP_SETUP_TABLE, GNTTABOP_UNMAP_GRANT_REF,
     GnttabCopy, GnttabMapGrantRef, GnttabQuerySize, GnttabSetupTable, GnttabUnmapGrantRef,
@@ -83,6 +83,7 @@ fn grants() {
 }
 
 fn set_up() {
+    about("GNTTABOP_query_size");
     let mut size = GnttabQuerySize { dom: DOMID_SELF, ..Default::default() };
     expect("the size is asked", op(GNTTABOP_QUERY_SIZE, &mut size), 0);
     expect("64 frames at most", (size.status, size.max_nr_frames), (OKAY, 64));
@@ -93,6 +94,7 @@ fn set_up() {
         frame_list: frames.as_mut_ptr() as u64,
         ..Default::default()
     };
+    about("GNTTABOP_setup_table");
     expect("the table is set up", op(GNTTABOP_SETUP_TABLE, &mut setup), 0);
     expect("with one frame", (setup.status, frames[0] != 0), (OKAY, true));
     let result = update_va_mapping(TABLE.va(), frames[0] << 12 | P | RW | A | D, INVLPG);
@@ -101,6 +103,7 @@ fn set_up() {
 }
 
 fn mapping() {
+    about("GNTTABOP_map_grant_ref GNTTABOP_unmap_grant_ref");
     let _ = write_at(GRANTED.va(), 0x1122_3344);
     grant(8, own(), GRANTED.mfn(), PERMIT);
     let mapped = map(8, WINDOW.va(), HOST_MAP);
@@ -123,6 +126,7 @@ fn mapping() {
 }
 
 fn refusals() {
+    about("GNTTABOP_map_grant_ref");
     expect("a read-only grant is not mapped writable", map(9, WINDOW.va(), HOST_MAP).status, -1);
     expect("a reference that was not granted is bad", map(20, WINDOW.va(), HOST_MAP).status, -1);
     expect("a reference beyond the table is bad", map(100_000, WINDOW.va(), HOST_MAP).status, BAD_REFERENCE);
@@ -135,6 +139,7 @@ fn refusals() {
 }
 
 fn copies() {
+    about("GNTTABOP_copy");
     let _ = write_at(GRANTED.va() + 16, 0x77);
     let _ = write_at(COPIED.va(), 0);
     let mut copy = GnttabCopy::default();

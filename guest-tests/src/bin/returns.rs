@@ -11,8 +11,8 @@ use core::arch::asm;
 use core::sync::atomic::{AtomicU64, Ordering};
 
 use guest_tests::{
-    A, P, Page, RW, Trap, TrapFrame, US, attempt, expect, guest_test, mmu_update, mmuext, on_trap, say, start_info,
-    update_va_mapping,
+    A, P, Page, RW, Trap, TrapFrame, US, about, attempt, expect, guest_test, mmu_update, mmuext, on_trap, say,
+    start_info, update_va_mapping,
 };
 use pv_abi::xen::{HYPERVISOR_IRET, HYPERVISOR_XEN_VERSION, MMUEXT_SET_LDT};
 
@@ -56,6 +56,7 @@ fn seen() -> [u64; 3] {
 
 fn returns() {
     on_trap(recover);
+    about("iret");
     let good = here();
     expect("iret goes where its frame says", iret(good, KERNEL_CS, KERNEL_SS), [u64::MAX; 3]);
     let unmapped = 0x7000_0000_0000;
@@ -146,6 +147,7 @@ static SPARE: AtomicU64 = AtomicU64::new(0);
 fn local_table(good: u64) {
     const CODE: u64 = 0x00af_fb00_0000_ffff;
     const DATA: u64 = 0x00cf_f300_0000_ffff;
+    about("MMUEXT_SET_LDT");
     let table = LOCAL.va() as *mut [u64; 2];
     // SAFETY: The page is the test's own.
     unsafe { table.write([CODE, DATA]) };
@@ -165,6 +167,7 @@ fn local_table(good: u64) {
 
 /// Maps a page at the end of the lower half whose last instruction is `syscall`, and executes that.
 fn end_of_lower_half() {
+    about("exceptions");
     let code = CODE.va();
     // SAFETY: The page is the test's own, and not executed yet.
     unsafe { ((code + 0xffe) as *mut [u8; 2]).write([0x0f, 0x05]) };

@@ -7,8 +7,8 @@
 use core::sync::atomic::{AtomicU64, Ordering};
 
 use guest_tests::{
-    A, D, P, Page, RW, Trap, TrapFrame, attempt, expect, guest_test, hypercall, last_trap, map_shared_info, on_trap,
-    read_at, update_va_mapping, write_at,
+    A, D, P, Page, RW, Trap, TrapFrame, about, attempt, expect, guest_test, hypercall, last_trap, map_shared_info,
+    on_trap, read_at, update_va_mapping, write_at,
 };
 use pv_abi::xen::{HYPERVISOR_FPU_TASKSWITCH, HYPERVISOR_GET_DEBUGREG, HYPERVISOR_SET_DEBUGREG};
 
@@ -28,6 +28,7 @@ fn traps() {
 }
 
 fn frames() {
+    about("exceptions");
     let trap = attempt!("ud2");
     expect("ud2 raises vector 6", trap, Some(Trap { vector: 6, error_code: 0 }));
     let frame = last_trap();
@@ -84,6 +85,7 @@ fn software() {
 }
 
 fn privileged() {
+    about("emulated_instructions");
     expect("hlt is a general-protection fault", attempt!("hlt"), GP);
     expect("lgdt is a general-protection fault", attempt!("lgdt [rsp]"), GP);
     expect("invlpg is a general-protection fault", attempt!("invlpg [rsp]"), GP);
@@ -110,7 +112,7 @@ fn privileged() {
         (trap, cr3 >> 12),
         (None, guest_tests::mfn_of(guest_tests::start_info().pt_base)),
     );
-    expect("cli is allowed with an I/O privilege of its own or refused", attempt!("cli"), GP);
+    expect("cli is a general-protection fault without I/O privilege", attempt!("cli"), GP);
     expect(
         "a port is a general-protection fault without I/O privilege",
         attempt!("in al, dx"; in("dx") 0x80_u16, out("al") _),
@@ -126,12 +128,14 @@ fn privileged() {
 fn registers() {
     let set = |index: u64, value: u64| hypercall(HYPERVISOR_SET_DEBUGREG, [index, value, 0, 0, 0]);
     let get = |index: u64| hypercall(HYPERVISOR_GET_DEBUGREG, [index, 0, 0, 0, 0]);
+    about("set_debugreg get_debugreg");
     expect("a breakpoint address is taken", set(0, 0x1234_5000), 0);
     expect("a breakpoint address is given back", get(0), 0x1234_5000);
     expect("a breakpoint in the hypervisor is EPERM", set(1, 0xffff_8300_0000_0000), -1);
     expect("the upper half of the debug control must be zero", set(7, 1 << 32), -22);
     expect("debug register 9 is ENODEV", set(9, 0), -19);
     expect("breakpoint 0 is cleared", set(0, 0), 0);
+    about("fpu_taskswitch");
     hypercall(HYPERVISOR_FPU_TASKSWITCH, [1, 0, 0, 0, 0]);
     let trap = attempt!("fninit");
     expect("a floating-point instruction traps after a task switch", trap, Some(Trap { vector: 7, error_code: 0 }));

@@ -92,17 +92,13 @@ pub fn on_input<M: Machine>(hv: &Hypervisor<M>) {
 ///
 /// # Errors
 /// `EPERM` for a domain that is not dom0 (a write is allowed to all with `guest_loglvl=debug`), `EFAULT` for a bad
-/// pointer, `E2BIG` for more than 2 GiB, `ENOSYS` for an unknown command.
+/// pointer, `E2BIG` for reading more than 2 GiB, `ENOSYS` for an unknown command.
 pub fn console_io<M: Machine>(call: &mut Call<'_, M>, args: [u64; 5]) -> Result<u64, Refusal> {
     let [command, count, buffer, ..] = args;
     let (command, count) = (command as u32, count as u32);
     let may = call.domain().privileged || command == CONSOLEIO_WRITE && call.hv.options.prints_guests();
     if !may {
         return Err(Refusal::errno(Errno::Perm, rule::CONSOLE_NOT_YOURS));
-    }
-    if count > i32::MAX as u32 {
-        let evidence = Evidence::Limit { asked: count.into(), limit: i32::MAX as u64 };
-        return Err(Refusal::errno(Errno::TooBig, rule::CONSOLE_COUNT).with(evidence));
     }
     match command {
         CONSOLEIO_WRITE => write(call, count, buffer),
@@ -136,6 +132,10 @@ fn write<M: Machine>(call: &mut Call<'_, M>, count: u32, buffer: u64) -> Result<
 }
 
 fn read<M: Machine>(call: &Call<'_, M>, count: u32, buffer: u64) -> Result<u64, Refusal> {
+    if count > i32::MAX as u32 {
+        let evidence = Evidence::Limit { asked: count.into(), limit: i32::MAX as u64 };
+        return Err(Refusal::errno(Errno::TooBig, rule::CONSOLE_COUNT).with(evidence));
+    }
     let mut bytes = [0; CHUNK];
     let mut done = 0;
     while done < count {

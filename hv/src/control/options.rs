@@ -97,6 +97,8 @@ pub struct Options {
     pub guest_log_level: LevelFilter,
     /// How many CPUs are started at most.
     pub max_cpus: u32,
+    /// What of them is printed however many there are; the rest is cut to so many a second.
+    pub guest_log_always: LevelFilter,
     /// Stop rather than start again, when dom0 asks for a reboot or crashes.
     pub no_reboot: bool,
     /// Whether the hypervisor may not reach guests' pages by accident (SMAP); where not given, if the CPU does it well.
@@ -116,6 +118,7 @@ impl Default for Options {
             log_level: LevelFilter::Info,
             guest_log_level: LevelFilter::Warn,
             max_cpus: u32::MAX,
+            guest_log_always: LevelFilter::Off,
             no_reboot: false,
             smap: None,
             command_line: ArrayString::new_const(),
@@ -159,11 +162,13 @@ impl Options {
                     .ok_or_else(|| bad("dom0_mem=<size>, for example dom0_mem=256M or dom0_mem=min:64M,max:1G,256M"))?;
             }
             "loglvl" => {
-                self.log_level = level(value).ok_or_else(|| bad("loglvl=none, error, warning, info, debug or all"))?;
+                (_, self.log_level) =
+                    levels(value).ok_or_else(|| bad("loglvl=none, error, warning, info, debug or all"))?;
             }
             "guest_loglvl" => {
-                self.guest_log_level =
-                    level(value).ok_or_else(|| bad("guest_loglvl=none, error, warning, info, debug or all"))?;
+                (self.guest_log_always, self.guest_log_level) = levels(value).ok_or_else(|| {
+                    bad("guest_loglvl=none, error, warning, info, debug or all, or two of them: always/limited")
+                })?;
             }
             "maxcpus" => {
                 self.max_cpus =
@@ -184,6 +189,12 @@ impl Options {
     #[inline]
     pub fn explains(&self, _domain: DomId) -> bool {
         self.guest_log_level >= LevelFilter::Warn
+    }
+
+    /// Whether only so many refusals a second are printed.
+    #[must_use]
+    pub fn limits_refusals(&self) -> bool {
+        self.guest_log_always < LevelFilter::Warn
     }
 
     /// Whether a domain that is not dom0 may write to the hypervisor's console.
@@ -258,8 +269,8 @@ fn size(text: &str) -> Option<Amount> {
     (bytes > 0).then_some(if negative { Amount::AllBut(bytes) } else { Amount::Bytes(bytes) })
 }
 
-/// A level: Xen allows `upper/lower`, of which the second is what is printed at a limited rate.
-fn level(value: &str) -> Option<LevelFilter> {
+/// Levels, as Xen's `always/limited`: what is printed always, and what at a limited rate. One alone is both.
+fn levels(value: &str) -> Option<(LevelFilter, LevelFilter)> {
     let one = |name| {
         Some(match name {
             "none" => LevelFilter::Off,
@@ -271,10 +282,9 @@ fn level(value: &str) -> Option<LevelFilter> {
             _ => return None,
         })
     };
-    match value.split_once('/') {
-        Some((always, limited)) => Some(one(always)?.max(one(limited)?)),
-        None => one(value),
-    }
+    let (always, limited) = value.split_once('/').unwrap_or((value, value));
+    let always = one(always)?;
+    Some((always, always.max(one(limited)?)))
 }
 
 fn switch(value: &str) -> Option<bool> {
@@ -311,6 +321,13 @@ mod tests {
         for line in ["dom0_mem=lots", "com1=fast", "loglvl=loud", "noreboot=maybe", "console=", "dom0_mem=0M"] {
             assert!(matches!(Options::parse(line), Err(BadOption::Value(..))), "{line}");
         }
+    }
+
+    #[test]
+    fn a_level_alone_has_no_limit_and_the_second_of_two_has() {
+        let limits = |line| Options::parse(line).unwrap().limits_refusals();
+        assert!(limits("") && limits("guest_loglvl=none/all") && limits("guest_loglvl=error/warning"));
+        assert!(!limits("guest_loglvl=all") && !limits("guest_loglvl=warning/debug"));
     }
 
     #[test]

@@ -147,10 +147,10 @@ fn refuse<M: Machine>(call: &mut Call<'_, M>, refusal: &Refusal) {
 #[cold]
 pub fn explain<M: Machine>(hv: &Hypervisor<M>, running: &Running, number: u64, arguments: [u64; 5], refusal: &Refusal) {
     let domain = &running.vcpu.domain;
-    if !hv.options.explains(domain.id) || refusal.consequence == Consequence::Continue {
+    if refusal.consequence == Consequence::Continue {
         return;
     }
-    let Some(left_out) = domain.limiter.lock().admit(hv.machine.now()) else {
+    let Some(left_out) = rules::admit(hv, domain) else {
         return;
     };
     let mut operation = String::new();

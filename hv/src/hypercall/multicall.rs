@@ -12,7 +12,7 @@ use crate::call::Call;
 use crate::control;
 use crate::hardware::Machine;
 use crate::refusal::{Consequence, Refusal};
-use crate::rules;
+use crate::{paging, rules};
 
 /// Byte offset of `result` in an entry.
 const RESULT_OFFSET: u64 = core::mem::offset_of!(MulticallEntry, result) as u64;
@@ -27,6 +27,9 @@ pub(super) fn multicall<M: Machine>(call: &mut Call<'_, M>, args: [u64; 5]) -> R
         return Err(Refusal::errno(Errno::Inval, rules::core::MULTICALL_NESTED));
     }
     call.in_multicall = true;
+    if !paging::entry::is_guest_address(entries) {
+        return Err(call.fault(entries));
+    }
     let count = u64::from(count as u32);
     let mut entry = MulticallEntry::default();
     for index in 0..count {

@@ -107,6 +107,8 @@ fn a_long_multicall_stops_and_goes_on_where_it_stopped() {
 fn a_multicall_of_nothing_is_nothing() {
     let (bed, mut guest) = bed();
     assert_eq!(guest.call(&bed, HYPERVISOR_MULTICALL, [0; 5]), 0);
+    let of_the_hypervisor = guest.call(&bed, HYPERVISOR_MULTICALL, [0xffff_8300_0000_0000, 0, 0, 0, 0]);
+    assert_eq!(of_the_hypervisor, Errno::Fault.as_return());
 }
 
 #[test]

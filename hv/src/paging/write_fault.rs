@@ -306,7 +306,7 @@ const fn sign_extend(value: u64, bytes: u8) -> i64 {
 #[cold]
 fn explain<M: Machine>(hv: &Hypervisor<M>, running: &Running, place: Place, new: u64, refusal: &Refusal) {
     let domain = &running.vcpu.domain;
-    if hv.options.explains(domain.id) && domain.limiter.lock().admit(hv.machine.now()).is_some() {
+    if crate::rules::admit(hv, domain).is_some() {
         let arguments = [place.table.0 << 12 | (place.index as u64) << 3, new];
         crate::rules::report(domain.id, "write to a page table", &arguments, refusal);
     }

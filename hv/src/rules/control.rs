@@ -3,7 +3,7 @@
 crate::rules! {
     CONSOLE_NOT_YOURS = "CTL-01", "Only dom0 uses the hypervisor's console, unless guest_loglvl=debug lets guests write",
         "Xen: XSM default policy, console_io; a release build";
-    CONSOLE_COUNT = "CTL-02", "A console operation moves at most 2 GiB", "Xen: console_io, -E2BIG";
+    CONSOLE_COUNT = "CTL-02", "At most 2 GiB are read from the console, so that their number is no errno", "Xen: console_io, -E2BIG";
     FEATURE_SUBMAP = "CTL-03", "There is one word of features, number 0", "Xen: public/features.h, XENFEAT_NR_SUBMAPS";
     PAGESIZE_TAKES_NO_ARGUMENT = "CTL-04", "XENVER_pagesize takes a null argument", "Xen: xen_version";
     NO_BUILD_ID = "CTL-05", "This build of the hypervisor carries no build id", "Xen: XENVER_build_id, -ENODATA";

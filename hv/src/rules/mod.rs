@@ -66,7 +66,7 @@ pub mod sched;
 pub mod traps;
 
 mod report;
-pub use report::{Limiter, report};
+pub use report::{Limiter, admit, report};
 
 /// All rules, a table a room.
 #[must_use]

@@ -3,6 +3,9 @@
 use log::warn;
 use pv_abi::DomId;
 
+use crate::Hypervisor;
+use crate::domain::Domain;
+use crate::hardware::Machine;
 use crate::refusal::{Consequence, Evidence, Refusal};
 
 /// How many refusals of a domain are printed in each second; the rest are counted.
@@ -31,6 +34,15 @@ impl Limiter {
         self.printed += 1;
         Some(core::mem::take(&mut self.suppressed))
     }
+}
+
+/// Whether a refusal of this domain is printed now (`guest_loglvl`); also how many were left out before it.
+#[cold]
+pub fn admit<M: Machine>(hv: &Hypervisor<M>, domain: &Domain) -> Option<u32> {
+    if !hv.options.explains(domain.id) {
+        return None;
+    }
+    if hv.options.limits_refusals() { domain.limiter.lock().admit(hv.machine.now()) } else { Some(0) }
 }
 
 /// Prints why `domain` was refused `operation`, with its decoded `arguments` and what was in the way.

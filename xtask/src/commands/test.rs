@@ -4,6 +4,7 @@ mod ctl;
 mod guests;
 mod host;
 mod systems;
+mod verdicts;
 
 use anyhow::Result;
 use clap::Args;
@@ -19,6 +20,9 @@ pub(crate) struct Options {
     /// Only whole-system and guest tests whose name holds this
     #[arg(long)]
     only: Option<String>,
+    /// Write down what the guest tests checked (guest-tests/verdicts), rather than compare with it
+    #[arg(long)]
+    record: bool,
 }
 
 /// Counts and prints what passed and what did not.
@@ -28,6 +32,7 @@ pub(crate) struct Tally {
     failed: usize,
     failures: Vec<String>,
     only: Option<String>,
+    record: bool,
 }
 
 impl Tally {
@@ -56,7 +61,7 @@ impl Tally {
 /// Runs the tests; the last line is `N passed, N failed`.
 pub(crate) fn run(options: &Options) -> Result<u8> {
     tools::XEN_HEADERS.ensure()?;
-    let mut tally = Tally { only: options.only.clone(), ..Tally::default() };
+    let mut tally = Tally { only: options.only.clone(), record: options.record, ..Tally::default() };
     if options.only.is_none() {
         host::run(&mut tally)?;
     }

@@ -21,7 +21,10 @@ use core::sync::atomic::Ordering;
 use elf::ElfBytes;
 use elf::endian::LittleEndian;
 use pv_abi::arch::{FLAT_KERNEL_CS, FLAT_KERNEL_SS};
-use pv_abi::xen::{MAX_GUEST_CMDLINE, SIF_INITDOMAIN, SIF_MOD_START_PFN, SIF_PRIVILEGED, START_INFO_MAGIC, StartInfo};
+use pv_abi::xen::{
+    MAX_GUEST_CMDLINE, SIF_INITDOMAIN, SIF_MOD_START_PFN, SIF_PRIVILEGED, START_INFO_MAGIC, StartInfo,
+    VMASST_TYPE_PAE_EXTENDED_CR3,
+};
 use pv_abi::{DomId, VcpuId, hypercall_page};
 use zerocopy::{FromZeros, IntoBytes};
 
@@ -288,6 +291,7 @@ fn fill<M: Machine>(
     command_line: &str,
 ) -> Result<(), BuildError> {
     domain.memory.lock().max = most_frames(hv);
+    domain.assists.store(u64::from(image.notes.extended_cr3) << VMASST_TYPE_PAE_EXTENDED_CR3, Ordering::Relaxed);
     let memory = Memory::allocate(hv, domain, layout.frames, (layout.ramdisk.0, ramdisk.frames.clone()))?;
     memory.clear(hv, 0..if layout.ramdisk.0 < layout.mapped { layout.ramdisk.0 } else { layout.mapped });
     memory.clear(hv, layout.start_info..layout.mapped);

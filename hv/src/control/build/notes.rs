@@ -25,6 +25,8 @@ pub(super) struct Notes {
     pub(super) init_p2m: Option<u64>,
     /// Its ramdisk may stay unmapped.
     pub(super) module_unmapped: bool,
+    /// Its root tables may lie above 4 GiB; all may on x86-64, but the kernel is told what it said.
+    pub(super) extended_cr3: bool,
     /// It says that it is for a Xen of version 3.0's ABI.
     version_fits: bool,
     /// It says that any loader will do, or that it is Linux.
@@ -97,6 +99,7 @@ impl Notes {
             note::XEN_ELFNOTE_PADDR_OFFSET => self.paddr_offset = number.unwrap_or(0),
             note::XEN_ELFNOTE_INIT_P2M => self.init_p2m = number,
             note::XEN_ELFNOTE_MOD_START_PFN => self.module_unmapped = number == Some(1),
+            note::XEN_ELFNOTE_PAE_MODE => self.extended_cr3 = text == b"yes",
             note::XEN_ELFNOTE_XEN_VERSION => self.version_fits = text.starts_with(b"xen-3.0"),
             note::XEN_ELFNOTE_LOADER => self.loader_fits |= text == b"generic",
             note::XEN_ELFNOTE_GUEST_OS => self.loader_fits |= text == b"linux",

@@ -124,6 +124,15 @@ fn a_kernel_finds_itself_its_start_info_and_its_stack() {
 }
 
 #[test]
+fn a_kernel_that_may_have_its_root_tables_anywhere_is_told_so() {
+    let assists = |file: &[u8]| built(&bed("dom0_mem=12M"), file, None).assists.load(Ordering::Relaxed);
+    let mut notes = linux_notes();
+    assert_eq!(assists(&kernel(&notes, b"x")), 0);
+    notes.push((note::XEN_ELFNOTE_PAE_MODE, b"yes\0".to_vec()));
+    assert_eq!(assists(&kernel(&notes, b"x")), 1 << VMASST_TYPE_PAE_EXTENDED_CR3);
+}
+
+#[test]
 fn the_list_of_frames_and_the_machines_table_agree() {
     let bed = bed("dom0_mem=12M");
     let domain = built(&bed, &kernel(&linux_notes(), b"x"), None);

@@ -85,7 +85,7 @@ fn the_console_is_read_and_written_by_dom0() {
     bed.hv.machine.type_on_console(b"hello");
     assert_eq!(dom0.call(&bed, number::HYPERVISOR_CONSOLE_IO, [1, 100, place, 0, 0]), 5);
     assert_eq!(dom0.read::<[u8; 5]>(&bed, place), *b"hello");
-    let refused_count = refused(&bed, &mut dom0, console_io, [0, 1 << 31, place, 0, 0]);
+    let refused_count = refused(&bed, &mut dom0, console_io, [1, 1 << 31, place, 0, 0]);
     assert_eq!(refused_count, (rule::CONSOLE_COUNT, Some(Errno::TooBig)));
     let ring = sys::SysctlReadconsole { clear: 1, buffer: dom0.address(2), count: 1000, ..Default::default() };
     let (_, frame) = ask_sysctl(&bed, &mut dom0, sys::XEN_SYSCTL_READCONSOLE, &ring);
