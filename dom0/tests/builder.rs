@@ -390,6 +390,15 @@ fn a_kernel_without_notes_is_named_so() {
 }
 
 #[test]
+fn a_kernel_for_pvh_alone_is_named_so() {
+    let mut elf = Elf { notes: Vec::new(), ..Elf::new() };
+    elf.note(6, b"linux\0");
+    elf.note(8, b"generic\0");
+    elf.note(18, &0x10_0000_u32.to_le_bytes());
+    assert!(refusal(&elf.bytes(), 16).contains("PVH guest alone"));
+}
+
+#[test]
 fn a_kernel_too_large_for_its_memory_is_told_how_much_it_needs() {
     let elf = Elf { memsz: 30 << 20, ..Elf::new() };
     let line = refusal(&elf.bytes(), 16);

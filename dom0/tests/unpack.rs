@@ -57,6 +57,10 @@ fn each_packing_is_unpacked_bare_and_in_a_bzimage() {
         assert_eq!(unpack(packed).expect("good").as_ref(), text());
         assert_eq!(unpack(&bzimage(packed)).expect("good").as_ref(), text());
     }
+    for packed in [&ZSTD[..], &XZ] {
+        let with_length = [packed, &(text().len() as u32).to_le_bytes()].concat();
+        assert_eq!(unpack(&bzimage(&with_length)).expect("good").as_ref(), text());
+    }
 }
 
 #[test]

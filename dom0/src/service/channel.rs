@@ -5,32 +5,22 @@
 use alloc::collections::BTreeMap;
 use alloc::format;
 use alloc::string::String;
+use alloc::sync::Arc;
 use alloc::vec::Vec;
 
 use dom0::channel::frame::Decoder;
 use dom0::channel::message::{Message, PIECE_MAX, Session};
 use dom0::console::multiplexer::ESCAPE;
 use dom0::ids::DomId;
-use dom0::ramdisk::Ramdisk;
 
 use super::Service;
 use super::commands::Client;
+use super::creation::Brought;
 
 /// Most bytes of files that a session may bring.
 const FILES_MAX: usize = 256 << 20;
 /// Console output that may wait for the host; what comes on top is dropped, the guest is not held up.
 const OUTPUT_MAX: usize = 256 << 10;
-
-/// Files that came with a request, by name.
-#[derive(Debug, Default)]
-pub(super) struct Brought(BTreeMap<String, Vec<u8>>);
-
-impl Brought {
-    /// The file with this name: one that came along, or one of the ramdisk.
-    pub(super) fn get<'a>(&'a self, name: &str, ramdisk: &Ramdisk<'a>) -> Option<&'a [u8]> {
-        self.0.get(name).map(Vec::as_slice).or_else(|| ramdisk.file(name))
-    }
-}
 
 /// The control channel, and who is on it.
 #[derive(Default)]
@@ -39,7 +29,8 @@ pub(super) struct Channel {
     session: Option<Session>,
     /// A request is being carried out.
     busy: bool,
-    brought: Brought,
+    /// Files that the session brought so far, by name.
+    files: BTreeMap<String, Vec<u8>>,
     /// The files are more than may be.
     too_much: bool,
     console: Option<DomId>,
@@ -48,7 +39,7 @@ pub(super) struct Channel {
 impl Channel {
     /// Takes the files that were brought.
     pub(super) fn take_files(&mut self) -> Brought {
-        core::mem::take(&mut self.brought)
+        Brought(core::mem::take(&mut self.files).into_iter().map(|(name, bytes)| (name, Arc::new(bytes))).collect())
     }
 
     /// Whether the session has this guest's console.
@@ -63,10 +54,10 @@ impl Channel {
     }
 
     fn bring(&mut self, name: String, piece: &[u8]) {
-        let all: usize = self.brought.0.values().map(Vec::len).sum();
+        let all: usize = self.files.values().map(Vec::len).sum();
         self.too_much |= all + piece.len() > FILES_MAX;
         if !self.too_much {
-            self.brought.0.entry(name).or_default().extend_from_slice(piece);
+            self.files.entry(name).or_default().extend_from_slice(piece);
         }
     }
 }

@@ -9,10 +9,12 @@ use alloc::vec::Vec;
 use dom0::console::command::{self, Command, Format};
 use dom0::ids::DomId;
 use dom0::toolstack::control::Control;
+use dom0::toolstack::cpus::CpuSet;
 use dom0::toolstack::device::{Disk, Vif};
 use pv_bus::{Store, StoreError, Transaction};
 
 use super::Service;
+use super::creation::{Brought, Plan};
 use super::jobs::Wait;
 use crate::machine::queries;
 
@@ -42,6 +44,16 @@ fn done<E: ToString>(result: Result<(), E>) -> Outcome {
 
 fn said<E: ToString>(result: Result<String, E>) -> Outcome {
     result.map(Answer::Now).map_err(|error| error.to_string())
+}
+
+fn about(path: String) -> impl FnOnce(StoreError) -> String {
+    move |error| format!("{path}: {error}")
+}
+
+/// A guest's text without what would steer the terminal.
+fn printable(value: Vec<u8>) -> String {
+    let shown = |letter: char| if letter.is_control() { letter.escape_default().to_string() } else { letter.into() };
+    String::from_utf8_lossy(&value).chars().map(shown).collect()
 }
 
 impl Service {
@@ -74,116 +86,118 @@ impl Service {
 
     fn carry_out(&mut self, client: Client, command: Command) -> Outcome {
         match command {
-            Command::Create { file, paused, console } => self.create_named(client, &file, paused, console),
-            Command::Console(guest) => self.find(&guest).map(|domain| self.give_console(client, domain)),
-            Command::Stop { guest, how, wait } => self.stop(guest, how, wait),
-            Command::Pause(guest) => self.find(&guest).and_then(|domain| done(self.xen.pause(domain))),
-            Command::Unpause(guest) => self.find(&guest).and_then(|domain| done(self.xen.unpause(domain))),
-            Command::Destroy(guest) => self.find(&guest).map(|domain| {
-                self.remove(domain);
-                Answer::Now(String::new())
-            }),
-            Command::Rename(guest, name) => self.find(&guest).and_then(|domain| done(self.rename(domain, &name))),
-            Command::SuspendCancel(guest) => self.find(&guest).and_then(|domain| self.suspend(domain)),
-            Command::VcpuSet(guest, count) => self.find(&guest).and_then(|domain| done(self.set_vcpus(domain, count))),
-            Command::MemSet(guest, kib) => self.find(&guest).and_then(|domain| done(self.set_memory(domain, kib))),
-            Command::MemMax(guest, kib) => {
-                self.find(&guest).and_then(|domain| done(self.xen.set_max_memory(domain, kib)))
-            }
-            Command::Sysrq(guest, letter) => {
-                self.find(&guest).and_then(|domain| done(self.write_control(domain, "sysrq", &letter)))
-            }
-            Command::Poweroff => {
-                let domains: Vec<DomId> = self.guests.keys().copied().collect();
-                domains.into_iter().for_each(|domain| drop(self.remove(domain)));
-                self.done = true;
-                Ok(Answer::Now(String::new()))
-            }
-            Command::Help => Ok(Answer::Now(command::help())),
-            other => self.carry_out_on_devices(other),
-        }
-    }
-
-    fn carry_out_on_devices(&mut self, command: Command) -> Outcome {
-        match command {
-            Command::BlockAttach(guest, disk) => self.find(&guest).and_then(|domain| {
-                let disk = Disk::parse(&disk).map_err(|problem| format!("disk \"{disk}\": {problem}"))?;
-                done(self.block_attach(domain, disk))
-            }),
-            Command::BlockDetach(guest, disk, force) => self.find(&guest).and_then(|domain| {
-                let number = self.disk_number(domain, &disk)?;
-                self.block_detach(domain, number, force)?;
-                Ok(Answer::Later(Wait::DiskGone(domain, number)))
-            }),
-            Command::NetworkAttach(guest, vif) => self.find(&guest).and_then(|domain| {
-                let vif = Vif::parse(&vif).map_err(|problem| format!("vif \"{vif}\": {problem}"))?;
-                done(self.network_attach(domain, vif).map(drop))
-            }),
-            Command::NetworkDetach(guest, vif, force) => self.find(&guest).and_then(|domain| {
-                let index = self.interface_number(domain, &vif)?;
-                self.network_detach(domain, index, force)?;
-                Ok(Answer::Later(Wait::InterfaceGone(domain, index)))
-            }),
-            Command::BackendRestart(guest, kind, number) => {
-                self.find(&guest).and_then(|domain| done(self.restart_backend(domain, &kind, number)))
-            }
-            other => self.show(other),
-        }
-    }
-
-    /// Carries out what looks at things, or reaches the hypervisor or the store alone.
-    fn show(&mut self, command: Command) -> Outcome {
-        match command {
             Command::List(guest, format) => said(self.show_domains(guest, format)),
-            Command::BlockList(guest) => said(self.show_disks(&guest)),
-            Command::NetworkList(guest) => said(self.show_interfaces(&guest)),
-            Command::VcpuList(guest) => said(self.show_vcpus(guest)),
-            Command::Uptime(guest) => said(self.show_uptime(guest)),
-            Command::Top(format) => Ok(self.measure(format)),
-            Command::VcpuPin(guest, vcpu, hard, soft) => {
-                let info = self.find_any(&guest)?.info;
-                let vcpus = vcpu.map_or(0..=info.max_vcpu, |vcpu| vcpu..=vcpu);
-                let mut vcpus = vcpus.into_iter();
-                done(vcpus.try_for_each(|vcpu| self.xen.pin(info.domain, vcpu, hard, soft)))
+            Command::Create { file, paused, console } => self.create_named(client, &file, paused, console),
+            Command::Console(guest) => self.with(&guest, |service, domain| Ok(service.give_console(client, domain))),
+            Command::Pause(guest) => self.with(&guest, |service, domain| done(service.xen.pause(domain))),
+            Command::Unpause(guest) => self.with(&guest, |service, domain| done(service.xen.unpause(domain))),
+            Command::Stop { guest, how, wait } => self.stop(guest, how, wait),
+            Command::Destroy(guest) => self.with(&guest, |service, domain| done(service.destroy(domain))),
+            Command::Rename(guest, name) => self.with(&guest, |service, domain| done(service.rename(domain, &name))),
+            Command::SuspendCancel(guest) => self.with(&guest, Self::suspend),
+            Command::BlockAttach(guest, disk) => self.with(&guest, |service, domain| service.add_disk(domain, &disk)),
+            Command::BlockDetach(guest, disk, force) => {
+                self.with(&guest, |service, domain| service.take_disk(domain, &disk, force))
             }
-            Command::Nmi(guest, vcpu) => self.find(&guest).and_then(|domain| done(self.xen.send_nmi(domain, vcpu))),
-            Command::DebugKeys(keys) => done(queries::debug_keys(&keys)),
+            Command::BlockList(guest) => self.with(&guest, |service, domain| said(service.show_disks(domain))),
+            Command::NetworkAttach(guest, vif) => {
+                self.with(&guest, |service, domain| service.add_interface(domain, &vif))
+            }
+            Command::NetworkDetach(guest, vif, force) => {
+                self.with(&guest, |service, domain| service.take_interface(domain, &vif, force))
+            }
+            Command::NetworkList(guest) => self.with(&guest, |service, domain| said(service.show_interfaces(domain))),
+            Command::BackendRestart(guest, kind, number) => {
+                self.with(&guest, |service, domain| done(service.restart_backend(domain, &kind, number)))
+            }
+            Command::VcpuList(guest) => said(self.show_vcpus(guest)),
+            Command::VcpuSet(guest, count) => {
+                self.with(&guest, |service, domain| done(service.set_vcpus(domain, count)))
+            }
+            Command::VcpuPin(guest, vcpu, hard, soft) => self.pin(&guest, vcpu, hard, soft),
+            Command::MemSet(guest, kib) => self.with(&guest, |service, domain| done(service.set_memory(domain, kib))),
+            Command::MemMax(guest, kib) => {
+                self.with(&guest, |service, domain| done(service.xen.set_max_memory(domain, kib)))
+            }
+            Command::Top(format) => Ok(self.measure(format)),
             Command::Dmesg(clear) => said(self.xen.messages(clear).map(|text| text.trim_end().to_string())),
             Command::Info => said(queries::info()),
+            Command::Uptime(guest) => said(self.show_uptime(guest)),
             Command::Domid(name) => self.find_any(&name).map(|row| Answer::Now(row.info.domain.0.to_string())),
             Command::Domname(number) => self.find_any(&number).map(|row| Answer::Now(row.name)),
-            other => self.reach_store(other),
-        }
-    }
-
-    fn reach_store(&mut self, command: Command) -> Outcome {
-        let about = |path: String| move |error: StoreError| format!("{path}: {error}");
-        match command {
+            Command::Sysrq(guest, letter) => {
+                self.with(&guest, |service, domain| done(service.write_control(domain, "sysrq", &letter)))
+            }
+            Command::Nmi(guest, vcpu) => self.with(&guest, |service, domain| done(service.xen.send_nmi(domain, vcpu))),
+            Command::DebugKeys(keys) => done(queries::debug_keys(&keys)),
             Command::StoreList(path) => said(self.names.listing(&path).map_err(about(path))),
             Command::StoreRead(path) => {
-                let value = self.names.read(Transaction::NONE, &path).map_err(about(path));
-                said(value.map(|value| String::from_utf8_lossy(&value).into_owned()))
+                said(self.names.read(Transaction::NONE, &path).map(printable).map_err(about(path)))
             }
             Command::StoreWrite(path, value) => {
                 done(self.names.write(Transaction::NONE, &path, value.as_bytes()).map_err(about(path)))
             }
             Command::StoreRemove(path) => done(self.names.rm(Transaction::NONE, &path).map_err(about(path))),
-            other => Err(format!("{other:?} is carried out by no part")),
+            Command::Poweroff => Ok(self.power_off()),
+            Command::Help => Ok(Answer::Now(command::help())),
         }
     }
 
-    fn create_named(&mut self, client: Client, file: &str, paused: bool, console: bool) -> Outcome {
-        let brought = if client == Client::Host { self.channel.take_files() } else { Default::default() };
-        let paths = [file.to_string(), format!("/guests/{file}.toml"), format!("/guests/{file}")];
-        let found = paths.iter().find_map(|path| Some((path, brought.get(path, &self.ramdisk)?)));
-        let (path, bytes) =
-            found.ok_or_else(|| format!("{file} is not in the ramdisk: it may be a path or a name under /guests"))?;
-        let text = String::from_utf8_lossy(bytes).into_owned();
-        let domain = self.create(path, &text, brought, paused)?;
-        Ok(if console { self.give_console(client, domain) } else { Answer::Now(String::new()) })
+    fn with(&mut self, guest: &str, action: impl FnOnce(&mut Self, DomId) -> Outcome) -> Outcome {
+        let domain = self.find(guest)?;
+        action(self, domain)
     }
 
-    fn give_console(&mut self, client: Client, domain: DomId) -> Answer {
+    fn destroy(&mut self, domain: DomId) -> Result<(), String> {
+        self.remove(domain).map(drop).ok_or_else(|| format!("there is no guest {}", domain.0))
+    }
+
+    fn power_off(&mut self) -> Answer {
+        let domains: Vec<DomId> = self.guests.keys().copied().collect();
+        domains.into_iter().for_each(|domain| drop(self.remove(domain)));
+        self.done = true;
+        Answer::Now(String::new())
+    }
+
+    fn add_disk(&mut self, domain: DomId, text: &str) -> Outcome {
+        let disk = Disk::parse(text).map_err(|problem| format!("disk \"{text}\": {problem}"))?;
+        done(self.block_attach(domain, disk))
+    }
+
+    fn take_disk(&mut self, domain: DomId, disk: &str, force: bool) -> Outcome {
+        let number = self.disk_number(domain, disk)?;
+        self.block_detach(domain, number, force)?;
+        Ok(Answer::Later(Wait::DiskGone(domain, number)))
+    }
+
+    fn add_interface(&mut self, domain: DomId, text: &str) -> Outcome {
+        let vif = Vif::parse(text).map_err(|problem| format!("vif \"{text}\": {problem}"))?;
+        done(self.network_attach(domain, vif).map(drop))
+    }
+
+    fn take_interface(&mut self, domain: DomId, vif: &str, force: bool) -> Outcome {
+        let index = self.interface_number(domain, vif)?;
+        self.network_detach(domain, index, force)?;
+        Ok(Answer::Later(Wait::InterfaceGone(domain, index)))
+    }
+
+    fn pin(&mut self, guest: &str, vcpu: Option<u32>, hard: Option<CpuSet>, soft: Option<CpuSet>) -> Outcome {
+        let info = self.find_any(guest)?.info;
+        let mut vcpus = vcpu.map_or(0..=info.max_vcpu, |vcpu| vcpu..=vcpu);
+        done(vcpus.try_for_each(|vcpu| self.xen.pin(info.domain, vcpu, hard, soft)))
+    }
+
+    fn create_named(&mut self, client: Client, file: &str, paused: bool, console: bool) -> Outcome {
+        let brought = if client == Client::Host { self.channel.take_files() } else { Brought::default() };
+        let paths = [file.to_string(), format!("/guests/{file}.toml"), format!("/guests/{file}")];
+        let found = paths.iter().find_map(|path| Some((path, brought.get(path, &self.ramdisk)?)));
+        let (path, text) =
+            found.ok_or_else(|| format!("{file} is not in the ramdisk: it may be a path or a name under /guests"))?;
+        let plan = Plan::read(path, &String::from_utf8_lossy(text.as_ref()))?;
+        self.create(Plan { brought, paused, ..plan }, console).map(Answer::Later)
+    }
+
+    pub(super) fn give_console(&mut self, client: Client, domain: DomId) -> Answer {
         if client == Client::Host {
             self.attach_host(domain);
             return Answer::Later(Wait::Console(domain));
@@ -198,7 +212,9 @@ impl Service {
             None => self.guests.keys().copied().collect(),
         };
         domains.iter().try_for_each(|domain| self.write_control(*domain, "shutdown", how))?;
-        Ok(if wait { Answer::Later(Wait::Gone(domains)) } else { Answer::Now(String::new()) })
+        let guests = self.guests.iter().filter(|(domain, _)| domains.contains(domain));
+        let guests = guests.map(|(domain, guest)| (*domain, guest.config.name.clone())).collect();
+        Ok(if wait { Answer::Later(Wait::Gone(guests)) } else { Answer::Now(String::new()) })
     }
 
     fn measure(&mut self, format: Format) -> Answer {

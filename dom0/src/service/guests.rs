@@ -5,20 +5,18 @@ use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 
 use dom0::console::multiplexer::Focus;
-use dom0::ids::{DomId, Port};
-use dom0::toolstack::build::{self, Built, Request};
-use dom0::toolstack::config::{self, Action, GuestConfig};
+use dom0::ids::DomId;
+use dom0::toolstack::build;
+use dom0::toolstack::config::{Action, GuestConfig};
 use dom0::toolstack::control::{Control, StopReason};
-use dom0::toolstack::cpus::CpuSet;
 use dom0::toolstack::lifecycle;
-use dom0::toolstack::nodes::{self, Entry};
-use pv_bus::{Store, StoreError, Transaction};
+use pv_bus::{Store, Transaction};
 use pv_guest_kernel::boot;
-use pv_guest_kernel::time::now_ns;
 
 use super::Service;
-use super::channel::Brought;
+use super::commands::Client;
 use super::consoles::GuestConsole;
+use super::creation::{Brought, Plan};
 
 /// Folder of the ramdisk with the descriptions of the guests to start.
 const DESCRIPTIONS: &str = "/guests";
@@ -29,29 +27,15 @@ const STAY: &str = "stay";
 pub(super) struct Guest {
     pub(super) config: GuestConfig,
     pub(super) console: GuestConsole,
-    handle: String,
+    pub(super) handle: String,
     /// Started with this domain: when the last of them has ended, this domain ends.
-    autostarted: bool,
+    pub(super) autostarted: bool,
     /// It stopped and is kept as it is.
     pub(super) preserved: bool,
     /// When it was built.
     pub(super) started_ns: u64,
     /// Files that its description names and the ramdisk does not hold.
-    brought: Brought,
-}
-
-/// What is left of a guest that was taken down.
-pub(super) struct Ended {
-    plan: Plan,
-}
-
-/// What a guest is built from.
-struct Plan {
-    config: GuestConfig,
-    brought: Brought,
-    autostarted: bool,
-    /// It is left paused.
-    paused: bool,
+    pub(super) brought: Brought,
 }
 
 impl Service {
@@ -82,116 +66,9 @@ impl Service {
         }
     }
 
-    /// Starts a guest together with this domain.
-    fn create_first(&mut self, file: &str, text: &str) -> Result<DomId, String> {
-        let mut config = config::parse(file, text).map_err(|error| error.to_string())?;
-        if let Some(commands) = boot::option("exec") {
-            config.extra = format!("{} exec=\"{commands}\"", config.extra).trim().to_string();
-        }
-        self.raise(file, Plan { config, brought: Brought::default(), autostarted: true, paused: false })
-    }
-
-    /// Starts the guest that the file describes.
-    ///
-    /// # Errors
-    /// One line; nothing is left of the guest.
-    pub(super) fn create(&mut self, file: &str, text: &str, brought: Brought, paused: bool) -> Result<DomId, String> {
-        let config = config::parse(file, text).map_err(|error| error.to_string())?;
-        self.raise(file, Plan { config, brought, autostarted: false, paused })
-    }
-
-    fn raise(&mut self, file: &str, plan: Plan) -> Result<DomId, String> {
-        let name = &plan.config.name;
-        if self.guests.values().any(|guest| guest.config.name == *name) {
-            return Err(format!("{file}: a guest named \"{name}\" runs already: destroy it or choose another name"));
-        }
-        self.create_from(plan)
-    }
-
-    fn create_from(&mut self, plan: Plan) -> Result<DomId, String> {
-        let config = &plan.config;
-        let about = |problem: String| format!("guest {}: {problem}", config.name);
-        let find = |what: &str, path: &str| {
-            let missing = || about(format!("the {what} {path} is not in the ramdisk: add it or correct {what} ="));
-            plan.brought.get(path, &self.ramdisk).ok_or_else(missing)
-        };
-        let kernel = find("kernel", &config.kernel)?;
-        let ramdisk = config.ramdisk.as_ref().map(|path| find("ramdisk", path)).transpose()?;
-        self.created += 1;
-        let handle = handle(self.created);
-        let request = Request {
-            kernel,
-            ramdisk,
-            command_line: &config.extra,
-            memory_mib: config.memory_mib,
-            maxmem_mib: config.maxmem_mib,
-            max_vcpus: config.max_vcpus,
-            tsc: config.tsc,
-            handle,
-            server: DomId(0),
-        };
-        let built = build::build(&mut self.xen, &request).map_err(|error| about(error.to_string()))?;
-        let handle = handle_text(&handle);
-        match self.connect(&plan, &built, &handle) {
-            Ok(console) => {
-                let Plan { config, brought, autostarted, .. } = plan;
-                let started_ns = now_ns();
-                let guest = Guest { config, console, handle, autostarted, preserved: false, started_ns, brought };
-                self.guests.insert(built.domain, guest);
-                self.terminal.multiplexer.add(built.domain);
-                Ok(built.domain)
-            }
-            Err(problem) => {
-                let problem = about(problem);
-                self.take_down(built.domain, &handle);
-                Err(problem)
-            }
-        }
-    }
-
-    /// Connects a domain that was built, and lets it run.
-    fn connect(&mut self, plan: &Plan, built: &Built, handle: &str) -> Result<GuestConsole, String> {
-        let (config, domain) = (&plan.config, built.domain);
-        let mut entries = nodes::home(config, built, handle);
-        entries.extend(config.disks.iter().flat_map(|disk| nodes::disk(domain, disk)));
-        entries.extend((0..).zip(&config.vifs).flat_map(|(index, vif)| nodes::vif(domain, index, vif)));
-        self.write_nodes(&entries).map_err(|error| format!("its store entries were refused: {error}"))?;
-        self.names
-            .introduce(domain, built.store_frame.0, built.store_port.0)
-            .map_err(|error| format!("the store does not take it: {error}"))?;
-        self.attach_devices(domain, config)?;
-        if config.cpus != CpuSet::ALL {
-            let pin = |vcpu| self.xen.pin(domain, vcpu, Some(config.cpus), None);
-            (0..config.max_vcpus).try_for_each(pin).map_err(|error| error.to_string())?;
-        }
-        let port = Port(built.console_port.0);
-        let console = GuestConsole::attach(&mut self.hal, domain, port, &config.name)?;
-        let started = if plan.paused { Ok(()) } else { self.xen.unpause(domain) };
-        match started {
-            Ok(()) => Ok(console),
-            Err(error) => {
-                console.detach(&mut self.hal);
-                Err(error.to_string())
-            }
-        }
-    }
-
-    pub(super) fn write_nodes(&mut self, entries: &[Entry]) -> Result<(), StoreError> {
-        pv_bus::store::transaction(&mut self.names, |store, transaction| {
-            for entry in entries {
-                store.write(transaction, &entry.path, entry.value.as_bytes())?;
-                if let Some(perms) = &entry.perms {
-                    store.set_permissions(transaction, &entry.path, perms)?;
-                }
-            }
-            Ok(())
-        })
-    }
-
     /// Looks which guests have stopped and does what their descriptions ask for.
     pub(super) fn look_for_stopped(&mut self) {
         let known: Vec<DomId> = self.guests.keys().copied().collect();
-        let mut released = false;
         for domain in known {
             let stopped = match self.xen.info(domain) {
                 Ok(info) => info.stopped.or(info.dying.then_some(StopReason::Crash)),
@@ -204,11 +81,7 @@ impl Service {
             }
             if let Some(reason) = stopped.filter(|_| !kept) {
                 self.guest_stopped(domain, reason);
-                released = true;
             }
-        }
-        if released {
-            self.server.borrow_mut().announce_released();
         }
     }
 
@@ -229,16 +102,16 @@ impl Service {
         self.terminal.say(&format!("dom0: guest {name}: {reason}"));
         if action == Action::Preserve {
             guest.preserved = true;
+            self.server.borrow_mut().announce_released();
             return;
         }
         let attached = self.terminal.multiplexer.focus() == Focus::Guest(domain);
-        let Some(ended) = self.remove(domain) else {
+        let Some(plan) = self.remove(domain) else {
             return;
         };
         if action == Action::Restart {
-            match self.create_from(ended.plan) {
-                Ok(domain) if attached => self.attach(domain),
-                Ok(_) => {}
+            match self.create(plan, attached) {
+                Ok(wait) => self.begin(Client::Prompt, wait),
                 Err(problem) => self.terminal.say(&format!("dom0: {problem}")),
             }
         }
@@ -246,22 +119,23 @@ impl Service {
     }
 
     /// Ends this domain when none of the guests that it started by itself runs any more.
-    fn end_if_last(&mut self) {
-        let runs = self.guests.values().any(|guest| guest.autostarted);
+    pub(super) fn end_if_last(&mut self) {
+        let runs = self.guests.values().any(|guest| guest.autostarted) || self.plans().any(|plan| plan.autostarted);
         self.done = self.started_any && !runs && !boot::has_flag(STAY);
     }
 
-    /// Takes a guest down at once.
-    pub(super) fn remove(&mut self, domain: DomId) -> Option<Ended> {
+    /// Takes a guest down at once; gives what it would be built from again.
+    pub(super) fn remove(&mut self, domain: DomId) -> Option<Plan> {
         let guest = self.guests.remove(&domain)?;
         self.terminal.multiplexer.remove(domain);
         let Guest { config, console, handle, autostarted, brought, .. } = guest;
         console.detach(&mut self.hal);
         self.take_down(domain, &handle);
-        Some(Ended { plan: Plan { config, brought, autostarted, paused: false } })
+        self.server.borrow_mut().announce_released();
+        Some(Plan { config, brought, autostarted, paused: false })
     }
 
-    fn take_down(&mut self, domain: DomId, handle: &str) {
+    pub(super) fn take_down(&mut self, domain: DomId, handle: &str) {
         self.devices.detach(&mut self.hal, domain);
         if let Err(error) = self.names.release(domain) {
             log::debug!("xenstore: domain {}: {error}", domain.0);
@@ -343,17 +217,4 @@ fn description((name, bytes): (&str, &[u8])) -> Option<(String, String)> {
 fn names(file: &str, wanted: &str) -> bool {
     let name = file.rsplit('/').next().unwrap_or(file);
     file == wanted || name == wanted || name.strip_suffix(".toml") == Some(wanted)
-}
-
-/// A handle that no other guest of this machine's run has.
-fn handle(number: u64) -> [u8; 16] {
-    let mut handle = [0; 16];
-    handle[..8].copy_from_slice(&pv_guest_kernel::time::wall_clock_ns().to_be_bytes());
-    handle[8..].copy_from_slice(&number.to_be_bytes());
-    handle
-}
-
-fn handle_text(handle: &[u8; 16]) -> String {
-    let digits: String = handle.iter().map(|byte| format!("{byte:02x}")).collect();
-    [&digits[..8], &digits[8..12], &digits[12..16], &digits[16..20], &digits[20..]].join("-")
 }

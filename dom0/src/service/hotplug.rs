@@ -222,8 +222,9 @@ impl Service {
             state: first(self, &["state"]).unwrap_or(0),
             event_channel: first(self, &["event-channel", "event-channel-tx"]),
             ring_refs: rings.iter().filter_map(|ring| first(self, &[ring, &format!("{ring}0")])).collect(),
+            // The guest's half says what the guest likes.
+            mac: self.names.text(&format!("{back}/mac")),
             back_path: back,
-            mac: self.names.text(&format!("{front}/mac")),
         }
     }
 }

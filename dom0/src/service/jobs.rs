@@ -1,5 +1,6 @@
 //! Commands that take time: what each waits for is looked at whenever something has happened.
 
+use alloc::boxed::Box;
 use alloc::collections::BTreeMap;
 use alloc::format;
 use alloc::string::{String, ToString};
@@ -13,6 +14,7 @@ use pv_guest_kernel::time::{SECOND_NS, now_ns};
 
 use super::Service;
 use super::commands::{Answer, Client, Outcome};
+use super::creation::Unpacking;
 
 /// How long a guest may take to suspend.
 const SUSPEND_NS: u64 = 60 * SECOND_NS;
@@ -21,8 +23,8 @@ const MEASURE_NS: u64 = SECOND_NS;
 
 /// What a command waits for.
 pub(super) enum Wait {
-    /// The guests have ended.
-    Gone(Vec<DomId>),
+    /// The guests have ended, and those that start anew have done so.
+    Gone(Vec<(DomId, String)>),
     /// The guest has let go of a disk.
     DiskGone(DomId, u32),
     /// The guest has let go of a network interface.
@@ -33,6 +35,8 @@ pub(super) enum Wait {
     Measured { before: BTreeMap<DomId, u64>, since_ns: u64, format: Format },
     /// The guest has ended, or its console is left.
     Console(DomId),
+    /// The guest's kernel is unpacked; then it is built.
+    Unpacked(Box<Unpacking>),
 }
 
 impl Wait {
@@ -56,7 +60,7 @@ impl Service {
             Wait::Measured { .. } => self.wake_after(MEASURE_NS),
             _ => {}
         }
-        self.jobs.push(Job { client, wait });
+        self.jobs.push_back(Job { client, wait });
     }
 
     /// Sees to it that this domain looks again after a time.
@@ -71,48 +75,76 @@ impl Service {
     /// Answers the commands whose time has come; says whether there was one.
     pub(super) fn serve_jobs(&mut self) -> bool {
         let mut any = false;
-        for job in core::mem::take(&mut self.jobs) {
-            match self.look_at(&job.wait) {
-                Some(answer) => {
-                    self.answer(job.client, answer);
-                    any = true;
+        for _ in 0..self.jobs.len() {
+            // The others stay where they can be seen.
+            let Some(Job { client, wait }) = self.jobs.pop_front() else {
+                break;
+            };
+            match self.look_at(client, wait) {
+                Ok(Answer::Now(text)) => self.answer(client, Ok(text)),
+                Ok(Answer::Later(wait)) => {
+                    self.jobs.push_back(Job { client, wait });
+                    continue;
                 }
-                None => self.jobs.push(job),
+                Err(problem) => self.answer(client, Err(problem)),
             }
+            any = true;
         }
         any
     }
 
-    fn look_at(&mut self, wait: &Wait) -> Option<Result<String, String>> {
-        let over = match wait {
-            Wait::Gone(domains) => !domains.iter().any(|domain| self.guests.contains_key(domain)),
+    fn look_at(&mut self, client: Client, wait: Wait) -> Outcome {
+        let over = match &wait {
+            Wait::Gone(guests) => guests.iter().all(|(domain, name)| {
+                !self.guests.contains_key(domain) && !self.plans().any(|plan| plan.config.name == *name)
+            }),
             Wait::DiskGone(domain, number) => !self.has_disk(*domain, *number),
             Wait::InterfaceGone(domain, index) => !self.has_vif(*domain, *index),
             Wait::Console(domain) => !self.guests.contains_key(domain) || !self.channel.has_console(*domain),
             Wait::Suspended { domain, until_ns } => return self.look_at_suspended(*domain, *until_ns),
             Wait::Measured { before, since_ns, format } => {
                 let measured_ns = now_ns() - since_ns;
-                return (measured_ns >= MEASURE_NS).then(|| self.show_use(before, measured_ns, *format));
+                if measured_ns >= MEASURE_NS {
+                    return self.show_use(before, measured_ns, *format).map(Answer::Now);
+                }
+                false
             }
+            Wait::Unpacked(_) => return self.look_at_unpacked(client, wait),
         };
-        over.then(|| Ok(String::new()))
+        Ok(if over { Answer::Now(String::new()) } else { Answer::Later(wait) })
     }
 
-    fn look_at_suspended(&mut self, domain: DomId, until_ns: u64) -> Option<Result<String, String>> {
+    fn look_at_unpacked(&mut self, client: Client, wait: Wait) -> Outcome {
+        let Wait::Unpacked(unpacking) = wait else {
+            return Ok(Answer::Later(wait));
+        };
+        let console = unpacking.console;
+        match self.go_on_creating(unpacking) {
+            Err(unpacking) => Ok(Answer::Later(Wait::Unpacked(unpacking))),
+            Ok(Ok(domain)) if console => Ok(self.give_console(client, domain)),
+            Ok(Ok(_)) => Ok(Answer::Now(String::new())),
+            Ok(Err(problem)) => {
+                self.end_if_last();
+                Err(problem)
+            }
+        }
+    }
+
+    fn look_at_suspended(&mut self, domain: DomId, until_ns: u64) -> Outcome {
         let Some(guest) = self.guests.get(&domain) else {
-            return Some(Err("the guest ended instead of suspending".to_string()));
+            return Err("the guest ended instead of suspending".to_string());
         };
         let name = guest.config.name.clone();
-        match self.xen.info(domain) {
-            Ok(info) if info.stopped == Some(StopReason::Suspend) => Some(self.go_on(domain).map(|()| String::new())),
-            Ok(_) if now_ns() < until_ns => None,
-            Ok(_) => {
-                // Where the guest wakes up to it later, there is nothing to be done any more.
-                let taken_back = self.write_control(domain, "shutdown", "");
-                Some(taken_back.and(Err(format!("guest {name} did not suspend within 60 s: look at its console"))))
-            }
-            Err(error) => Some(Err(error.to_string())),
+        let info = self.xen.info(domain).map_err(|error| error.to_string())?;
+        if info.stopped == Some(StopReason::Suspend) {
+            return self.go_on(domain).map(|()| Answer::Now(String::new()));
         }
+        if now_ns() < until_ns {
+            return Ok(Answer::Later(Wait::Suspended { domain, until_ns }));
+        }
+        // Where the guest wakes up to it later, there is nothing to be done any more.
+        self.write_control(domain, "shutdown", "")?;
+        Err(format!("guest {name} did not suspend within 60 s: look at its console"))
     }
 
     /// Lets a guest that suspended go on where it was.

@@ -3,6 +3,7 @@
 mod channel;
 mod commands;
 mod consoles;
+mod creation;
 mod devices;
 mod disks;
 mod guests;
@@ -13,11 +14,10 @@ mod networks;
 mod reports;
 mod terminal;
 
-use alloc::collections::BTreeMap;
+use alloc::collections::{BTreeMap, VecDeque};
 use alloc::rc::Rc;
 use alloc::string::{String, ToString};
 use alloc::sync::Arc;
-use alloc::vec::Vec;
 use core::cell::RefCell;
 
 use dom0::ids::DomId;
@@ -56,7 +56,7 @@ pub(crate) struct Service {
     devices: Devices,
     terminal: Terminal,
     channel: Channel,
-    jobs: Vec<Job>,
+    jobs: VecDeque<Job>,
     started_ns: u64,
     created: u64,
     /// A guest was started together with this domain.
@@ -88,7 +88,7 @@ impl Service {
             devices: Devices::find(&signal)?,
             terminal: Terminal::start(&signal),
             channel: Channel::default(),
-            jobs: Vec::new(),
+            jobs: VecDeque::new(),
             started_ns: now_ns(),
             created: 0,
             started_any: false,

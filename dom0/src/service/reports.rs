@@ -70,13 +70,11 @@ impl Service {
         Ok(report::vcpu_list(&vcpus, machine.nr_cpus))
     }
 
-    pub(super) fn show_disks(&mut self, guest: &str) -> Result<String, String> {
-        let domain = self.find(guest)?;
+    pub(super) fn show_disks(&mut self, domain: DomId) -> Result<String, String> {
         Ok(report::block_list(&self.block_list(domain)))
     }
 
-    pub(super) fn show_interfaces(&mut self, guest: &str) -> Result<String, String> {
-        let domain = self.find(guest)?;
+    pub(super) fn show_interfaces(&mut self, domain: DomId) -> Result<String, String> {
         Ok(report::network_list(&self.network_list(domain)))
     }
 

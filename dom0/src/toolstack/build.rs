@@ -3,6 +3,7 @@
 //! The order is that of Xen's own toolstack: create, virtual CPUs, memory limit, counter, memory map, ports, memory, image, page tables, pin,
 //! shared page, grants, virtual CPU. If a step fails, the domain that was begun is taken down again.
 
+use alloc::borrow::Cow;
 use alloc::format;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
@@ -97,7 +98,7 @@ impl From<ControlError> for BuildError {
 /// # Errors
 /// What is wrong with the request, or the hypervisor's refusal. Nothing is left of the domain.
 pub fn build<C: Control + GuestMemory>(control: &mut C, request: &Request<'_>) -> Result<Built, BuildError> {
-    let unpacked = unpack::unpack(request.kernel).map_err(kernel_problem)?;
+    let unpacked = unpack(request.kernel)?;
     let kernel = Kernel::parse(&unpacked).map_err(kernel_problem)?;
     let pages = request.memory_mib << 20 >> 12;
     let ramdisk_len = request.ramdisk.map(|bytes| bytes.len() as u64);
@@ -114,6 +115,14 @@ pub fn build<C: Control + GuestMemory>(control: &mut C, request: &Request<'_>) -
     let built = site.raise(&kernel, &layout, request)?;
     site.finished = true;
     Ok(built)
+}
+
+/// Unpacks a kernel file; an ELF image is left as it is.
+///
+/// # Errors
+/// A packing that is not known, or that is damaged.
+pub fn unpack(file: &[u8]) -> Result<Cow<'_, [u8]>, BuildError> {
+    unpack::unpack(file).map_err(kernel_problem)
 }
 
 fn kernel_problem(error: image::ImageError) -> BuildError {

@@ -69,6 +69,8 @@ pub struct GuestConfig {
     pub on_reboot: Action,
     /// When it crashes.
     pub on_crash: Action,
+    /// When its watchdog runs out.
+    pub on_watchdog: Action,
 }
 
 /// What is wrong with a description.
@@ -90,7 +92,7 @@ impl fmt::Display for ConfigError {
 
 impl core::error::Error for ConfigError {}
 
-const KEYS: [&str; 15] = [
+const KEYS: [&str; 16] = [
     "name",
     "kernel",
     "ramdisk",
@@ -106,6 +108,7 @@ const KEYS: [&str; 15] = [
     "on_poweroff",
     "on_reboot",
     "on_crash",
+    "on_watchdog",
 ];
 
 const DEFAULT_MEMORY_MIB: u64 = 64;
@@ -146,6 +149,7 @@ pub fn parse(file: &str, text: &str) -> Result<GuestConfig, ConfigError> {
         on_poweroff: table.chosen("on_poweroff", action)?.unwrap_or(Action::Destroy),
         on_reboot: table.chosen("on_reboot", action)?.unwrap_or(Action::Restart),
         on_crash: table.chosen("on_crash", action)?.unwrap_or(Action::Destroy),
+        on_watchdog: table.chosen("on_watchdog", action)?.unwrap_or(Action::Destroy),
         name,
     })
 }

@@ -8,6 +8,7 @@ pub fn action(config: &GuestConfig, reason: StopReason) -> Action {
     match reason {
         StopReason::Poweroff | StopReason::Suspend => config.on_poweroff,
         StopReason::Reboot => config.on_reboot,
-        StopReason::Crash | StopReason::Watchdog | StopReason::Other(_) => config.on_crash,
+        StopReason::Crash | StopReason::Other(_) => config.on_crash,
+        StopReason::Watchdog => config.on_watchdog,
     }
 }

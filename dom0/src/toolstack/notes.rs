@@ -37,6 +37,8 @@ pub struct Notes {
     loader: String,
     xen_version: String,
     legacy: bool,
+    /// It can be entered without paging, as a PVH guest is.
+    pvh: bool,
 }
 
 /// Features a kernel may require: what every hypervisor with Xen's interface gives a PV guest or a kernel lives without.
@@ -143,11 +145,17 @@ impl Notes {
             10 => self.required_features = text(),
             15 => self.init_p2m = number(),
             16 => self.mod_start_pfn = number().is_some_and(|flag| flag & 1 != 0),
+            18 => self.pvh = true,
             _ => {}
         }
     }
 
     fn check(&mut self) -> Result<(), String> {
+        if self.pvh && self.entry.is_none() && self.virt_base == 0 {
+            return Err("its Xen ELF notes are those of a PVH guest alone: build it with Xen PV support (Linux: \
+                        CONFIG_XEN_PV=y)"
+                .into());
+        }
         if self.loader != "generic" && self.guest_os != "linux" {
             return Err(format!("its note LOADER is \"{}\": only \"generic\" can be loaded", self.loader));
         }

@@ -23,12 +23,14 @@ const LZ4_BLOCK_MAX: usize = 8 << 20;
 /// # Errors
 /// A packing that is not known, or that is damaged.
 pub fn unpack(file: &[u8]) -> Result<Cow<'_, [u8]>, ImageError> {
-    let payload = bzimage_payload(file)?.unwrap_or(file);
+    let inside = bzimage_payload(file)?;
+    let payload = inside.unwrap_or(file);
+    let out = Unpacked::with_room(inside.and_then(length_behind))?;
     match payload {
         [0x1f, 0x8b, ..] => gunzip(payload).map(Cow::Owned),
-        [0xfd, b'7', b'z', b'X', b'Z', 0, ..] => unxz(payload).map(Cow::Owned),
-        [0x28, 0xb5, 0x2f, 0xfd, ..] => unzstd(payload).map(Cow::Owned),
-        [0x02, 0x21, 0x4c, 0x18, blocks @ ..] => unlz4(blocks).map(Cow::Owned),
+        [0xfd, b'7', b'z', b'X', b'Z', 0, ..] => unxz(payload, out).map(Cow::Owned),
+        [0x28, 0xb5, 0x2f, 0xfd, ..] => unzstd(payload, out).map(Cow::Owned),
+        [0x02, 0x21, 0x4c, 0x18, blocks @ ..] => unlz4(blocks, out).map(Cow::Owned),
         [b'B', b'Z', b'h', ..] => Err(unknown("bzip2")),
         [0x5d, 0, 0, ..] => Err(unknown("lzma")),
         [0x89, b'L', b'Z', b'O', ..] => Err(unknown("lzo")),
@@ -61,10 +63,17 @@ fn no_room(bytes: usize) -> ImageError {
 }
 
 /// What has been unpacked so far.
-#[derive(Default)]
 struct Unpacked(Vec<u8>);
 
 impl Unpacked {
+    /// With room for so many bytes, where it is known, so that nothing is moved while it grows.
+    fn with_room(bytes: Option<usize>) -> Result<Self, ImageError> {
+        let mut out = Vec::new();
+        let bytes = bytes.filter(|bytes| *bytes <= UNPACKED_MAX).unwrap_or(0);
+        out.try_reserve_exact(bytes).map_err(|_| no_room(bytes))?;
+        Ok(Self(out))
+    }
+
     fn add(&mut self, bytes: &[u8]) -> Result<(), ImageError> {
         if self.0.len() + bytes.len() > UNPACKED_MAX {
             return Err(too_large());
@@ -73,6 +82,12 @@ impl Unpacked {
         self.0.extend_from_slice(bytes);
         Ok(())
     }
+}
+
+/// The unpacked length, which Linux's build puts behind a payload.
+fn length_behind(payload: &[u8]) -> Option<usize> {
+    let (_, len) = payload.split_last_chunk::<4>()?;
+    usize::try_from(u32::from_le_bytes(*len)).ok()
 }
 
 /// The packed kernel inside a Linux bzImage, or none if the file is none.
@@ -122,10 +137,9 @@ fn gzip_body(packed: &[u8]) -> Option<&[u8]> {
     Some(rest)
 }
 
-fn unxz(packed: &[u8]) -> Result<Vec<u8>, ImageError> {
+fn unxz(packed: &[u8], mut out: Unpacked) -> Result<Vec<u8>, ImageError> {
     use lzma_rust2::{Read, XzReader};
     let mut reader = XzReader::new(packed, false);
-    let mut out = Unpacked::default();
     let mut step = alloc::vec![0; STEP_BYTES];
     loop {
         match reader.read(&mut step).map_err(|_| damaged("xz"))? {
@@ -135,13 +149,12 @@ fn unxz(packed: &[u8]) -> Result<Vec<u8>, ImageError> {
     }
 }
 
-fn unzstd(packed: &[u8]) -> Result<Vec<u8>, ImageError> {
+fn unzstd(packed: &[u8], mut out: Unpacked) -> Result<Vec<u8>, ImageError> {
     use ruzstd::decoding::StreamingDecoder;
     use ruzstd::io::Read;
     // The decoder takes its window at once.
     room(zstd_window(packed).ok_or_else(|| damaged("zstd"))?)?;
     let mut reader = StreamingDecoder::new(packed).map_err(|_| damaged("zstd"))?;
-    let mut out = Unpacked::default();
     let mut step = alloc::vec![0; STEP_BYTES];
     loop {
         match reader.read(&mut step).map_err(|_| damaged("zstd"))? {
@@ -168,8 +181,7 @@ fn zstd_window(packed: &[u8]) -> Option<usize> {
 }
 
 /// Unpacks the blocks of lz4's legacy frame. Linux puts the unpacked length behind the last one.
-fn unlz4(mut blocks: &[u8]) -> Result<Vec<u8>, ImageError> {
-    let mut out = Unpacked::default();
+fn unlz4(mut blocks: &[u8], mut out: Unpacked) -> Result<Vec<u8>, ImageError> {
     let mut step = Vec::new();
     step.try_reserve_exact(LZ4_BLOCK_MAX).map_err(|_| no_room(LZ4_BLOCK_MAX))?;
     step.resize(LZ4_BLOCK_MAX, 0);
