@@ -47,7 +47,10 @@ pub(crate) fn run(options: &Options) -> Result<u8> {
     }
     let hv = parts[0].lines + parts[1].lines;
     if options.json {
-        println!("{}", serde_json::json!({ "parts": parts, "hv": hv, "limit": HV_LIMIT, "machine_limit": MACHINE_LIMIT }));
+        println!(
+            "{}",
+            serde_json::json!({ "parts": parts, "hv": hv, "limit": HV_LIMIT, "machine_limit": MACHINE_LIMIT })
+        );
     } else {
         for part in &parts {
             println!("{:>7} lines, {:>3} with unsafe  {}", part.lines, part.lines_with_unsafe, part.name);

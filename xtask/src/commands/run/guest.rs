@@ -65,8 +65,10 @@ impl Guest {
         let extra = serde_json::to_string(&format!("{}{}", self.arguments, arguments(exec)?))?;
         let (name, memory) = (self.name, self.memory_mib);
         let ramdisk = if self.ramdisk.is_some() { "ramdisk = \"/boot/initrd\"\n" } else { "" };
+        // Where the machine's counter is not marked as reliable (QEMU's is not), Xen emulates it by default.
         Ok(format!(
             "name = \"{name}\"\nkernel = \"/boot/demo\"\n{ramdisk}extra = {extra}\nmemory = {memory}\nvcpus = {vcpus}\n\
+             tsc_mode = \"native\"\n\
              disk = [\"phy:/dev/vda,xvda,w\"]\nvif = [\"mac=00:16:3e:00:00:01,bridge=xenbr0\"]\n"
         ))
     }
