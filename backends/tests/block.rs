@@ -428,6 +428,35 @@ fn a_disk_that_is_taken_away_by_force_answers_with_errors() {
 }
 
 #[test]
+fn a_disk_that_came_to_a_new_host_sends_again_what_had_no_answer() {
+    for persistent in [false, true] {
+        let disk = SharedDisk::new(vec![0; 4096 * 512]).manual();
+        let mut pair = DiskPair::cold(disk.clone());
+        pair.front_options.persistent = persistent;
+        let mut pair = pair.started();
+        let data = pattern(300 * 512, 5);
+        pair.submit(Operation::Write { sector: 0, data: &data });
+        pair.submit(Operation::Read { sector: 0, len_bytes: 512 });
+        pair.settle();
+        pair.kill_back();
+        for path in [pair.front_path.clone(), pair.back_path.clone()] {
+            pair.service.put(&format!("{path}/state"), 1);
+        }
+        pair.front.as_mut().expect("it runs").resume(&mut pair.guest).expect("the device is there too");
+        pair.start_back();
+        disk.inner.borrow_mut().manual = false;
+        pair.settle();
+        assert_eq!(pair.front().status(), Status::Ready);
+        let answers: Vec<_> = std::iter::from_fn(|| pair.take()).collect();
+        assert_eq!(answers.len(), 2);
+        assert!(answers.iter().all(|(_, result)| result.is_ok()));
+        pair.call(Operation::Flush).unwrap();
+        assert!(disk.medium()[..300 * 512] == data);
+        assert_eq!(pair.front().pages_held_by_peer(), 0);
+    }
+}
+
+#[test]
 fn a_front_end_that_is_replaced_connects_again() {
     let mut pair = DiskPair::connected(SharedDisk::new(content(100)));
     pair.front = None;

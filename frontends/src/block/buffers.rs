@@ -44,7 +44,21 @@ impl<P> Buffer<P> {
     }
 }
 
+impl<P> Buffer<P> {
+    /// Ends the grant, if nobody uses it.
+    pub(super) fn end_grant<H: Hal<Page = P>>(&mut self, hal: &mut H) {
+        if self.grant.is_some_and(|(grant, _)| hal.end_access(grant).is_ok()) {
+            self.grant = None;
+        }
+    }
+}
+
 impl<P> Pool<P> {
+    /// Ends the grants of all pages that are not in use.
+    pub(super) fn end_grants<H: Hal<Page = P>>(&mut self, hal: &mut H) {
+        self.free.iter_mut().for_each(|buffer| buffer.end_grant(hal));
+    }
+
     pub(super) fn new(limit: usize) -> Self {
         Self { free: Vec::new(), made: 0, limit }
     }

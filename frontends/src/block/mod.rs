@@ -225,6 +225,19 @@ impl<H: Hal> BlockFront<H> {
         Some(taken)
     }
 
+    /// The domain has come to a new host: the back end is another one, no grant holds any more, and what has no answer is sent
+    /// again.
+    ///
+    /// # Errors
+    /// [`LinkError`] when there is no such device there.
+    pub fn resume(&mut self, hal: &mut H) -> Result<(), LinkError> {
+        self.disconnect(hal);
+        self.core.pool.end_grants(hal);
+        self.core.requests.end_grants(hal);
+        self.core.grave.retry(hal);
+        self.link.reopen(hal)
+    }
+
     /// Starts to close the device for good. [`status`](Self::status) says when it is done.
     pub fn close(&mut self, hal: &mut H) {
         self.link.set_intent(Intent::Leave);

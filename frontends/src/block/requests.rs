@@ -8,7 +8,7 @@ use alloc::vec::Vec;
 use core::fmt;
 
 use pv_bus::block::{SECTOR_BYTES, SECTORS_PER_PAGE};
-use pv_bus::{PAGE_SIZE, SharedPage};
+use pv_bus::{Hal, PAGE_SIZE, SharedPage};
 
 use super::buffers::Buffer;
 
@@ -210,6 +210,12 @@ impl<P> Requests<P> {
     /// Whether a barrier older than `id` has no answer.
     pub(super) fn barrier_before(&self, id: RequestId) -> bool {
         self.pending.range(..id).any(|(_, request)| request.kind == Kind::Barrier && !request.is_done())
+    }
+
+    /// Ends the grants of all pages of requests.
+    pub(super) fn end_grants<H: Hal<Page = P>>(&mut self, hal: &mut H) {
+        let buffers = self.pending.values_mut().flat_map(|request| &mut request.buffers);
+        buffers.for_each(|buffer| buffer.end_grant(hal));
     }
 
     /// Everything that has no answer is to be sent again, oldest first.

@@ -284,6 +284,16 @@ impl<H: Hal> NetFront<H> {
         self.received.pop_front()
     }
 
+    /// The domain has come to a new host: the back end is another one. Frames that were on their way are lost, as frames may be.
+    ///
+    /// # Errors
+    /// [`LinkError`] when there is no such card there.
+    pub fn resume(&mut self, hal: &mut H) -> Result<(), LinkError> {
+        self.disconnect(hal);
+        self.grave.retry(hal);
+        self.link.reopen(hal)
+    }
+
     /// Starts to close the device for good. [`status`](Self::status) says when it is done.
     pub fn close(&mut self, hal: &mut H) {
         self.link.set_intent(Intent::Leave);

@@ -108,6 +108,18 @@ impl Link {
         })
     }
 
+    /// Begins anew with the peer that the store names now: the domain has come to a new host, and what was agreed with the old
+    /// peer is void.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open); this link is as it was.
+    pub fn reopen<S: Store>(&mut self, store: &mut S) -> Result<(), LinkError> {
+        let fresh = Self::open(store, self.side, &self.path)?;
+        store.unwatch(self.watch);
+        *self = fresh;
+        Ok(())
+    }
+
     /// The other domain.
     #[must_use]
     pub fn peer(&self) -> DomId {

@@ -164,6 +164,12 @@ impl Disk {
     }
 
     fn work(&mut self) {
+        if self.hal.has_moved() {
+            if let Err(error) = self.front.resume(&mut self.hal) {
+                log::error!("the disk did not come along: {error}");
+            }
+            self.hal.settle_in();
+        }
         while let Some(event) = self.hal.next_watch_event() {
             self.front.on_watch(&mut self.hal, &event);
         }

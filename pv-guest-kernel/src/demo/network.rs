@@ -234,6 +234,12 @@ impl Stack {
     /// Lets card and stack work; true when a socket may have changed.
     fn work(&mut self) -> bool {
         let card = &mut self.card;
+        if card.hal.has_moved() {
+            if let Err(error) = card.front.resume(&mut card.hal) {
+                log::error!("the card did not come along: {error}");
+            }
+            card.hal.settle_in();
+        }
         while let Some(event) = card.hal.next_watch_event() {
             card.front.on_watch(&mut card.hal, &event);
         }

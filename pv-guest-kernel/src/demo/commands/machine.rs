@@ -2,6 +2,7 @@
 
 use alloc::string::String;
 
+use pv_guest_kernel::platform::pv::suspend;
 use pv_guest_kernel::platform::{self, Shutdown};
 use pv_guest_kernel::println;
 
@@ -11,6 +12,23 @@ pub(super) fn reboot(_arguments: &[String]) -> i32 {
 
 pub(super) fn poweroff(_arguments: &[String]) -> i32 {
     platform::current().shutdown(Shutdown::PowerOff)
+}
+
+pub(super) fn suspend(_arguments: &[String]) -> i32 {
+    if !platform::is_pv() {
+        println!("suspend: this is a bare machine");
+        return 1;
+    }
+    match suspend::suspend() {
+        Ok(outcome) => {
+            println!("suspend: {outcome:?}");
+            0
+        }
+        Err(errno) => {
+            println!("suspend: {errno:?}");
+            1
+        }
+    }
 }
 
 pub(super) fn crash(arguments: &[String]) -> i32 {

@@ -6,6 +6,8 @@ mod net;
 mod smp;
 mod system;
 
+pub(crate) use system::{show_memory, show_threads};
+
 use pv_guest_kernel::shell::Command;
 
 /// Everything that can be typed.
@@ -22,6 +24,13 @@ pub(crate) static COMMANDS: &[Command] = &[
     Command { name: "top", usage: "", about: "counters: switches, memory, hypercalls, events", run: system::top },
     Command { name: "smp", usage: "[MILLISECONDS]", about: "run a thread on each CPU at the same time", run: smp::smp },
     Command { name: "cpu", usage: "[N online|offline]", about: "the CPUs; take one up or down", run: smp::cpu },
+    Command { name: "memory", usage: "[MIB]", about: "memory of the domain; gives or takes some", run: system::memory },
+    Command {
+        name: "suspend",
+        usage: "",
+        about: "stop until the toolstack lets the domain go on",
+        run: machine::suspend,
+    },
     Command { name: "uptime", usage: "", about: "time since the start, and time of day", run: system::uptime },
     Command {
         name: "run",

@@ -10,13 +10,19 @@ use pv_abi::xen::DOMID_SELF;
 
 use pv_guest_kernel::mm::PAGE_SIZE;
 use pv_guest_kernel::mm::frames::FRAMES;
-use pv_guest_kernel::platform::pv::{events, grants, hypercall};
+use pv_guest_kernel::platform::pv::{balloon, events, grants, hypercall};
 use pv_guest_kernel::process::{self, Pid};
 use pv_guest_kernel::task::{Signal, scheduler};
 use pv_guest_kernel::time::{SECOND_NS, Seconds, now_ns, wall_clock_ns};
 use pv_guest_kernel::{cpus, platform, println, task};
 
 pub(super) fn ps(_arguments: &[String]) -> i32 {
+    show_threads();
+    0
+}
+
+/// Threads and processes.
+pub(crate) fn show_threads() {
     println!("{:>4} {:>3} {:>10} {:14} NAME", "TID", "CPU", "TIME", "STATE");
     for thread in scheduler::threads() {
         let used = Seconds(thread.cpu_ns.load(Ordering::Relaxed));
@@ -31,7 +37,7 @@ pub(super) fn ps(_arguments: &[String]) -> i32 {
     }
     let processes = process::list();
     if processes.is_empty() {
-        return 0;
+        return;
     }
     println!("{:>4} {:>4} {:>3} {:>10} {:>6} {:>6} NAME", "PID", "PPID", "CPU", "TIME", "PAGES", "TABLES");
     for process in processes {
@@ -46,16 +52,42 @@ pub(super) fn ps(_arguments: &[String]) -> i32 {
             process.name()
         );
     }
-    0
 }
 
-pub(super) fn top(_arguments: &[String]) -> i32 {
-    let (free, all) = {
+/// Free and used memory.
+pub(crate) fn show_memory() {
+    let (free, mut all) = {
         let frames = FRAMES.lock();
         (frames.free(), frames.len())
     };
-    let mib = |frames: usize| frames * PAGE_SIZE / (1 << 20);
+    if platform::is_pv() {
+        all = balloon::pages() as usize;
+    }
+    let mib = |frames: usize| frames * PAGE_SIZE / MIB;
     println!("memory: {} of {} MiB free", mib(free), mib(all));
+}
+
+const MIB: usize = 1 << 20;
+
+pub(super) fn memory(arguments: &[String]) -> i32 {
+    let wanted = arguments.first().map(|text| text.parse::<u64>());
+    let reached = match wanted {
+        None => true,
+        Some(Ok(mib)) if platform::is_pv() => {
+            let pages = mib * (MIB / PAGE_SIZE) as u64;
+            balloon::set_target(pages) == pages
+        }
+        Some(_) => {
+            println!("memory: how many MiB? On a bare machine they are what they are");
+            return 2;
+        }
+    };
+    show_memory();
+    i32::from(!reached)
+}
+
+pub(super) fn top(_arguments: &[String]) -> i32 {
+    show_memory();
     println!("ramdisk: {} bytes", pv_guest_kernel::ramdisk().len());
     println!("thread switches: {}", scheduler::switches());
     for cpu in cpus::online().iter() {

@@ -45,9 +45,7 @@ extern "C" fn pv_main(start_info: *const StartInfo) -> ! {
     let info = shared::start_info();
     p2m::init(info.mfn_list as usize, info.nr_pages, machine_frames());
     percpu::init_first();
-    let shared_bits = info.shared_info | EntryFlags::KERNEL_DATA.bits();
-    paging::update_va_mapping(shared::shared_info_addr(), shared_bits, xen::UVMF_INVLPG)
-        .expect("shared_info can be mapped");
+    shared::map_shared_info();
     crate::platform::select_pv();
     events::init();
     percpu::register(0).expect("vcpu_info can be moved");
@@ -58,6 +56,7 @@ extern "C" fn pv_main(start_info: *const StartInfo) -> ! {
     seed_heap(&layout);
     clean_up_initial_map(&info);
     give_frames(&layout);
+    p2m::publish();
     crate::mm::kernel_map::init();
     super::grants::init();
     clock::init();

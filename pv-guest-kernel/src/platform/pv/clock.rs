@@ -19,9 +19,17 @@ use super::{events, hypercall, percpu, shared};
 use crate::sync::IrqGuard;
 
 static LATEST_NS: AtomicU64 = AtomicU64::new(0);
+/// What a domain that came from elsewhere adds to Xen's clock, so that time goes on where it stood (modulo 2^64).
+static OFFSET_NS: AtomicU64 = AtomicU64::new(0);
 
-/// Nanoseconds since the hypervisor started.
+/// Nanoseconds since the hypervisor on which this kernel booted had started.
 pub(super) fn now_ns() -> u64 {
+    let now = xen_ns().wrapping_add(OFFSET_NS.load(Ordering::Relaxed));
+    LATEST_NS.fetch_max(now, Ordering::Relaxed).max(now)
+}
+
+/// Nanoseconds since this hypervisor started.
+fn xen_ns() -> u64 {
     // The pair and the counter must be of the same vCPU.
     let _irq = IrqGuard::new();
     let time = &shared::vcpu().time;
@@ -39,8 +47,7 @@ pub(super) fn now_ns() -> u64 {
         let tsc = unsafe { _rdtsc() };
         fence(Ordering::Acquire);
         if version & 1 == 0 && time.version.load(Ordering::Relaxed) == version {
-            let now = copy.system_time_at(tsc);
-            return LATEST_NS.fetch_max(now, Ordering::Relaxed).max(now);
+            return copy.system_time_at(tsc);
         }
     }
 }
@@ -56,7 +63,7 @@ pub(super) fn wall_clock_ns() -> u64 {
         fence(Ordering::Acquire);
         if version & 1 == 0 && shared.wc_version.load(Ordering::Relaxed) == version {
             let seconds = (seconds_high << 32) | seconds_low;
-            return seconds * 1_000_000_000 + nanoseconds + now_ns();
+            return seconds * 1_000_000_000 + nanoseconds + xen_ns();
         }
     }
 }
@@ -65,6 +72,13 @@ pub(super) fn wall_clock_ns() -> u64 {
 pub(super) fn init() {
     stop_tick();
     bind_timer(0).expect("the timer has an event channel");
+}
+
+/// In a new domain: time goes on where it stood, by the clock there.
+pub(super) fn settle_in() {
+    let stood = LATEST_NS.load(Ordering::Relaxed);
+    OFFSET_NS.store(stood.wrapping_sub(xen_ns()), Ordering::Relaxed);
+    init();
 }
 
 /// Listens to the timer of a vCPU.
@@ -92,7 +106,8 @@ pub(super) fn stop_timer() {
 
 /// One VIRQ_TIMER on this vCPU at `deadline_ns`; at once if that is past. Events are masked.
 pub(super) fn set_timer(deadline_ns: u64) {
-    let timer = VcpuSetSingleshotTimer { timeout_abs_ns: deadline_ns, flags: 0, _pad0: 0 };
+    let timeout_abs_ns = deadline_ns.saturating_sub_signed(OFFSET_NS.load(Ordering::Relaxed).cast_signed());
+    let timer = VcpuSetSingleshotTimer { timeout_abs_ns, flags: 0, _pad0: 0 };
     let cpu = percpu::number() as u64;
     let args = [u64::from(VCPUOP_SET_SINGLESHOT_TIMER), cpu, core::ptr::from_ref(&timer) as u64, 0, 0];
     // SAFETY: Xen reads the struct.

@@ -50,6 +50,12 @@ pub(super) fn init() {
     }
 }
 
+/// In a new domain: the ring is the same page, the event channel another one.
+pub(super) fn settle_in() {
+    init();
+    start();
+}
+
 /// Listens for input, once events work.
 pub(super) fn start() {
     let port = match shared::console_ring() {

@@ -103,6 +103,12 @@ pub(super) fn init_first() {
     bind_calls(0).expect("a port for calls between vCPUs");
 }
 
+/// In a new domain only the first vCPU knows where it is.
+pub(super) fn settle_in() {
+    CALLS.iter().for_each(|port| port.store(0, Ordering::Release));
+    init_first();
+}
+
 fn bind_calls(cpu: usize) -> Result<(), Errno> {
     let port = events::bind_ipi(cpu)?;
     CALLS[cpu].store(port.0, Ordering::Release);

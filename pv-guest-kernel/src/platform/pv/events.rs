@@ -62,9 +62,13 @@ pub(super) fn init() {
     for word in &shared::shared_info().evtchn_mask {
         word.store(u64::MAX, Ordering::Relaxed);
     }
-    for word in &MINE[0] {
-        word.store(u64::MAX, Ordering::Relaxed);
+    for (cpu, words) in MINE.iter().enumerate() {
+        let mine = if cpu == 0 { u64::MAX } else { 0 };
+        words.iter().for_each(|word| word.store(mine, Ordering::Relaxed));
     }
+    // What there was before was the event channels of another domain.
+    let handlers = core::mem::take(&mut *HANDLERS.lock());
+    drop(handlers);
 }
 
 fn operation<T>(command: u32, argument: &mut T) -> Result<(), Errno> {

@@ -14,13 +14,13 @@ use core::sync::atomic::{AtomicUsize, Ordering};
 
 use pv_abi::errno::Errno;
 use pv_abi::grant_table as gnttab;
-use pv_abi::xen;
-use pv_abi::{DomId, GrantRef, Mfn};
+use pv_abi::xen::{self, MmuUpdate};
+use pv_abi::{DomId, GrantRef};
 
 use super::foreign::Access;
-use super::{foreign, hypercall, p2m};
-use crate::mm::Pfn;
+use super::{hypercall, p2m, paging};
 use crate::mm::kernel_map::AddressRange;
+use crate::mm::{Entry, EntryFlags, PAGE_SIZE, Pfn};
 use crate::sync::IrqLock;
 
 /// Frames of the grant table this kernel asks for: 32 × 512 entries.
@@ -49,25 +49,51 @@ pub enum GrantError {
 
 /// Sets up the table and maps it. Without one the kernel runs, but cannot share pages.
 pub(super) fn init() {
-    let Some(table) = set_up_table() else {
+    let mut frames = [0_u64; TABLE_FRAMES];
+    let count = [TABLE_FRAMES, 4, 1].into_iter().find(|count| ask_for_table(&mut frames[..*count]));
+    let Some(range) = count.and_then(AddressRange::reserve) else {
         log::warn!("no grant table: this domain cannot share pages");
         return;
     };
-    TABLE.store(table.addr(), Ordering::Relaxed);
-    TABLE_BYTES.store(table.len_bytes(), Ordering::Relaxed);
-    let entries = (table.len_bytes() / size_of::<gnttab::GrantEntryV1>()) as u32;
+    let bytes = range.pages() * PAGE_SIZE;
+    TABLE.store(range.addr(), Ordering::Relaxed);
+    TABLE_BYTES.store(bytes, Ordering::Relaxed);
+    let entries = (bytes / size_of::<gnttab::GrantEntryV1>()) as u32;
     FREE.lock().extend((gnttab::GNTTAB_NR_RESERVED_ENTRIES..entries).rev());
-    // The table stays mapped as long as the domain lives.
-    core::mem::forget(table);
+    // The table keeps its addresses as long as the domain lives.
+    core::mem::forget(range);
+    map_table();
 }
 
-fn set_up_table() -> Option<foreign::ForeignMapping> {
+/// Maps the table, which is another and empty one in a new domain. Entries that were in use stay with their users, who
+/// end them one by one.
+pub(super) fn map_table() {
     let mut frames = [0_u64; TABLE_FRAMES];
-    let count = [TABLE_FRAMES, 4, 1].into_iter().find(|count| ask_for_table(&mut frames[..*count]))?;
-    let frames: Vec<_> = frames[..count].iter().copied().map(Mfn).collect();
-    foreign::ForeignMapping::new(DomId(xen::DOMID_SELF), &frames, Access::ReadWrite)
-        .or_else(|_| foreign::ForeignMapping::new(DomId(xen::DOMID_XEN), &frames, Access::ReadWrite))
-        .ok()
+    let frames = &mut frames[..TABLE_BYTES.load(Ordering::Relaxed) / PAGE_SIZE];
+    if frames.is_empty() {
+        return;
+    }
+    assert!(ask_for_table(frames), "the grant table was there before");
+    write_table_mapping(|page| Entry::new(Pfn(0), EntryFlags::KERNEL_DATA).bits_with_frame(frames[page]));
+}
+
+/// Takes the mapping away: no page table may name a frame of Xen's while the domain is saved.
+pub(super) fn unmap_table() {
+    write_table_mapping(|_| 0);
+    paging::flush_all();
+}
+
+fn write_table_mapping(bits: impl Fn(usize) -> u64) {
+    let table = TABLE.load(Ordering::Relaxed);
+    let pages = TABLE_BYTES.load(Ordering::Relaxed) / PAGE_SIZE;
+    let slots = (0..pages).filter_map(|page| AddressRange::slot(table + page * PAGE_SIZE));
+    let requests: Vec<_> = slots
+        .enumerate()
+        .map(|(page, (table, index))| MmuUpdate::normal(paging::entry_address(table, index), bits(page)))
+        .collect();
+    if !requests.is_empty() {
+        paging::mmu_update(&requests, DomId(xen::DOMID_SELF)).expect("the grant table can be mapped");
+    }
 }
 
 fn ask_for_table(frames: &mut [u64]) -> bool {

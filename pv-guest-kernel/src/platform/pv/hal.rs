@@ -19,7 +19,7 @@ use pv_bus::{
 };
 
 use super::store::RingStore;
-use super::{clock, events, foreign, grants};
+use super::{clock, events, foreign, grants, suspend};
 use crate::mm::frames::Pages;
 use crate::task::Signal;
 
@@ -28,6 +28,8 @@ use crate::task::Signal;
 pub struct PvHal<S> {
     store: S,
     signal: Arc<Signal>,
+    /// The life of the domain in which its ports were opened: in a later one their numbers are others'.
+    life: u64,
 }
 
 impl PvHal<RingStore> {
@@ -38,14 +40,27 @@ impl PvHal<RingStore> {
     pub fn connect() -> Result<Self, StoreError> {
         let signal = Arc::new(Signal::new());
         let store = RingStore::connect(signal.clone())?;
-        Ok(Self { store, signal })
+        suspend::on_resume(&signal);
+        Ok(Self { store, signal, life: suspend::life() })
     }
 }
 
 impl<S: Store> PvHal<S> {
     /// A hal with another store, which raises `signal` when a watch event is waiting.
     pub fn with_store(store: S, signal: Arc<Signal>) -> Self {
-        Self { store, signal }
+        Self { store, signal, life: suspend::life() }
+    }
+
+    /// True once this kernel has come to a new domain: peers, event channels and grants of before are gone. The drivers are
+    /// told to begin anew, and then [`settle_in`](Self::settle_in) is called.
+    #[must_use]
+    pub fn has_moved(&self) -> bool {
+        self.life != suspend::life()
+    }
+
+    /// From here on ports are those of the domain as it is now.
+    pub fn settle_in(&mut self) {
+        self.life = suspend::life();
     }
 
     /// Raised when a port of this hal fired or a watch event is waiting.
@@ -274,8 +289,10 @@ impl<S> Events for PvHal<S> {
     }
 
     fn notify(&mut self, port: Port) {
-        // A port whose other end is gone has nobody to tell.
-        let _ = events::notify(port);
+        if self.life == suspend::life() {
+            // A port whose other end is gone has nobody to tell.
+            let _ = events::notify(port);
+        }
     }
 
     fn unmask(&mut self, port: Port) {
@@ -283,7 +300,9 @@ impl<S> Events for PvHal<S> {
     }
 
     fn close(&mut self, port: Port) {
-        let _ = events::close(port);
+        if self.life == suspend::life() {
+            let _ = events::close(port);
+        }
     }
 }
 

@@ -14,8 +14,11 @@
 //! | UART | console ring, or `console_io` for the first domain | `console` |
 //! | device memory, DMA | foreign mappings, frames exchanged for contiguous ones | `foreign`, `memory` |
 //! | – | grant tables: sharing pages with other domains | `grants` |
+//! | suspend to RAM | `sched_op` shutdown with the reason suspend | `suspend` |
+//! | memory hot-plug | giving memory to Xen and taking it again | `balloon` |
 #![expect(unsafe_code, reason = "the platform is reached by hypercalls and shared memory")]
 
+pub mod balloon;
 mod boot;
 mod clock;
 mod console;
@@ -31,6 +34,7 @@ mod paging;
 mod percpu;
 mod shared;
 pub mod store;
+pub mod suspend;
 mod traps;
 
 use core::sync::atomic::{Ordering, compiler_fence};

@@ -21,7 +21,7 @@
     NOTE 10, .asciz, "pae_pgdir_above_4gb"      # FEATURES
     NOTE 17, .quad, 0x800                       # SUPPORTED_FEATURES: dom0
     NOTE 13, .quad, 1, 1                        # L1_MFN_VALID: mask, value
-    NOTE 14, .long, 0                           # SUSPEND_CANCEL
+    NOTE 14, .long, 1                           # SUSPEND_CANCEL: a suspend may end with 1, "go on here"
     NOTE 16, .long, 1                           # MOD_START_PFN: the ramdisk may stay unmapped
     NOTE 12, .quad, 0xffff800000000000          # HV_START_LOW
     NOTE 18, .long, native_entry - 0xffffffff80000000    # PHYS32_ENTRY: QEMU's -kernel takes it on a bare machine

@@ -8,9 +8,12 @@
 use core::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use pv_abi::Mfn;
-use pv_abi::arch::MACH2PHYS_VIRT_START;
+use pv_abi::arch::{MACH2PHYS_VIRT_START, xen_pfn_to_cr3};
 
-use crate::mm::Pfn;
+use super::shared;
+use crate::mm::frames::Pages;
+use crate::mm::{DIRECT_MAP, PAGE_SIZE, Pfn};
+use crate::sync::IrqLock;
 
 /// A pfn without memory.
 pub const INVALID: u64 = u64::MAX;
@@ -67,10 +70,55 @@ pub fn pfn_of(mfn: Mfn) -> Option<Pfn> {
     (try_mfn_of(pfn) == Some(mfn)).then_some(pfn)
 }
 
-/// `pfn` has another machine frame now.
+/// `pfn` has another machine frame now ([`INVALID`]: none).
 pub(super) fn set(pfn: Pfn, mfn: Mfn) {
-    if let Some(slot) = slot(pfn) {
-        // SAFETY: `slot` points into the list, which only this kernel writes.
-        unsafe { slot.write_volatile(mfn.0) };
-    }
+    let Some(slot) = slot(pfn) else { return };
+    // Odd while the list changes: a toolstack that reads it then reads again.
+    let generation = &shared::shared_info().p2m_generation;
+    generation.fetch_add(1, Ordering::AcqRel);
+    // SAFETY: `slot` points into the list, which only this kernel writes.
+    unsafe { slot.write_volatile(mfn.0) };
+    generation.fetch_add(1, Ordering::AcqRel);
 }
+
+/// The frames of the list, by number, for those who cannot follow an address: up to 512 lists and one list of them.
+struct FrameLists {
+    top: Pages,
+    lists: Pages,
+}
+
+static LISTS: IrqLock<Option<FrameLists>> = IrqLock::new(None);
+
+/// Tells the toolstack where the list is: by its address and the page table for it, and by the machine frames it lies in. What
+/// saves or moves a domain reads one or the other.
+pub(super) fn publish() {
+    let list = P2M.load(Ordering::Relaxed);
+    let pages = frames().div_ceil(PER_PAGE);
+    let mut kept = LISTS.lock();
+    if kept.is_none() {
+        *kept = Pages::alloc(1)
+            .zip(Pages::alloc(pages.div_ceil(PER_PAGE) as usize))
+            .map(|(top, lists)| FrameLists { top, lists });
+    }
+    let Some(kept) = kept.as_ref() else {
+        log::warn!("no memory for the list of the p2m list: this domain cannot be saved by it");
+        return;
+    };
+    let first = Pfn(((list - DIRECT_MAP) / PAGE_SIZE) as u64);
+    for page in 0..pages {
+        kept.lists.write(page as usize * 8, &mfn_of(Pfn(first.0 + page)).0.to_le_bytes());
+    }
+    for page in 0..kept.lists.count() {
+        kept.top.write(page * 8, &mfn_of(kept.lists.pfn(page)).0.to_le_bytes());
+    }
+    let shared = shared::shared_info();
+    shared.max_pfn.store(frames(), Ordering::Relaxed);
+    shared.pfn_to_mfn_frame_list_list.store(mfn_of(kept.top.first()).0, Ordering::Relaxed);
+    shared.p2m_generation.store(0, Ordering::Relaxed);
+    shared.p2m_vaddr.store(list as u64, Ordering::Relaxed);
+    let root = mfn_of(super::paging::kernel_root());
+    shared.p2m_cr3.store(xen_pfn_to_cr3(root.0), Ordering::Release);
+}
+
+/// Entries of a page of any of these lists.
+const PER_PAGE: u64 = (PAGE_SIZE / 8) as u64;

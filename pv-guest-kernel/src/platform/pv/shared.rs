@@ -3,9 +3,11 @@
 //! Source: Xen `public/xen.h`.
 #![expect(unsafe_code, reason = "reaches memory that Xen shares with this domain")]
 
-use pv_abi::xen::{SharedInfoAtomic, StartFlags, StartInfo, VcpuInfoAtomic};
+use pv_abi::xen::{self, SharedInfoAtomic, StartFlags, StartInfo, VcpuInfoAtomic};
 use pv_abi::{DomId, Mfn, Port};
 
+use super::paging;
+use crate::mm::EntryFlags;
 use crate::sync::IrqLock;
 
 unsafe extern "C" {
@@ -30,12 +32,23 @@ pub(super) fn vcpu() -> &'static VcpuInfoAtomic {
     &super::percpu::this().vcpu_info
 }
 
+/// Maps the page that Xen shares with this domain, whichever it is now.
+pub(super) fn map_shared_info() {
+    let bits = start_info().shared_info | EntryFlags::KERNEL_DATA.bits();
+    paging::update_va_mapping(shared_info_addr(), bits, xen::UVMF_INVLPG).expect("shared_info can be mapped");
+}
+
+/// Takes the mapping away: nothing of this file may be used until it is there again.
+pub(super) fn unmap_shared_info() {
+    paging::update_va_mapping(shared_info_addr(), 0, xen::UVMF_INVLPG).expect("shared_info can be unmapped");
+}
+
 static START_INFO: IrqLock<Option<StartInfo>> = IrqLock::new(None);
 
 /// Copies the start_info page, which is unmapped later.
 ///
 /// # Safety
-/// `start_info` is the address Xen passed in rsi.
+/// `start_info` is the address Xen passed in rsi, or of the page that a suspended domain named.
 pub(super) unsafe fn keep_start_info(start_info: *const StartInfo) {
     // SAFETY: the caller's promise.
     let copy = unsafe { start_info.read() };

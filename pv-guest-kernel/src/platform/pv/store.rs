@@ -18,11 +18,12 @@ use pv_abi::io::xs_wire::{
     self as wire, XENSTORE_PAYLOAD_MAX, XENSTORE_RING_SIZE, XenstoreDomainInterfaceAtomic, XsdSockmsg,
 };
 use pv_bus::{Store, StoreError, Transaction, WatchEvent, WatchId};
+use spin::LazyLock;
 use zerocopy::{FromBytes, IntoBytes};
 
 use super::{events, p2m, shared};
 use crate::mm::direct;
-use crate::sync::{IrqLock, SleepLock};
+use crate::sync::{IrqLock, SleepLock, SleepLockGuard};
 use crate::task::{Signal, WaitQueue};
 use crate::time::{SECOND_NS, now_ns};
 
@@ -33,6 +34,10 @@ static RING: AtomicPtr<XenstoreDomainInterfaceAtomic> = AtomicPtr::new(core::ptr
 /// The ring's event channel.
 static PORT: AtomicU32 = AtomicU32::new(0);
 static STARTED: AtomicBool = AtomicBool::new(false);
+/// Raised when the daemon has written something or made room.
+static ARRIVED: LazyLock<Arc<Signal>> = LazyLock::new(Arc::default);
+/// Bytes read before belong to a daemon that is gone.
+static FORGET_INPUT: AtomicBool = AtomicBool::new(false);
 /// One request is written at a time; it may take several turns of the ring.
 static SENDING: SleepLock<()> = SleepLock::new(());
 static ROOM: WaitQueue = WaitQueue::new();
@@ -76,12 +81,9 @@ impl RingStore {
         let given = shared::store_ring().ok_or(StoreError::Io)?;
         if !STARTED.swap(true, Ordering::AcqRel) {
             let pfn = p2m::pfn_of(given.mfn).ok_or(StoreError::Io)?;
-            PORT.store(given.port.0, Ordering::Relaxed);
             RING.store(direct(pfn) as *mut _, Ordering::Relaxed);
-            let arrived = Arc::new(Signal::new());
-            events::raise(given.port, &arrived);
-            arrived.raise();
-            crate::task::spawn("xenstore", move || read_for_ever(&arrived));
+            listen(given.port);
+            crate::task::spawn("xenstore", || read_for_ever(&ARRIVED));
         }
         let watcher = Arc::new(Watcher { events: IrqLock::new(VecDeque::new()), signal });
         Ok(Self { watcher })
@@ -92,10 +94,45 @@ fn notify() {
     let _ = events::notify(Port(PORT.load(Ordering::Relaxed)));
 }
 
+fn listen(port: Port) {
+    PORT.store(port.0, Ordering::Relaxed);
+    events::raise(port, &ARRIVED);
+    ARRIVED.raise();
+}
+
+/// Waits until every request has its answer; no other is made while the guard lives.
+pub(super) fn quiesce() -> SleepLockGuard<'static, ()> {
+    let turn = SENDING.lock();
+    ANSWERED.wait_until_deadline(Some(now_ns() + PATIENCE_NS), || ANSWERS.lock().values().all(Option::is_some));
+    turn
+}
+
+/// In a new domain: the ring is the same page, the daemon and the event channel are others. Events are masked.
+pub(super) fn settle_in() {
+    if let (Ok(ring), Some(given)) = (ring(), shared::store_ring()) {
+        ring.rsp_cons.store(ring.rsp_prod.load(Ordering::Acquire), Ordering::Release);
+        FORGET_INPUT.store(true, Ordering::Release);
+        listen(given.port);
+    }
+}
+
+/// Asks a daemon that has not heard of them for all watches.
+pub(super) fn watch_again() {
+    let watches: Vec<_> = PATHS.lock().iter().map(|(token, path)| format!("{path}\0{token}\0")).collect();
+    for watch in watches {
+        if let Err(error) = command(wire::XS_WATCH, Transaction::NONE, watch.as_bytes()) {
+            log::error!("a watch is lost: {error}");
+        }
+    }
+}
+
 /// The reading thread.
 fn read_for_ever(arrived: &Signal) {
     let mut input = Vec::new();
     loop {
+        if FORGET_INPUT.swap(false, Ordering::AcqRel) {
+            input.clear();
+        }
         take_bytes(&mut input);
         ROOM.wake_all();
         while let Some(message) = take_message(&mut input) {
@@ -188,10 +225,10 @@ fn request(type_: u32, transaction: Transaction, payload: &[u8]) -> Result<Vec<u
         return Err(StoreError::TooBig);
     }
     let id = NEXT_REQUEST.fetch_add(1, Ordering::Relaxed);
-    ANSWERS.lock().insert(id, None);
     let header = XsdSockmsg { type_, req_id: id, tx_id: transaction.0, len: payload.len() as u32 };
     let sent = {
         let _turn = SENDING.lock();
+        ANSWERS.lock().insert(id, None);
         put_bytes(header.as_bytes()).and_then(|()| put_bytes(payload))
     };
     let answered = sent.is_ok()
