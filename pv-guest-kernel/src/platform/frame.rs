@@ -41,6 +41,20 @@ pub struct TrapFrame {
 }
 
 impl TrapFrame {
+    /// Registers with which user mode starts, in these segments.
+    #[must_use]
+    pub fn for_user(entry: usize, stack: usize, code: u16, data: u16) -> Self {
+        Self {
+            rip: entry as u64,
+            cs: code.into(),
+            // Bit 1 is always set; IF: interrupts are on.
+            rflags: 0x202,
+            rsp: stack as u64,
+            ss: data.into(),
+            ..Self::default()
+        }
+    }
+
     /// True when user mode was interrupted.
     #[must_use]
     pub fn from_user(&self) -> bool {

@@ -11,6 +11,45 @@ use crate::mm::{Entry, EntryUpdate, Pfn};
 pub(crate) mod fpu;
 pub mod frame;
 mod host;
+
+/// The methods of [`Platform`] that each platform has as functions in files of the same names: `clock`, `console`, `paging`,
+/// `traps`.
+#[cfg(target_os = "none")]
+macro_rules! platform_in_files {
+    () => {
+        platform_in_files! {
+            clock {
+                fn now_ns() -> u64;
+                fn wall_clock_ns() -> u64;
+                fn set_timer(deadline_ns: u64);
+            }
+            console {
+                fn console_write(bytes: &[u8]);
+                fn console_read(into: &mut [u8]) -> usize;
+            }
+            paging {
+                fn prepare_user(kernel_stack_top: usize, root: Option<Pfn>);
+                fn kernel_root() -> Pfn;
+                fn read_entry(table: Pfn, index: usize) -> Entry;
+                fn write_entries(updates: &[EntryUpdate]);
+                fn make_table(table: Pfn, level: u8);
+                fn retire_tables(tables: &[(Pfn, u8)]);
+                fn flush_page(addr: usize);
+                fn flush_user(root: Pfn, addr: Option<usize>);
+            }
+            traps {
+                fn user_frame(entry: usize, stack: usize) -> TrapFrame;
+                fn enter_user(frame: &TrapFrame) -> !;
+            }
+        }
+    };
+    ($($file:ident { $(fn $name:ident($($argument:ident: $type:ty),*) $(-> $result:ty)?;)* })*) => { $( $(
+        fn $name(&self $(, $argument: $type)*) $(-> $result)? {
+            $file::$name($($argument),*)
+        }
+    )* )* };
+}
+
 #[cfg(target_os = "none")]
 pub mod native;
 #[cfg(target_os = "none")]

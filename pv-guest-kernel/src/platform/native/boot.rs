@@ -10,7 +10,7 @@ use core::ops::Range;
 
 use x86_64::registers::control::{Cr4, Cr4Flags};
 
-use super::{clock, interrupts, paging, serial};
+use super::{clock, console, paging, traps};
 use crate::boot::Handover;
 use crate::mm::entry::index_at;
 use crate::mm::frames::FRAMES;
@@ -88,14 +88,14 @@ fn pages(bytes: u64) -> u64 {
 /// Called by `native_entry`.
 #[unsafe(no_mangle)]
 extern "C" fn native_main(start_info: u32) -> ! {
-    serial::init();
+    console::init();
     crate::platform::select_native();
     let info: HvmStartInfo = load(start_info.into());
     assert_eq!(info.magic, START_MAGIC, "not started by the PVH protocol");
     refuse_hypervisor();
     let ram = ram_of(&info);
     let layout = Layout::of(&info, ram);
-    interrupts::init();
+    traps::init();
     clock::init();
     build_tables(&layout);
     seed_heap(&layout);

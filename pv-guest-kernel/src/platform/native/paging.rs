@@ -8,6 +8,7 @@ use x86_64::instructions::tlb;
 use x86_64::registers::control::{Cr3, Cr3Flags};
 use x86_64::structures::paging::PhysFrame;
 
+use super::traps;
 use crate::mm::{Entry, EntryUpdate, Pfn, phys};
 
 static KERNEL_ROOT: AtomicU64 = AtomicU64::new(0);
@@ -66,6 +67,16 @@ pub(super) fn flush_page(addr: usize) {
     tlb::flush(VirtAddr::new_truncate(addr as u64));
 }
 
-pub(super) fn flush_user() {
-    tlb::flush_all();
+/// The next entry from user mode lands on `kernel_stack_top`, and user mode runs in `root`.
+pub(super) fn prepare_user(kernel_stack_top: usize, root: Option<Pfn>) {
+    traps::set_kernel_stack(kernel_stack_top);
+    load(root.unwrap_or_else(kernel_root));
+}
+
+/// One CPU: nothing but its own translations is there to forget, and they are those of `_root`.
+pub(super) fn flush_user(_root: Pfn, addr: Option<usize>) {
+    match addr {
+        Some(addr) => flush_page(addr),
+        None => tlb::flush_all(),
+    }
 }

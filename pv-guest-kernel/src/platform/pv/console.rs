@@ -68,7 +68,7 @@ pub(super) fn start() {
     crate::console::on_input();
 }
 
-pub(super) fn write(bytes: &[u8]) {
+pub(super) fn console_write(bytes: &[u8]) {
     match ring() {
         None => {
             console_io(xen::CONSOLEIO_WRITE, bytes.as_ptr() as u64, bytes.len());
@@ -140,7 +140,7 @@ pub(super) fn drain() {
     }
 }
 
-pub(super) fn read(into: &mut [u8]) -> usize {
+pub(super) fn console_read(into: &mut [u8]) -> usize {
     match ring() {
         None => console_io(xen::CONSOLEIO_READ, into.as_mut_ptr() as u64, into.len()),
         Some(ring) => take(ring, into),

@@ -39,7 +39,6 @@ mod traps;
 
 use core::sync::atomic::{Ordering, compiler_fence};
 
-use pv_abi::arch::{FLAT_USER_CS, FLAT_USER_SS};
 use pv_abi::sched::{
     SCHEDOP_BLOCK, SCHEDOP_SHUTDOWN, SCHEDOP_YIELD, SHUTDOWN_CRASH, SHUTDOWN_POWEROFF, SHUTDOWN_REBOOT, SchedShutdown,
 };
@@ -103,73 +102,7 @@ impl Platform for Pv {
         cpus::go_down();
     }
 
-    fn now_ns(&self) -> u64 {
-        clock::now_ns()
-    }
-
-    fn wall_clock_ns(&self) -> u64 {
-        clock::wall_clock_ns()
-    }
-
-    fn set_timer(&self, deadline_ns: u64) {
-        clock::set_timer(deadline_ns);
-    }
-
-    fn console_write(&self, bytes: &[u8]) {
-        console::write(bytes);
-    }
-
-    fn console_read(&self, into: &mut [u8]) -> usize {
-        console::read(into)
-    }
-
-    fn prepare_user(&self, kernel_stack_top: usize, root: Option<Pfn>) {
-        paging::prepare_user(kernel_stack_top, root);
-    }
-
-    fn kernel_root(&self) -> Pfn {
-        paging::kernel_root()
-    }
-
-    fn read_entry(&self, table: Pfn, index: usize) -> Entry {
-        paging::read_entry(table, index)
-    }
-
-    fn write_entries(&self, updates: &[EntryUpdate]) {
-        paging::write_entries(updates);
-    }
-
-    fn make_table(&self, table: Pfn, level: u8) {
-        paging::make_table(table, level);
-    }
-
-    fn retire_tables(&self, tables: &[(Pfn, u8)]) {
-        paging::retire_tables(tables);
-    }
-
-    fn flush_page(&self, addr: usize) {
-        paging::flush_page(addr);
-    }
-
-    fn flush_user(&self, root: Pfn, addr: Option<usize>) {
-        paging::flush_user(root, addr);
-    }
-
-    fn user_frame(&self, entry: usize, stack: usize) -> TrapFrame {
-        TrapFrame {
-            rip: entry as u64,
-            cs: FLAT_USER_CS.into(),
-            // Bit 1 is always set; IF stands for unmasked events.
-            rflags: 0x202,
-            rsp: stack as u64,
-            ss: FLAT_USER_SS.into(),
-            ..TrapFrame::default()
-        }
-    }
-
-    fn enter_user(&self, frame: &TrapFrame) -> ! {
-        traps::enter_frame(frame)
-    }
+    platform_in_files!();
 
     fn shutdown(&self, how: Shutdown) -> ! {
         let reason = match how {

@@ -8,7 +8,7 @@
 use core::arch::global_asm;
 use core::sync::atomic::Ordering;
 
-use pv_abi::arch::{FLAT_KERNEL_CS, TrapInfo, VcpuGuestContext};
+use pv_abi::arch::{FLAT_KERNEL_CS, FLAT_USER_CS, FLAT_USER_SS, TrapInfo, VcpuGuestContext};
 use pv_abi::callback::{
     CALLBACKF_MASK_EVENTS, CALLBACKOP_REGISTER, CALLBACKTYPE_EVENT, CALLBACKTYPE_FAILSAFE, CALLBACKTYPE_SYSCALL,
     CallbackRegister,
@@ -124,8 +124,13 @@ extern "C" fn pv_trap(frame: &mut TrapFrame) {
     }
 }
 
+/// Registers with which user mode starts.
+pub(super) fn user_frame(entry: usize, stack: usize) -> TrapFrame {
+    TrapFrame::for_user(entry, stack, FLAT_USER_CS, FLAT_USER_SS)
+}
+
 /// Goes on where `frame` says.
-pub(super) fn enter_frame(frame: &TrapFrame) -> ! {
+pub(super) fn enter_user(frame: &TrapFrame) -> ! {
     // SAFETY: the frame was built for user mode with flat selectors; the stack it is copied from is left behind.
     unsafe { pv_enter_frame(frame) }
 }

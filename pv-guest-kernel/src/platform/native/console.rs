@@ -34,7 +34,7 @@ pub(super) fn init() {
     }
 }
 
-pub(super) fn write(bytes: &[u8]) {
+pub(super) fn console_write(bytes: &[u8]) {
     for byte in bytes {
         while read_register(5) & READY == 0 {
             core::hint::spin_loop();
@@ -43,7 +43,7 @@ pub(super) fn write(bytes: &[u8]) {
     }
 }
 
-pub(super) fn read(into: &mut [u8]) -> usize {
+pub(super) fn console_read(into: &mut [u8]) -> usize {
     let mut count = 0;
     while count < into.len() && read_register(5) & RECEIVED != 0 {
         into[count] = read_register(0);

@@ -201,8 +201,13 @@ fn on_interrupt(line: u8) {
     }
 }
 
+/// Registers with which user mode starts.
+pub(super) fn user_frame(entry: usize, stack: usize) -> TrapFrame {
+    TrapFrame::for_user(entry, stack, USER_CODE, USER_DATA)
+}
+
 /// Goes on where `frame` says.
-pub(super) fn enter_frame(frame: &TrapFrame) -> ! {
+pub(super) fn enter_user(frame: &TrapFrame) -> ! {
     // SAFETY: the frame was built for user mode; the stack it is copied from is left behind.
     unsafe { native_enter_frame(frame) }
 }
