@@ -16,11 +16,32 @@ pub fn call(number: u64, a: u64, b: u64, c: u64) -> i64 {
     result
 }
 
-pub struct Out;
+/// Text that is written in one call, so that processes on several CPUs do not write into each other's lines.
+pub struct Out {
+    bytes: [u8; 256],
+    used: usize,
+}
+
+impl Out {
+    pub fn new() -> Self {
+        Self { bytes: [0; 256], used: 0 }
+    }
+
+    pub fn flush(&mut self) {
+        call(abi::WRITE, 1, self.bytes.as_ptr() as u64, self.used as u64);
+        self.used = 0;
+    }
+}
 
 impl Write for Out {
     fn write_str(&mut self, text: &str) -> fmt::Result {
-        call(abi::WRITE, 1, text.as_ptr() as u64, text.len() as u64);
+        for byte in text.bytes() {
+            if self.used == self.bytes.len() {
+                self.flush();
+            }
+            self.bytes[self.used] = byte;
+            self.used += 1;
+        }
         Ok(())
     }
 }
@@ -29,7 +50,9 @@ impl Write for Out {
 macro_rules! say {
     ($($argument:tt)*) => {{
         use core::fmt::Write;
-        let _ = writeln!($crate::sys::Out, $($argument)*);
+        let mut out = $crate::sys::Out::new();
+        let _ = writeln!(out, $($argument)*);
+        out.flush();
     }};
 }
 

@@ -48,6 +48,7 @@ const STEPS: [(&str, Step); 13] = [
     ("a guest comes with its kernel from the host", from_host),
     ("a guest that crashes is kept or started anew as its description asks", crashes),
     ("a guest is rebooted, shut down and waited for", ends),
+    ("the demo kernel suspends, gives memory and a CPU back, and obeys a key", demo_obeys),
     ("Linux suspends and goes on", linux_suspends),
     ("Linux gives memory and a virtual CPU back", linux_shrinks),
     ("Linux is sent a key and an interrupt", linux_keys),
@@ -83,6 +84,7 @@ impl Running {
             files.push((format!("xl/{name}.toml"), text.into_bytes()));
         };
         describe(&mut files, "demo", described("demo", 32, "maxvcpus = 2\nvcpus = 1\nvif = [\"\"]\n"));
+        describe(&mut files, "pair", described("pair", 48, "vcpus = 2\n"));
         if let Some(linux) = &linux {
             files.push(("boot/linux".to_owned(), read(&linux.kernel)?));
             files.push(("boot/initrd".to_owned(), with_init(read(&linux.ramdisk)?)?));
@@ -359,6 +361,35 @@ fn ends(on: &mut Running) -> Result<()> {
     on.type_at("demo", "uptime\r", "up")?;
     on.ask("shutdown -w demo")?;
     ensure!(on.listed("demo")?.is_none(), "it is still listed");
+    Ok(())
+}
+
+/// With two CPUs that meet, and processes that keep their registers, before and after everything.
+fn demo_obeys(on: &mut Running) -> Result<()> {
+    let works = |on: &Running, cpus: u32| {
+        on.type_at("pair", "smp 20\r", &format!("{cpus} of {cpus} CPUs met"))?;
+        on.type_at("pair", "run float 100\r", "float: 0 of 4 processes")
+    };
+    on.ask("create /xl/pair.toml")?;
+    works(on, 2)?;
+    for _ in 0..3 {
+        on.ask("suspend-cancel pair")?;
+        works(on, 2)?;
+    }
+    on.ask("mem-set pair 24")?;
+    on.ask_until("list --json pair", |list| list.contains("\"memory_mib\":24"))?;
+    works(on, 2)?;
+    on.ask("mem-set pair 48")?;
+    on.ask_until("list --json pair", |list| list.contains("\"memory_mib\":48"))?;
+    on.ask("vcpu-set pair 1")?;
+    on.ask_until("list --json pair", |list| list.contains("\"vcpus\":1"))?;
+    works(on, 1)?;
+    on.ask("vcpu-set pair 2")?;
+    on.ask_until("list --json pair", |list| list.contains("\"vcpus\":2"))?;
+    works(on, 2)?;
+    on.ask("sysrq pair t")?;
+    on.type_at("pair", "\r", "idle/1")?;
+    on.ask("shutdown -w pair")?;
     Ok(())
 }
 
