@@ -38,7 +38,7 @@ pub(super) fn run(tally: &mut Tally, artifacts: &Artifacts) {
 
 type Step = fn(&mut Running) -> Result<()>;
 
-const STEPS: [(&str, Step); 13] = [
+const STEPS: &[(&str, Step)] = &[
     ("what cannot be created is told in a line and leaves nothing", refusals),
     ("guests are created, listed, held and let go on", guests),
     ("a console is used", console),
