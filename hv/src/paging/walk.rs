@@ -17,23 +17,26 @@ pub fn walk<M: Machine>(hv: &Hypervisor<M>, root: Mfn, address: u64) -> Option<(
 }
 
 /// [`walk`] without reading the last entry.
-#[inline]
-pub(super) fn find<M: Machine>(hv: &Hypervisor<M>, root: Mfn, address: u64) -> Option<Place> {
+fn find<M: Machine>(hv: &Hypervisor<M>, root: Mfn, address: u64) -> Option<Place> {
+    if is_alone(hv) { find_by::<M, true>(hv, root, address) } else { find_by::<M, false>(hv, root, address) }
+}
+
+#[inline(always)]
+fn find_by<M: Machine, const ALONE: bool>(hv: &Hypervisor<M>, root: Mfn, address: u64) -> Option<Place> {
     if !entry::is_guest_address(address) {
         return None;
     }
-    let table = below(hv, root, entry::index(4, address))?;
-    let table = below(hv, table, entry::index(3, address))?;
-    let table = below(hv, table, entry::index(2, address))?;
+    let table = below::<M, ALONE>(hv, root, entry::index(4, address))?;
+    let table = below::<M, ALONE>(hv, table, entry::index(3, address))?;
+    let table = below::<M, ALONE>(hv, table, entry::index(2, address))?;
     Some(Place { table, index: entry::index(1, address) })
 }
 
-#[inline]
-fn below<M: Machine>(hv: &Hypervisor<M>, table: Mfn, index: usize) -> Option<Mfn> {
+#[inline(always)]
+fn below<M: Machine, const ALONE: bool>(hv: &Hypervisor<M>, table: Mfn, index: usize) -> Option<Mfn> {
     let seen = hv.machine.read_word(table, index);
     // Another CPU may just be taking the table apart: then what is read here is followed only to memory in use.
-    let alone = is_alone(hv);
-    let known = is_present(seen) && (alone || hv.frames.find(entry::claimed(seen)).is_some_and(Frame::is_owned));
+    let known = is_present(seen) && (ALONE || hv.frames.find(entry::claimed(seen)).is_some_and(Frame::is_owned));
     known.then(|| entry::frame(seen))
 }
 
@@ -54,13 +57,18 @@ pub(super) struct HeldL1<'a, M: Machine> {
 
 impl<'a, M: Machine> HeldL1<'a, M> {
     /// Holds the L1 table of `owner` that an address belongs to, in tables that `owner` runs on.
-    #[inline]
+    #[inline(always)]
     pub(super) fn at(hv: &'a Hypervisor<M>, root: Mfn, address: u64, owner: DomId) -> Option<Self> {
-        let place = find(hv, root, address)?;
         if is_alone(hv) {
+            let place = find_by::<M, true>(hv, root, address)?;
             return Some(Self { hv, place, has_references: false });
         }
-        Self::hold(hv, place, owner)
+        Self::at_shared(hv, root, address, owner)
+    }
+
+    #[inline(never)]
+    fn at_shared(hv: &'a Hypervisor<M>, root: Mfn, address: u64, owner: DomId) -> Option<Self> {
+        Self::hold(hv, find_by::<M, false>(hv, root, address)?, owner)
     }
 
     /// Holds a table of `owner`, if it is an L1 table in use.
