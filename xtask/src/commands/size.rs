@@ -22,7 +22,7 @@ struct Part {
     lines_with_unsafe: usize,
 }
 
-/// The most that hv may be with paravirtualization alone, and its machine layer of that (docs/adr/0004).
+/// The most that hv may be with paravirtualization alone, and its machine layer of that (docs/adr/0005).
 const HV_LIMIT: usize = 18_000;
 const MACHINE_LIMIT: usize = 4_500;
 
