@@ -90,6 +90,7 @@ pub(crate) static PREPARED: Mutex<Option<Prepared>> = Mutex::new(None);
 /// Ends the start: says why in one line.
 pub(crate) fn fail(why: impl Display) -> ! {
     CONSOLE.write(alloc::format!("(hv) error: {why}\n").as_bytes());
+    CONSOLE.finish();
     power::give_up()
 }
 
