@@ -74,6 +74,9 @@ pub(crate) const PROGRAM: u32 = 0o100_755;
 /// The mode of a folder.
 pub(crate) const FOLDER: u32 = 0o040_755;
 
+/// The mode of a symbolic link, whose content is where it leads.
+pub(crate) const LINK: u32 = 0o120_777;
+
 /// Makes a ramdisk of `files` (path without the leading slash, content).
 pub(crate) fn make_ramdisk(files: &[(String, Vec<u8>)]) -> Result<Vec<u8>> {
     let entries: Vec<_> = files.iter().map(|(name, content)| (name.clone(), FILE, content.clone())).collect();

@@ -3,6 +3,8 @@
 //! The package's parts that are used are kept below `target/xtask/linux`; what is made of them is made again when the
 //! recipe for it has changed.
 
+pub(crate) mod dom0;
+pub(crate) mod grub;
 mod modules;
 mod root;
 
@@ -34,7 +36,7 @@ impl Packages {
     /// Gets the kernel, its modules and busybox, once.
     pub(crate) fn get() -> Result<Self> {
         let packages = Self { folder: artifacts::work_folder()?.join("linux") };
-        made(&packages.kernel(), &[&GUEST_MODULES.join(" ")], || packages.fetch())?;
+        made(&packages.kernel(), &wanted_modules(), || packages.fetch())?;
         Ok(packages)
     }
 
@@ -45,7 +47,7 @@ impl Packages {
         let busybox = debian::unpack("busybox-static", &unpacked)?;
         std::fs::copy(busybox.join("bin/busybox"), self.busybox())?;
         std::fs::create_dir_all(self.modules())?;
-        for file in modules::in_order(&kernel.join("lib/modules"), &GUEST_MODULES)? {
+        for file in modules::in_order(&kernel.join("lib/modules"), &wanted_modules())? {
             std::fs::copy(&file, self.modules().join(file_name(&file)))?;
         }
         let boot = kernel.join("boot");
@@ -70,6 +72,23 @@ impl Packages {
     fn modules(&self) -> PathBuf {
         self.folder.join("modules")
     }
+
+    /// Adds these modules to a ramdisk, with a list that says in which order they are loaded.
+    fn add_modules(&self, wanted: &[&str], entries: &mut Vec<(String, u32, Vec<u8>)>) -> Result<()> {
+        let mut order = String::new();
+        for module in modules::in_order(&self.modules(), wanted)? {
+            let name = file_name(&module);
+            order.push_str(&format!("{name}\n"));
+            entries.push((format!("modules/{name}"), image::FILE, read(&module)?));
+        }
+        entries.push(("modules/order".to_owned(), image::FILE, order.into_bytes()));
+        Ok(())
+    }
+}
+
+/// All modules that something made here has.
+fn wanted_modules() -> Vec<&'static str> {
+    GUEST_MODULES.into_iter().chain(dom0::MODULES).collect()
 }
 
 /// All that a Linux guest needs.
@@ -86,7 +105,7 @@ pub(crate) fn get() -> Result<Linux> {
     let mut recipe = root::RECIPE.to_vec();
     let stamp = format!("{stamp:?}");
     recipe.push(&stamp);
-    made(&linux.disk, &recipe, || root::make(&linux.disk, &packages.busybox(), &[&bench]))?;
+    made(&linux.disk, &recipe, || root::make(&linux.disk, &packages.busybox(), &[&bench], &[]))?;
     Ok(linux)
 }
 
@@ -97,13 +116,7 @@ fn make_ramdisk(packages: &Packages, file: &Path) -> Result<()> {
     }
     entries.push(("init".to_owned(), image::PROGRAM, INITRAMFS.as_bytes().to_vec()));
     entries.push(("bin/busybox".to_owned(), image::PROGRAM, read(&packages.busybox())?));
-    let mut order = String::new();
-    for module in modules::in_order(&packages.modules(), &GUEST_MODULES)? {
-        let name = file_name(&module);
-        order.push_str(&format!("{name}\n"));
-        entries.push((format!("modules/{name}"), image::FILE, read(&module)?));
-    }
-    entries.push(("modules/order".to_owned(), image::FILE, order.into_bytes()));
+    packages.add_modules(&GUEST_MODULES, &mut entries)?;
     std::fs::write(file, packed(&image::make_archive(&entries)?)?)?;
     Ok(())
 }

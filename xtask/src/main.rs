@@ -36,6 +36,8 @@ enum Command {
     Ctl(commands::ctl::Options),
     /// Run every test: on the host, against the C headers, in guests on hv and on Xen, whole systems
     Test(commands::test::Options),
+    /// Boot every combination of hypervisor, dom0 and guest, and print which are whole
+    Matrix(commands::matrix::Options),
     /// Count instructions per operation on hv and on Xen
     Bench(commands::bench::Options),
     /// Make a CD image that boots the whole system by GRUB
@@ -57,6 +59,7 @@ fn main() -> ExitCode {
         Command::Run(options) => commands::run::run(&options),
         Command::Ctl(options) => commands::ctl::run(&options),
         Command::Test(options) => commands::test::run(&options),
+        Command::Matrix(options) => commands::matrix::run(&options),
         Command::Bench(options) => commands::bench::run(&options),
         Command::Image(options) => commands::image::run(&options),
         Command::Lint => commands::lint::run(),

@@ -47,8 +47,12 @@ pub(crate) const E2FSPROGS: Tool = Tool {
     present: || administrative("mke2fs").get_program() != "mke2fs" || on_path("mke2fs"),
 };
 
+/// Makes GRUB as a guest's kernel.
+pub(crate) const GRUB_TOOLS: Tool =
+    Tool { purpose: "makes PV-GRUB", packages: &["grub-common"], present: || on_path("grub-mkimage") };
+
 /// All tools, for `doctor`.
-pub(crate) const ALL: [&Tool; 4] = [&QEMU, &XEN_HEADERS, &GRUB, &E2FSPROGS];
+pub(crate) const ALL: [&Tool; 5] = [&QEMU, &XEN_HEADERS, &GRUB, &E2FSPROGS, &GRUB_TOOLS];
 
 static MAY_INSTALL: OnceLock<bool> = OnceLock::new();
 

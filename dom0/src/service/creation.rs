@@ -220,6 +220,7 @@ impl Service {
         }
         let port = Port(built.console_port.0);
         let console = GuestConsole::attach(&mut self.hal, domain, port, &config.name)?;
+        log::info!("guest {} starts {} ns after the hypervisor", config.name, now_ns());
         let started = if plan.paused { Ok(()) } else { self.xen.unpause(domain) };
         match started {
             Ok(()) => Ok(console),

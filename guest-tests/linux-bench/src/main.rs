@@ -5,10 +5,14 @@
 //! of instructions: those of the program, of Linux and of the hypervisor together. The operations are lmbench's. Each is
 //! measured in batches, and the median batch counts, so that a timer's tick in one of them does not.
 //!
-//! Prints `linux-bench: OPERATION INSTRUCTIONS` a line, then `linux-bench: done`.
+//! Prints `linux-bench: OPERATION INSTRUCTIONS` a line, then `linux-bench: done`. With `time NAME AMOUNT PROGRAM …` it runs
+//! the program instead and prints `linux-bench: NAME RATE`, the amount a second of real time.
 
 mod operations;
 mod system;
+
+use std::process::Command;
+use std::time::Instant;
 
 use operations::{ALL, Operation};
 use system::{Failure, time_stamp};
@@ -21,8 +25,11 @@ const BATCHES: usize = 11;
 const LEAVE: &str = "leave";
 
 fn main() {
-    if std::env::args().nth(1).is_some_and(|argument| argument == LEAVE) {
-        system::exit(0);
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    match arguments.as_slice() {
+        [leave] if leave == LEAVE => system::exit(0),
+        [time, name, amount, program, rest @ ..] if time == "time" => return rate(name, amount, program, rest),
+        _ => {}
     }
     for operation in &ALL {
         match measure(operation) {
@@ -31,6 +38,17 @@ fn main() {
         }
     }
     println!("linux-bench: done");
+}
+
+/// Runs a program and says how much of `amount` it did a second.
+fn rate(name: &str, amount: &str, program: &str, arguments: &[String]) {
+    let start = Instant::now();
+    let done = Command::new(program).args(arguments).status().is_ok_and(|status| status.success());
+    let seconds = start.elapsed().as_secs_f64();
+    match amount.parse::<f64>() {
+        Ok(amount) if done => println!("linux-bench: {name} {:.2}", amount / seconds),
+        _ => system::exit(1),
+    }
 }
 
 /// Instructions an operation takes, the median over the batches; the first round warms caches and is not counted.

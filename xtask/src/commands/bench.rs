@@ -3,12 +3,14 @@
 //! The guest kernel `bench` runs as the first domain. Under `-icount shift=5` each instruction lasts 32 ns of virtual
 //! time and `rdtsc` counts nanoseconds, so a difference of two readings over 32 is a number of instructions.
 
+mod linux;
+
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
-use clap::Args;
+use clap::{Args, ValueEnum};
 use serde::Serialize;
 use tabled::builder::Builder;
 use tabled::settings::Style;
@@ -21,9 +23,22 @@ use crate::{tools, xen};
 
 #[derive(Args, Default)]
 pub(crate) struct Options {
+    /// What is measured: hypercalls by the guest `bench`, or Debian's Linux from inside
+    #[arg(long, value_enum, default_value = "bench")]
+    guest: Measured,
     /// Print JSON
     #[arg(long)]
     json: bool,
+}
+
+/// What is measured.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+enum Measured {
+    /// A kernel that does nothing but hypercalls.
+    #[default]
+    Bench,
+    /// Debian's Linux.
+    Linux,
 }
 
 /// The operations, in the order of the table.
@@ -53,6 +68,9 @@ struct Row {
 pub(crate) fn run(options: &Options) -> Result<u8> {
     tools::QEMU.ensure()?;
     let artifacts = Artifacts::build()?;
+    if options.guest == Measured::Linux {
+        return linux::run(&artifacts, options.json);
+    }
     let (hv, hv_latencies) = measure(&artifacts, artifacts.kernel("hv"), "measuring hv")?;
     let (xen, xen_latencies) = match xen::image() {
         Ok(image) => measure(&artifacts, image, "measuring Xen 4.17")?,

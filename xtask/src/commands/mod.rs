@@ -6,6 +6,7 @@ pub(crate) mod ctl;
 pub(crate) mod doctor;
 pub(crate) mod image;
 pub(crate) mod lint;
+pub(crate) mod matrix;
 pub(crate) mod run;
 pub(crate) mod size;
 pub(crate) mod test;

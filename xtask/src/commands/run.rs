@@ -13,50 +13,57 @@ use crate::artifacts::Artifacts;
 use crate::console::{Console, Event};
 use crate::control::Registered;
 use crate::qemu::Machine;
-use crate::{image, tools, xen};
+use crate::{image, linux, tools, xen};
 use guest::Guest;
 
 #[derive(Args)]
 pub(crate) struct Options {
-    /// The guest: `demo`, `linux` (Debian's own kernel), or a kernel's file
-    #[arg(long, default_value = "demo")]
-    guest: String,
+    /// The guest: `demo`, `linux` (Debian's own kernel), `grub` (PV-GRUB, which starts that Linux from its disk), or a
+    /// kernel's file. Without this option demo under our dom0, and none under Linux
+    #[arg(long)]
+    pub(crate) guest: Option<String>,
+    /// The service domain: this project's, or Debian's Linux with Xen's own toolstack
+    #[arg(long, value_enum, default_value = "ours")]
+    pub(crate) dom0: Dom0,
     /// What the guest runs on
     #[arg(long, value_enum, default_value = "hv")]
-    on: Hypervisor,
+    pub(crate) on: Hypervisor,
     /// How the guest's kernel runs: paravirtualized, or alone on the machine
     #[arg(long, value_enum, default_value = "pv")]
-    mode: Mode,
+    pub(crate) mode: Mode,
     /// A guest's description (TOML with the keys of xl.cfg) instead of the usual one
     #[arg(long)]
-    config: Option<PathBuf>,
+    pub(crate) config: Option<PathBuf>,
     /// Run these shell commands in the guest, print their output alone, and exit with their status
     #[arg(long)]
-    exec: Option<String>,
+    pub(crate) exec: Option<String>,
     /// The disk image; made, with hello.txt on it, where it does not exist. Without this option a guest has its own
     #[arg(long)]
-    disk: Option<PathBuf>,
+    pub(crate) disk: Option<PathBuf>,
     /// Forget what is written to the disk
     #[arg(long)]
-    snapshot: bool,
+    pub(crate) snapshot: bool,
     /// What `cargo xtask ctl --system` calls it; else its process's number
     #[arg(long)]
-    name: Option<String>,
+    pub(crate) name: Option<String>,
     /// RAM of the machine in MiB
     #[arg(long, default_value_t = MEMORY_MIB)]
-    memory: u32,
+    pub(crate) memory: u32,
     /// CPUs of the machine, and of the guest
     #[arg(long, default_value_t = 1)]
-    cpus: u32,
+    pub(crate) cpus: u32,
     /// Count time in instructions, so that two runs are equal
     #[arg(long)]
-    deterministic: bool,
+    pub(crate) deterministic: bool,
     /// Seconds after which a run with --exec is given up
     #[arg(long, default_value_t = 120)]
-    timeout: u64,
+    pub(crate) timeout: u64,
     /// Options for the hypervisor's command line, as Xen has them
     #[arg(long, default_value = "")]
-    hv_options: String,
+    pub(crate) hv_options: String,
+    /// Options for our dom0's command line
+    #[arg(long, default_value = "")]
+    pub(crate) dom0_options: String,
 }
 
 /// What a guest runs on.
@@ -66,6 +73,15 @@ pub(crate) enum Hypervisor {
     Hv,
     /// Xen 4.17 from Debian's package.
     Xen,
+}
+
+/// What serves the guest.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Dom0 {
+    /// This project's.
+    Ours,
+    /// Debian's Linux.
+    Linux,
 }
 
 /// How a kernel runs.
@@ -142,65 +158,34 @@ impl System {
         Ok(system)
     }
 
-    fn prepare(artifacts: &Artifacts, options: &Options) -> Result<Self> {
-        let guest = Guest::named(artifacts, &options.guest, !options.snapshot)?;
+    pub(crate) fn prepare(artifacts: &Artifacts, options: &Options) -> Result<Self> {
+        let folder = tempfile::tempdir()?;
+        let guest = Guest::named(artifacts, options, folder.path())?;
         let disk = options.disk.as_ref().unwrap_or(&guest.disk).clone();
         if !disk.exists() {
             guest::make_disk(&disk)?;
         }
-        let mut system = match options.mode {
-            Mode::Pv => Self::paravirtual(artifacts, &guest, options)?,
-            Mode::Native => Self::native(guest, options)?,
+        let machine = match (options.mode, options.dom0) {
+            (Mode::Native, _) => native(guest, options)?,
+            (Mode::Pv, Dom0::Ours) => with_our_dom0(artifacts, &guest, options, folder.path())?,
+            (Mode::Pv, Dom0::Linux) => with_linux_dom0(artifacts, &guest, options, folder.path())?,
         };
-        system.machine.disk = Some(disk);
-        system.machine.snapshot = options.snapshot;
-        system.machine.network = true;
-        system.machine.cpus = options.cpus;
-        system.machine.deterministic = options.deterministic;
-        Ok(system)
-    }
-
-    fn native(guest: Guest, options: &Options) -> Result<Self> {
+        let registered = match &machine.control {
+            Some(control) => {
+                let name = options.name.clone().unwrap_or_else(|| std::process::id().to_string());
+                Some(Registered::new(&name, control)?)
+            }
+            None => None,
+        };
         let machine = Machine {
-            kernel: guest.kernel,
-            command_line: guest::arguments(options.exec.as_deref())?,
-            memory_mib: options.memory,
-            ..Machine::default()
+            disk: Some(disk),
+            snapshot: options.snapshot,
+            network: true,
+            cpus: options.cpus,
+            deterministic: options.deterministic,
+            ..machine
         };
-        Ok(Self { machine, folder: tempfile::tempdir()?, _registered: None })
-    }
-
-    fn paravirtual(artifacts: &Artifacts, guest: &Guest, options: &Options) -> Result<Self> {
-        let folder = tempfile::tempdir()?;
-        let read = |path: &Path| std::fs::read(path).with_context(|| format!("{} cannot be read", path.display()));
-        let description = match &options.config {
-            Some(file) => read(file)?,
-            None => guest.describe(options.exec.as_deref(), options.cpus)?.into_bytes(),
-        };
-        let mut files =
-            vec![("guests/guest.toml".to_owned(), description), ("boot/demo".to_owned(), read(&guest.kernel)?)];
-        if let Some(initrd) = &guest.ramdisk {
-            files.push(("boot/initrd".to_owned(), read(initrd)?));
-        }
-        let ramdisk = image::make_ramdisk(&files)?;
-        let ramdisk_file = folder.path().join("ramdisk");
-        std::fs::write(&ramdisk_file, ramdisk)?;
-        let quiet = options.exec.is_some();
-        let dom0_arguments = if quiet { "quiet" } else { "" };
-        let machine = Machine {
-            kernel: match options.on {
-                Hypervisor::Hv => artifacts.kernel("hv"),
-                Hypervisor::Xen => xen::image()?,
-            },
-            command_line: hypervisor_options(options, guest.dom0_mib, quiet),
-            modules: vec![(artifacts.kernel("dom0"), dom0_arguments.to_owned()), (ramdisk_file, String::new())],
-            memory_mib: options.memory.max(guest.machine_mib),
-            control: Some(folder.path().join("control")),
-            ..Machine::default()
-        };
-        let name = options.name.clone().unwrap_or_else(|| std::process::id().to_string());
-        let registered = Registered::new(&name, &folder.path().join("control"))?;
-        Ok(Self { machine, folder, _registered: Some(registered) })
+        Ok(Self { machine, folder, _registered: registered })
     }
 
     /// Starts it for a test that reads its console itself.
@@ -267,12 +252,80 @@ pub(crate) fn spinner(message: &'static str) -> ProgressBar {
     bar
 }
 
-fn hypervisor_options(options: &Options, dom0_mib: u32, quiet: bool) -> String {
+fn native(guest: Guest, options: &Options) -> Result<Machine> {
+    Ok(Machine {
+        kernel: guest.kernel,
+        command_line: guest::arguments(options.exec.as_deref())?,
+        memory_mib: options.memory,
+        ..Machine::default()
+    })
+}
+
+fn with_our_dom0(artifacts: &Artifacts, guest: &Guest, options: &Options, folder: &Path) -> Result<Machine> {
+    let description = match &options.config {
+        Some(file) => std::fs::read(file).with_context(|| format!("{} cannot be read", file.display()))?,
+        None => guest.describe(options.exec.as_deref(), options.cpus)?.into_bytes(),
+    };
+    let mut files = guest.files()?;
+    files.push(("guests/guest.toml".to_owned(), description));
+    let ramdisk = folder.join("ramdisk");
+    std::fs::write(&ramdisk, image::make_ramdisk(&files)?)?;
+    let quiet = if options.exec.is_some() { "quiet " } else { "" };
+    let arguments = format!("{quiet}{}", options.dom0_options).trim_end().to_owned();
+    Ok(Machine {
+        kernel: hypervisor(artifacts, options.on)?,
+        command_line: hypervisor_options(options, guest.dom0_mib),
+        modules: vec![(artifacts.kernel("dom0"), arguments), (ramdisk, String::new())],
+        memory_mib: options.memory.max(guest.machine_mib),
+        control: Some(folder.join("control")),
+        ..Machine::default()
+    })
+}
+
+/// RAM of a Linux dom0, which holds its ramdisk packed and unpacked.
+const LINUX_DOM0_MIB: u32 = 768;
+
+/// A guest, where one is asked for, is started by xl; else the commands are dom0's own.
+fn with_linux_dom0(artifacts: &Artifacts, guest: &Guest, options: &Options, folder: &Path) -> Result<Machine> {
+    let dom0 = linux::dom0::get()?;
+    let mut ramdisk = std::fs::read(&dom0.ramdisk).context("the ramdisk of dom0 cannot be read")?;
+    let mut arguments = "console=hvc0 quiet ".to_owned();
+    let mut memory_mib = LINUX_DOM0_MIB + 128;
+    if options.guest.is_some() {
+        let mut files = guest.files()?;
+        let description = guest.describe(options.exec.as_deref(), options.cpus)?;
+        files.push(("etc/xen/guest.cfg".to_owned(), description.into_bytes()));
+        // A ramdisk may be several archives, one behind the other.
+        ramdisk.resize(ramdisk.len().next_multiple_of(4), 0);
+        ramdisk.extend(image::make_ramdisk(&files)?);
+        memory_mib += guest.memory_mib;
+    } else {
+        arguments += &guest::arguments(options.exec.as_deref())?;
+    }
+    let file = folder.join("ramdisk");
+    std::fs::write(&file, ramdisk)?;
+    Ok(Machine {
+        kernel: hypervisor(artifacts, options.on)?,
+        command_line: hypervisor_options(options, LINUX_DOM0_MIB),
+        modules: vec![(dom0.kernel, arguments.trim_end().to_owned()), (file, String::new())],
+        memory_mib: options.memory.max(memory_mib),
+        ..Machine::default()
+    })
+}
+
+fn hypervisor(artifacts: &Artifacts, on: Hypervisor) -> Result<PathBuf> {
+    match on {
+        Hypervisor::Hv => Ok(artifacts.kernel("hv")),
+        Hypervisor::Xen => xen::image(),
+    }
+}
+
+fn hypervisor_options(options: &Options, dom0_mib: u32) -> String {
     let mut words = vec!["console=com1".to_owned(), format!("dom0_mem={dom0_mib}M"), "noreboot".to_owned()];
     if options.on == Hypervisor::Xen {
         words.push("com1=115200,8n1 dom0_max_vcpus=1".to_owned());
     }
-    if quiet {
+    if options.exec.is_some() {
         words.push("loglvl=none guest_loglvl=none".to_owned());
     }
     words.push(options.hv_options.clone());
@@ -282,20 +335,6 @@ fn hypervisor_options(options: &Options, dom0_mib: u32, quiet: bool) -> String {
 /// What a test runs: the demo guest with these commands on this hypervisor and disk.
 pub(crate) fn execute(artifacts: &Artifacts, on: Hypervisor, mode: Mode, disk: &Path, exec: &str) -> Result<Outcome> {
     let options = Options { mode, exec: Some(exec.to_owned()), ..Options::for_test(on, disk) };
-    System::prepare(artifacts, &options)?.execute(Duration::from_secs(options.timeout))
-}
-
-/// What a test runs: Debian's Linux with these commands on this hypervisor, with so many CPUs; its disk is its root, and
-/// what it writes is forgotten.
-pub(crate) fn execute_linux(artifacts: &Artifacts, on: Hypervisor, cpus: u32, exec: &str) -> Result<Outcome> {
-    let options = Options {
-        guest: "linux".to_owned(),
-        exec: Some(exec.to_owned()),
-        disk: None,
-        snapshot: true,
-        cpus,
-        ..Options::usual(on)
-    };
     System::prepare(artifacts, &options)?.execute(Duration::from_secs(options.timeout))
 }
 
@@ -315,9 +354,15 @@ impl Options {
         Self { disk: Some(disk.to_owned()), ..Self::usual(on) }
     }
 
-    fn usual(on: Hypervisor) -> Self {
+    /// The name of the guest.
+    fn guest_name(&self) -> &str {
+        self.guest.as_deref().unwrap_or("demo")
+    }
+
+    pub(crate) fn usual(on: Hypervisor) -> Self {
         Self {
-            guest: "demo".to_owned(),
+            guest: None,
+            dom0: Dom0::Ours,
             on,
             mode: Mode::Pv,
             config: None,
@@ -330,6 +375,7 @@ impl Options {
             deterministic: false,
             timeout: 120,
             hv_options: String::new(),
+            dom0_options: String::new(),
         }
     }
 }

@@ -1,9 +1,9 @@
 //! `cargo xtask test`: everything that can be tested, and one count at the end.
 
 mod ctl;
-mod guests;
+pub(crate) mod guests;
 mod host;
-mod systems;
+pub(crate) mod systems;
 mod verdicts;
 
 use anyhow::Result;

@@ -1,6 +1,6 @@
 #!/bin/sh
-# The first process on the root file system: mounts, the network, then the commands of exec="..." between the marks that
-# the host looks for, or a shell on the console.
+# The first process on the root file system: mounts, the network, then the commands of /etc/exec or exec="..." between the
+# marks that the host looks for, or a shell on the console.
 export PATH=/bin:/sbin HOME=/root
 mount -t proc proc /proc
 mount -t sysfs sys /sys
@@ -17,7 +17,8 @@ if ifconfig eth0 up 2>/dev/null; then
     while [ "$(cat /sys/class/net/eth0/carrier)" != 1 ] && [ $tries -lt 50 ]; do sleep 0.1; tries=$((tries + 1)); done
     timeout 20 udhcpc -i eth0 -s /etc/udhcpc.sh -n -q -t 10 -T 1 >/tmp/udhcpc.log 2>&1
 fi
-run=$(sed -n 's/.*exec="\([^"]*\)".*/\1/p' /proc/cmdline)
+run=$(cat /etc/exec 2>/dev/null)
+[ -n "$run" ] || run=$(sed -n 's/.*exec="\([^"]*\)".*/\1/p' /proc/cmdline)
 if [ -n "$run" ]; then
     printf '\036exec-begin\n'
     sh -c "$run"

@@ -10,13 +10,14 @@ use crate::tools;
 
 const SIZE: &str = "128M";
 const INIT: &str = include_str!("root-init.sh");
-const UDHCPC: &str = include_str!("udhcpc.sh");
+/// What udhcpc calls.
+pub(super) const UDHCPC: &str = include_str!("udhcpc.sh");
 
 /// What decides what is in the image, besides the programs.
 pub(super) const RECIPE: [&str; 3] = [SIZE, INIT, UDHCPC];
 
-/// Makes the image.
-pub(super) fn make(image: &Path, busybox: &Path, programs: &[&Path]) -> Result<()> {
+/// Makes the image, with these programs and files (path without the leading slash, content).
+pub(super) fn make(image: &Path, busybox: &Path, programs: &[&Path], files: &[(&str, Vec<u8>)]) -> Result<()> {
     let folder = tempfile::tempdir()?;
     let root = folder.path();
     for name in ["bin", "boot", "dev", "etc", "mnt", "proc", "root", "sbin", "sys", "tmp"] {
@@ -35,6 +36,13 @@ pub(super) fn make(image: &Path, busybox: &Path, programs: &[&Path]) -> Result<(
             symlink("busybox", place)?;
         }
     }
+    for (path, content) in files {
+        let place = root.join(path);
+        if let Some(folder) = place.parent() {
+            std::fs::create_dir_all(folder)?;
+        }
+        std::fs::write(place, content)?;
+    }
     format(image, root)
 }
 
@@ -50,7 +58,7 @@ fn applets(busybox: &Path) -> Result<Vec<String>> {
 }
 
 /// Makes a file system of what lies in `root`.
-pub(super) fn format(image: &Path, root: &Path) -> Result<()> {
+fn format(image: &Path, root: &Path) -> Result<()> {
     tools::E2FSPROGS.ensure()?;
     if image.exists() {
         std::fs::remove_file(image)?;

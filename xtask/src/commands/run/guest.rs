@@ -7,6 +7,8 @@ use anyhow::{Context, Result, bail};
 use crate::artifacts::{self, Artifacts};
 use crate::{image, linux};
 
+use super::Options;
+
 /// A guest: files and sizes.
 pub(super) struct Guest {
     name: &'static str,
@@ -14,13 +16,15 @@ pub(super) struct Guest {
     pub(super) ramdisk: Option<PathBuf>,
     /// What its kernel's command line begins with.
     arguments: &'static str,
-    memory_mib: u32,
+    pub(super) memory_mib: u32,
     /// What the dom0 that builds it takes, in MiB: a compressed kernel is unpacked there.
     pub(super) dom0_mib: u32,
     /// The least RAM of the machine that holds both, in MiB.
     pub(super) machine_mib: u32,
     /// The disk that it has where none is named.
     pub(super) disk: PathBuf,
+    /// The commands stand on the disk.
+    told_by_disk: bool,
 }
 
 /// What the default disk holds.
@@ -29,21 +33,23 @@ const HELLO: &str = "Hello from a disk behind a shared ring.\n";
 const MAX_COMMAND_LINE: usize = 1023;
 
 impl Guest {
-    /// The guest of that name, with a disk of its own or, where nothing is to be kept, the pattern of one.
-    pub(super) fn named(artifacts: &Artifacts, name: &str, keep: bool) -> Result<Self> {
-        if name == "linux" {
-            return Self::linux(keep);
+    /// The guest that the options name. Files that are made for this run alone go to `folder`.
+    pub(super) fn named(artifacts: &Artifacts, options: &Options, folder: &Path) -> Result<Self> {
+        match options.guest_name() {
+            "linux" => Self::linux(!options.snapshot),
+            "grub" => Self::grub(&folder.join("root.img"), options.exec.as_deref()),
+            name => Ok(Self {
+                name: "demo",
+                kernel: kernel(artifacts, name)?,
+                ramdisk: None,
+                arguments: "",
+                memory_mib: 64,
+                dom0_mib: 128,
+                machine_mib: 0,
+                disk: demo_disk()?,
+                told_by_disk: false,
+            }),
         }
-        Ok(Self {
-            name: "demo",
-            kernel: kernel(artifacts, name)?,
-            ramdisk: None,
-            arguments: "",
-            memory_mib: 64,
-            dom0_mib: 128,
-            machine_mib: 0,
-            disk: demo_disk()?,
-        })
     }
 
     fn linux(keep: bool) -> Result<Self> {
@@ -57,12 +63,35 @@ impl Guest {
             dom0_mib: 512,
             machine_mib: 1024,
             disk: if keep { own_copy(&linux.disk)? } else { linux.disk },
+            told_by_disk: false,
         })
     }
 
-    /// Its description for dom0, as `xl.cfg` has it.
+    /// PV-GRUB, which finds Linux and the commands on the disk.
+    fn grub(disk: &Path, exec: Option<&str>) -> Result<Self> {
+        let linux = linux::get()?;
+        linux::grub::disk(&linux, disk, exec)?;
+        Ok(Self {
+            name: "grub",
+            kernel: linux::grub::kernel()?,
+            ramdisk: None,
+            arguments: "",
+            memory_mib: 256,
+            dom0_mib: 128,
+            machine_mib: 640,
+            disk: disk.to_owned(),
+            told_by_disk: true,
+        })
+    }
+
+    /// Its kernel's command line.
+    fn extra(&self, exec: Option<&str>) -> Result<String> {
+        Ok(format!("{}{}", self.arguments, arguments(exec.filter(|_| !self.told_by_disk))?))
+    }
+
+    /// Its description for dom0, as `xl.cfg` has it, in TOML.
     pub(super) fn describe(&self, exec: Option<&str>, vcpus: u32) -> Result<String> {
-        let extra = serde_json::to_string(&format!("{}{}", self.arguments, arguments(exec)?))?;
+        let extra = serde_json::to_string(&self.extra(exec)?)?;
         let (name, memory) = (self.name, self.memory_mib);
         let ramdisk = if self.ramdisk.is_some() { "ramdisk = \"/boot/initrd\"\n" } else { "" };
         // Where the machine's counter is not marked as reliable (QEMU's is not), Xen emulates it by default.
@@ -71,6 +100,16 @@ impl Guest {
              tsc_mode = \"native\"\n\
              disk = [\"phy:/dev/vda,xvda,w\"]\nvif = [\"mac=00:16:3e:00:00:01,bridge=xenbr0\"]\n"
         ))
+    }
+
+    /// What the ramdisk of the dom0 that builds it holds for it.
+    pub(super) fn files(&self) -> Result<Vec<(String, Vec<u8>)>> {
+        let read = |path: &Path| std::fs::read(path).with_context(|| format!("{} cannot be read", path.display()));
+        let mut files = vec![("boot/demo".to_owned(), read(&self.kernel)?)];
+        if let Some(initrd) = &self.ramdisk {
+            files.push(("boot/initrd".to_owned(), read(initrd)?));
+        }
+        Ok(files)
     }
 }
 
@@ -81,7 +120,7 @@ fn kernel(artifacts: &Artifacts, name: &str) -> Result<PathBuf> {
     }
     let path = PathBuf::from(name);
     if !path.is_file() {
-        bail!("there is no guest and no file \"{name}\"; give --guest demo, --guest linux or the path of a kernel");
+        bail!("there is no guest and no file \"{name}\"; give --guest demo, linux, grub or the path of a kernel");
     }
     Ok(path)
 }
