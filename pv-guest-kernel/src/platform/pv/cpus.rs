@@ -65,12 +65,12 @@ pub fn start(cpu: usize) -> Result<(), Errno> {
     if vcpu_op(VCPUOP_IS_UP, cpu, 0)? != 0 {
         return Ok(());
     }
-    set_up_events(cpu)?;
-    let context = context(cpu, scheduler::prepare_cpu(cpu));
-    match vcpu_op(VCPUOP_INITIALISE, cpu, core::ptr::from_ref(&*context) as u64) {
-        // It was up before: it goes on where it went down.
-        Ok(_) | Err(Errno::Exist) => {}
-        Err(errno) => return Err(errno),
+    let stack_top = scheduler::prepare_cpu(cpu);
+    // One that was up before has its state, and goes on where it went down.
+    if CALLS[cpu].load(Ordering::Acquire) == 0 {
+        set_up_events(cpu)?;
+        let context = context(cpu, stack_top);
+        vcpu_op(VCPUOP_INITIALISE, cpu, core::ptr::from_ref(&*context) as u64)?;
     }
     vcpu_op(VCPUOP_UP, cpu, 0)?;
     while !online().contains(cpu) {
@@ -118,9 +118,6 @@ fn bind_calls(cpu: usize) -> Result<(), Errno> {
 
 /// Once for each vCPU: what it hears of.
 fn set_up_events(cpu: usize) -> Result<(), Errno> {
-    if CALLS[cpu].load(Ordering::Acquire) != 0 {
-        return Ok(());
-    }
     percpu::prepare(cpu);
     percpu::register(cpu)?;
     percpu::block(cpu).vcpu_info.evtchn_upcall_mask.store(1, Ordering::Relaxed);

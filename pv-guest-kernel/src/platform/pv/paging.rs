@@ -11,6 +11,9 @@
 //! Invariants:
 //! - a process's tables are changed only by the thread that runs in them, or before it runs; so no other vCPU loads them
 //!   while a flush of theirs is being made;
+//! - such a hypercall ends on the vCPU on which it began: Xen may break off a long one, return to the kernel so that it is made
+//!   again, and keep the rest of a table that is being taken apart *with the vCPU*. So events are masked from its begin to its
+//!   end, or the thread might be moved in between and the table stay one;
 //! - each vCPU's block says which user table Xen has loaded for it ([`percpu::Block::user_root`]).
 //!
 //! Source: Xen `public/xen.h` (`HYPERVISOR_mmu_update`, `mmuext_op`, `update_va_mapping`).
@@ -84,6 +87,7 @@ fn refused(chunk: &[EntryUpdate], errno: Errno) -> ! {
 /// The errno; the updates before the refused one have taken effect.
 pub(super) fn mmu_update(requests: &[MmuUpdate], owner: DomId) -> Result<(), Errno> {
     let args = [requests.as_ptr() as u64, requests.len() as u64, 0, u64::from(owner.0), 0];
+    let _here = IrqGuard::new();
     // SAFETY: callers change page-table entries of mappings they own.
     unsafe { hypercall::call(xen::HYPERVISOR_MMU_UPDATE, args) }.map(|_| ())
 }
@@ -91,6 +95,7 @@ pub(super) fn mmu_update(requests: &[MmuUpdate], owner: DomId) -> Result<(), Err
 /// Pins, unpins, loads and flushes.
 pub(super) fn mmuext(operations: &[MmuextOp]) -> Result<(), Errno> {
     let args = [operations.as_ptr() as u64, operations.len() as u64, 0, u64::from(xen::DOMID_SELF), 0];
+    let _here = IrqGuard::new();
     // SAFETY: callers name tables they own.
     unsafe { hypercall::call(xen::HYPERVISOR_MMUEXT_OP, args) }.map(|_| ())
 }
@@ -102,6 +107,7 @@ pub(super) const fn ext(cmd: u32, arg1: u64) -> MmuextOp {
 /// Changes the last-level entry of a kernel address.
 pub(super) fn update_va_mapping(addr: usize, bits: u64, flags: u64) -> Result<(), Errno> {
     let args = [addr as u64, bits, flags, 0, 0];
+    let _here = IrqGuard::new();
     // SAFETY: callers change mappings they own.
     unsafe { hypercall::call(xen::HYPERVISOR_UPDATE_VA_MAPPING, args) }.map(|_| ())
 }
@@ -213,6 +219,7 @@ pub(super) fn unload_if_wanted() {
 /// When one of them is refused.
 pub(super) fn multicall(calls: &mut [MulticallEntry]) {
     let args = [calls.as_mut_ptr() as u64, calls.len() as u64, 0, 0, 0];
+    let _here = IrqGuard::new();
     // SAFETY: callers put in what they could have called one by one.
     let result = unsafe { hypercall::call(xen::HYPERVISOR_MULTICALL, args) };
     result.unwrap_or_else(|errno| panic!("multicall: {errno:?}"));
