@@ -367,7 +367,8 @@ fn ends(on: &mut Running) -> Result<()> {
 /// With two CPUs that meet, and processes that keep their registers, before and after everything.
 fn demo_obeys(on: &mut Running) -> Result<()> {
     let works = |on: &Running, cpus: u32| {
-        on.type_at("pair", "smp 20\r", &format!("{cpus} of {cpus} CPUs met"))?;
+        // A CPU that comes back is seen here a little before the guest uses it.
+        on.type_at("pair", "sleep 1; smp 20\r", &format!("{cpus} of {cpus} CPUs met"))?;
         on.type_at("pair", "run float 100\r", "float: 0 of 4 processes")
     };
     on.ask("create /xl/pair.toml")?;
