@@ -22,6 +22,9 @@ const NET_KEYS: &[&str] = &[
     "event-channel-rx",
     "request-rx-copy",
     "feature-sg",
+    "feature-gso-tcpv4",
+    "request-multicast-control",
+    "ctrl-ring-ref",
     "multi-queue-num-queues",
     "state",
 ];
@@ -172,6 +175,7 @@ fn transmit_slot(attacker: &Attacker, number: usize, gref: u32, offset: u16, fla
 fn each_transmit_rule_refuses_by_its_name() {
     const MORE: u16 = 4;
     const EXTRA: u16 = 8;
+    const BLANK: u16 = 1;
     let good = GRANTS[0];
     let extra = |kind: u8| u32::from(kind);
     type Slot = (u32, u16, u16, u16);
@@ -188,7 +192,12 @@ fn each_transmit_rule_refuses_by_its_name() {
         ),
         (net_rules::TX_GRANT, vec![(GRANTS[2], 0, 0, 100)], false),
         (net_rules::TX_GRANT, vec![(good, 0, MORE, 200), (u32::MAX, 0, 0, 100)], false),
-        (net_rules::TX_EXTRA_NOT_OFFERED, vec![(good, 0, EXTRA, 100), (extra(1), 0, 0, 0)], false),
+        (net_rules::TX_EXTRA_NOT_OFFERED, vec![(good, 0, EXTRA, 100), (extra(4), 0, 0, 0)], false),
+        (net_rules::TX_EXTRA_NOT_OFFERED, vec![(good, 0, EXTRA, 100), (extra(1), 3, 0, 0)], false),
+        (net_rules::TX_OVERSIZE, vec![(good, 0, EXTRA | BLANK, 100), (extra(1) | 47 << 16, 1, 0, 0)], false),
+        (net_rules::TX_OVERSIZE, vec![(good, 0, EXTRA, 100), (extra(1) | 1000 << 16, 1, 0, 0)], false),
+        (net_rules::TX_OVERSIZE, vec![(good, 0, EXTRA | BLANK, 100), (extra(1) | 1000 << 16, 2, 0, 0)], false),
+        (net_rules::MULTICAST_FULL, vec![(good, 0, EXTRA, 100), (extra(2) | 0x5e00 << 16, 0, 0, 0)], false),
         (net_rules::TX_EXTRA_TYPE, vec![(good, 0, EXTRA, 100), (extra(0), 0, 0, 0)], true),
         (net_rules::TX_EXTRA_TYPE, vec![(good, 0, EXTRA, 100), (extra(5), 0, 0, 0)], true),
         (net_rules::TX_UNFINISHED, vec![(good, 0, MORE, 100)], true),
@@ -248,7 +257,9 @@ fn a_page_that_cannot_be_written_gets_no_frame() {
 fn network_keys_that_make_no_connection_are_refused_by_name() {
     let cases = [
         (net_rules::CONNECT_RX_COPY, "request-rx-copy", "0"),
-        (net_rules::CONNECT_QUEUES, "multi-queue-num-queues", "2"),
+        (net_rules::CONNECT_QUEUES, "multi-queue-num-queues", "5"),
+        (net_rules::CONNECT_QUEUES, "multi-queue-num-queues", "0"),
+        (net_rules::CONNECT_KEYS, "multi-queue-num-queues", "2"),
         (net_rules::CONNECT_KEYS, "rx-ring-ref", "x"),
         (net_rules::CONNECT_KEYS, "event-channel", ""),
         (net_rules::RING_GRANT, "tx-ring-ref", "77"),

@@ -140,7 +140,7 @@ fn a_guest_gets_blank_checksums_only_if_it_takes_them() {
         pair.options.accept_blank_checksums = accept;
         pair.options.complete_checksums = complete;
         let mut pair = pair.started();
-        pair.wire.to_guest.push_back(Frame { bytes: datagram(50), checksum: Checksum::Blank });
+        pair.wire.to_guest.push_back(Frame { bytes: datagram(50), checksum: Checksum::Blank, oversize: None });
         pair.settle();
         let arrived = pair.receive().unwrap();
         assert_eq!(arrived.checksum == Checksum::Blank, arrives_blank);
@@ -265,7 +265,7 @@ fn two_guests_talk_over_a_bridge() {
     for mut guest in domains {
         let (front_path, back_path) = service.create_device(guest.id(), DomId(0), "vif", 0);
         service.put(&format!("{front_path}/mac"), format!("00:16:3e:00:00:0{}", guest.id().0));
-        let back = NetBack::open(&mut service, &back_path).unwrap();
+        let back = NetBack::open(&mut service, &back_path, 1).unwrap();
         let front = NetFront::open(&mut guest, &front_path, Options::default()).unwrap();
         guests.push((guest, front, back, bridge.add_port(64, true)));
     }

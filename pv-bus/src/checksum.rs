@@ -13,7 +13,7 @@ const ETHERNET_HEADER: usize = 14;
 const TYPE_VLAN: u16 = 0x8100;
 const TYPE_IPV4: u16 = 0x0800;
 const TYPE_IPV6: u16 = 0x86dd;
-const TCP: u8 = 6;
+pub(crate) const TCP: u8 = 6;
 const UDP: u8 = 17;
 const MAX_EXTENSION_HEADERS: usize = 8;
 
@@ -41,12 +41,13 @@ impl fmt::Display for ChecksumError {
     }
 }
 
-/// Where the transport segment lies, and the sum of its pseudo header.
-struct Transport {
-    start: usize,
-    end: usize,
-    protocol: u8,
-    pseudo_sum: u32,
+/// Where the network packet and its transport segment lie, and the sum of the pseudo header.
+pub(crate) struct Transport {
+    pub(crate) network: usize,
+    pub(crate) start: usize,
+    pub(crate) end: usize,
+    pub(crate) protocol: u8,
+    pub(crate) pseudo_sum: u32,
 }
 
 /// Computes the TCP or UDP checksum of an Ethernet frame and writes it into the frame.
@@ -84,7 +85,7 @@ pub fn is_right(frame: &[u8]) -> bool {
     fold(transport.pseudo_sum + sum_of(segment)) == 0xffff
 }
 
-fn find_transport(frame: &[u8]) -> Result<Transport, ChecksumError> {
+pub(crate) fn find_transport(frame: &[u8]) -> Result<Transport, ChecksumError> {
     let mut network = ETHERNET_HEADER;
     let mut ether_type = be16(frame, 12)?;
     if ether_type == TYPE_VLAN {
@@ -111,7 +112,7 @@ fn find_in_ipv4(frame: &[u8], network: usize) -> Result<Transport, ChecksumError
     let protocol = header[9];
     let len = total_len - header_len;
     let pseudo_sum = sum_of(&header[12..20]) + u32::from(protocol) + length_sum(len);
-    Ok(Transport { start: network + header_len, end: network + total_len, protocol, pseudo_sum })
+    Ok(Transport { network, start: network + header_len, end: network + total_len, protocol, pseudo_sum })
 }
 
 fn find_in_ipv6(frame: &[u8], network: usize) -> Result<Transport, ChecksumError> {
@@ -132,7 +133,7 @@ fn find_in_ipv6(frame: &[u8], network: usize) -> Result<Transport, ChecksumError
     }
     let len = end.checked_sub(start).ok_or(ChecksumError::Truncated)?;
     let pseudo_sum = sum_of(&header[8..40]) + u32::from(protocol) + length_sum(len);
-    Ok(Transport { start, end, protocol, pseudo_sum })
+    Ok(Transport { network, start, end, protocol, pseudo_sum })
 }
 
 fn be16(bytes: &[u8], at: usize) -> Result<u16, ChecksumError> {
@@ -147,17 +148,22 @@ fn length_sum(len: usize) -> u32 {
     (len & 0xffff) as u32
 }
 
-/// The sum of 16-bit words. At most 32 Ki words of 16 bits: it fits 32 bits.
-fn sum_of(bytes: &[u8]) -> u32 {
-    let mut words = bytes.chunks_exact(2);
-    let whole: u32 = words.by_ref().map(|pair| u32::from(u16::from_be_bytes([pair[0], pair[1]]))).sum();
-    match words.remainder() {
-        [last] => whole + (u32::from(*last) << 8),
-        _ => whole,
-    }
+/// The sum of 16-bit words, folded to one, of at most 4 GiB.
+pub(crate) fn sum_of(bytes: &[u8]) -> u32 {
+    let (words, rest) = bytes.as_chunks::<8>();
+    let halves = |word: &[u8; 8]| {
+        let word = u64::from_be_bytes(*word);
+        (word >> 32) + (word & 0xffff_ffff)
+    };
+    let mut last = [0; 8];
+    last[..rest.len()].copy_from_slice(rest);
+    let sum = words.iter().map(halves).sum::<u64>() + halves(&last);
+    // A sum of 32-bit words folds to that of their 16-bit halves.
+    let sum = (sum >> 32) + (sum & 0xffff_ffff);
+    u32::from(fold((sum >> 16) as u32 + (sum & 0xffff) as u32))
 }
 
-fn fold(mut sum: u32) -> u16 {
+pub(crate) fn fold(mut sum: u32) -> u16 {
     while sum > 0xffff {
         sum = (sum & 0xffff) + (sum >> 16);
     }

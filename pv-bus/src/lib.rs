@@ -23,6 +23,7 @@ pub mod net;
 pub mod page;
 pub mod refusal;
 pub mod ring;
+pub mod segment;
 pub mod store;
 pub mod xenbus;
 

@@ -5,7 +5,9 @@
 use alloc::vec::Vec;
 
 use pv_abi::io::netif::{
-    NETRXF_CSUM_BLANK, NETRXF_DATA_VALIDATED, NETTXF_CSUM_BLANK, NETTXF_DATA_VALIDATED, XEN_NETIF_NR_SLOTS_MIN,
+    NETRXF_CSUM_BLANK, NETRXF_DATA_VALIDATED, NETTXF_CSUM_BLANK, NETTXF_DATA_VALIDATED, XEN_NETIF_EXTRA_FLAG_MORE,
+    XEN_NETIF_EXTRA_TYPE_GSO, XEN_NETIF_EXTRA_TYPE_MCAST_ADD, XEN_NETIF_EXTRA_TYPE_MCAST_DEL, XEN_NETIF_GSO_TYPE_TCPV4,
+    XEN_NETIF_GSO_TYPE_TCPV6, XEN_NETIF_NR_SLOTS_MIN,
 };
 
 use crate::checksum;
@@ -71,6 +73,64 @@ impl Checksum {
     }
 }
 
+/// A TCP segment that is longer than the network's own, to be cut into such by whoever passes it to a wire.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]
+pub struct Oversize {
+    /// Over IPv6, not IPv4.
+    pub ipv6: bool,
+    /// Bytes of payload in each piece but the last.
+    pub segment_bytes: u16,
+}
+
+/// What a slot of extra information says.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Extra {
+    /// The frame is oversize.
+    Oversize(Oversize),
+    /// No frame: the guest wants what is sent to this group.
+    JoinGroup([u8; 6]),
+    /// No frame: it does not want it any more.
+    LeaveGroup([u8; 6]),
+    /// Of this type, which is none of the others, or malformed.
+    Other(u8),
+}
+
+/// Bytes of a slot of extra information.
+pub const EXTRA_BYTES: usize = 8;
+
+impl Extra {
+    /// Takes a slot apart; also says whether another one follows.
+    #[must_use]
+    pub fn decode(slot: [u8; EXTRA_BYTES]) -> (Self, bool) {
+        let [kind, flags, a, b, c, d, e, f] = slot;
+        let extra = match (kind, c) {
+            (XEN_NETIF_EXTRA_TYPE_GSO, XEN_NETIF_GSO_TYPE_TCPV4 | XEN_NETIF_GSO_TYPE_TCPV6) => {
+                let ipv6 = c == XEN_NETIF_GSO_TYPE_TCPV6;
+                Self::Oversize(Oversize { ipv6, segment_bytes: u16::from_le_bytes([a, b]) })
+            }
+            (XEN_NETIF_EXTRA_TYPE_MCAST_ADD, _) => Self::JoinGroup([a, b, c, d, e, f]),
+            (XEN_NETIF_EXTRA_TYPE_MCAST_DEL, _) => Self::LeaveGroup([a, b, c, d, e, f]),
+            _ => Self::Other(kind),
+        };
+        (extra, flags & XEN_NETIF_EXTRA_FLAG_MORE != 0)
+    }
+
+    /// The only slot of extra information of a frame.
+    #[must_use]
+    pub fn encode(self) -> [u8; EXTRA_BYTES] {
+        match self {
+            Self::Oversize(Oversize { ipv6, segment_bytes }) => {
+                let [a, b] = segment_bytes.to_le_bytes();
+                let kind = if ipv6 { XEN_NETIF_GSO_TYPE_TCPV6 } else { XEN_NETIF_GSO_TYPE_TCPV4 };
+                [XEN_NETIF_EXTRA_TYPE_GSO, 0, a, b, kind, 0, 0, 0]
+            }
+            Self::JoinGroup([a, b, c, d, e, f]) => [XEN_NETIF_EXTRA_TYPE_MCAST_ADD, 0, a, b, c, d, e, f],
+            Self::LeaveGroup([a, b, c, d, e, f]) => [XEN_NETIF_EXTRA_TYPE_MCAST_DEL, 0, a, b, c, d, e, f],
+            Self::Other(kind) => [kind, 0, 0, 0, 0, 0, 0, 0],
+        }
+    }
+}
+
 /// An Ethernet frame without its trailing check sequence.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Frame {
@@ -78,13 +138,15 @@ pub struct Frame {
     pub bytes: Vec<u8>,
     /// What is known of its TCP or UDP checksum.
     pub checksum: Checksum,
+    /// It is to be cut before it goes to a wire; its checksum is blank then.
+    pub oversize: Option<Oversize>,
 }
 
 impl Frame {
     /// A frame as from a wire.
     #[must_use]
     pub fn new(bytes: Vec<u8>) -> Self {
-        Self { bytes, checksum: Checksum::InFrame }
+        Self { bytes, ..Self::default() }
     }
 
     /// Fills in a blank checksum; does nothing to any other frame.

@@ -15,6 +15,7 @@ use alloc::collections::{BTreeMap, VecDeque};
 use alloc::vec::Vec;
 
 use pv_bus::net::{Frame, MIN_FRAME_BYTES};
+use pv_bus::segment;
 
 use super::port::NetPort;
 
@@ -22,6 +23,9 @@ use super::port::NetPort;
 pub const AGEING_NS: u64 = 300 * 1_000_000_000;
 /// Addresses that one port can have in the table.
 pub const ADDRESSES_PER_PORT: usize = 64;
+
+/// Bytes that wait for one port at most.
+const QUEUE_BYTES: usize = 4 << 20;
 
 type Mac = [u8; 6];
 
@@ -42,10 +46,31 @@ pub struct PortCounters {
 
 struct Port {
     queue: VecDeque<Frame>,
+    /// Of all frames in the queue.
+    bytes: usize,
     limit: usize,
-    accepts_blank_checksums: bool,
+    offloads: bool,
     addresses: usize,
     counters: PortCounters,
+}
+
+impl Port {
+    /// A card is to be waited for. A guest is not: it could make the others wait for ever.
+    fn has_room(&self) -> bool {
+        self.offloads || self.queue.len() * 2 <= self.limit
+    }
+
+    fn push(&mut self, frame: Frame) -> bool {
+        let room = self.queue.len() < self.limit && self.bytes + frame.bytes.len() <= QUEUE_BYTES;
+        if room {
+            self.counters.to += 1;
+            self.bytes += frame.bytes.len();
+            self.queue.push_back(frame);
+        } else {
+            self.counters.dropped += 1;
+        }
+        room
+    }
 }
 
 struct Seen {
@@ -67,15 +92,11 @@ impl Bridge {
         Self::default()
     }
 
-    /// Adds a port that keeps up to `limit` frames. One that does not accept blank checksums gets them filled in.
-    pub fn add_port(&mut self, limit: usize, accepts_blank_checksums: bool) -> PortId {
-        let port = Port {
-            queue: VecDeque::new(),
-            limit,
-            accepts_blank_checksums,
-            addresses: 0,
-            counters: PortCounters::default(),
-        };
+    /// Adds a port that keeps up to `limit` frames. One that is not known to offload gets no blank checksum and nothing
+    /// oversize: frames are completed and cut for it.
+    pub fn add_port(&mut self, limit: usize, offloads: bool) -> PortId {
+        let port =
+            Port { queue: VecDeque::new(), bytes: 0, limit, offloads, addresses: 0, counters: PortCounters::default() };
         match self.ports.iter().position(Option::is_none) {
             Some(free) => {
                 self.ports[free] = Some(port);
@@ -110,7 +131,10 @@ impl Bridge {
 
     /// Takes the next frame that waits for a port.
     pub fn take(&mut self, id: PortId) -> Option<Frame> {
-        self.port_mut(id)?.queue.pop_front()
+        let port = self.port_mut(id)?;
+        let frame = port.queue.pop_front()?;
+        port.bytes -= frame.bytes.len();
+        Some(frame)
     }
 
     /// Takes a frame that came from a port at this time. False when somebody's queue was too full for it.
@@ -204,18 +228,22 @@ impl Bridge {
         self.queue(*last, frame) && all
     }
 
-    fn queue(&mut self, to: PortId, mut frame: Frame) -> bool {
+    fn queue(&mut self, to: PortId, frame: Frame) -> bool {
         let Some(port) = self.port_mut(to) else {
             return true;
         };
-        let unfit = !port.accepts_blank_checksums && frame.complete_checksum().is_err();
-        if unfit || port.queue.len() >= port.limit {
+        if port.offloads {
+            return port.push(frame);
+        }
+        let Ok(frames) = segment::cut(frame) else {
             port.counters.dropped += 1;
             return false;
-        }
-        port.counters.to += 1;
-        port.queue.push_back(frame);
-        true
+        };
+        frames.into_iter().fold(true, |all, mut frame| {
+            let fit = frame.complete_checksum().is_ok();
+            port.counters.dropped += u64::from(!fit);
+            fit && port.push(frame) && all
+        })
     }
 }
 
@@ -229,6 +257,14 @@ pub struct BridgeHandle<'a> {
 impl NetPort for BridgeHandle<'_> {
     fn accepts_blank_checksums(&self) -> bool {
         true
+    }
+
+    fn accepts_oversize(&self) -> bool {
+        true
+    }
+
+    fn has_room(&self) -> bool {
+        self.bridge.ports.iter().flatten().all(Port::has_room)
     }
 
     fn transmit(&mut self, frame: Frame) -> bool {
@@ -321,6 +357,19 @@ mod tests {
         assert_eq!(bridge.waiting(b), 4);
         assert_eq!(bridge.counters(b).dropped, 2);
         assert_eq!(bridge.counters(c).dropped, 0);
+    }
+
+    #[test]
+    fn a_card_that_is_behind_holds_senders_up_and_a_guest_does_not() {
+        let mut bridge = Bridge::new();
+        let [guest, other, card] = [true, true, false].map(|offloads| bridge.add_port(4, offloads));
+        for turn in 0..4 {
+            assert_eq!(bridge.handle(guest, 0).has_room(), turn < 3, "{turn}");
+            bridge.send(guest, frame(BROADCAST, mac(1)), 0);
+        }
+        while bridge.take(card).is_some() {}
+        assert_eq!(bridge.waiting(other), 4);
+        assert!(bridge.handle(guest, 0).has_room());
     }
 
     #[test]

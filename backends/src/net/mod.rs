@@ -1,27 +1,29 @@
 //! The back end of a network card.
 //!
-//! Serves one front end between its rings and a [`NetPort`]. Offers scatter-gather, blank checksums in both directions,
-//! and split event channels; receiving is by copy.
+//! Serves one front end between its rings and a [`NetPort`]. Offers scatter-gather, blank checksums and oversize frames
+//! in both directions, several queues, control of multicast, and split event channels; receiving is by copy.
+//!
+//! Frames to a guest with several queues are spread by flow: what belongs together stays in order.
 //!
 //! Source: Xen `public/io/netif.h`.
 
 pub mod bridge;
+mod connection;
+mod groups;
 mod port;
 mod receive;
 pub mod rules;
 mod transmit;
 
 use alloc::format;
-use alloc::string::String;
 
 use pv_bus::refusal::{Refusals, Rule};
-use pv_bus::ring::BackRing;
 use pv_bus::xenbus::{BackStep, Intent, Link, LinkError, Phase, Side, XenbusState, back_step};
-use pv_bus::{GrantRef, Hal, Port, StoreError, WatchEvent, store};
+use pv_bus::{Hal, Port, StoreError, WatchEvent, store};
 
+use connection::Connection;
 pub use port::NetPort;
-use receive::Receive;
-use transmit::{Fatal, Transmit};
+use transmit::Fatal;
 
 use crate::Progress;
 
@@ -44,11 +46,6 @@ pub struct Counters {
     pub dropped: u64,
 }
 
-struct Connection<H: Hal> {
-    transmit: Transmit<H>,
-    receive: Receive<H>,
-}
-
 /// The back end of one network card.
 pub struct NetBack<H: Hal> {
     link: Link,
@@ -56,34 +53,38 @@ pub struct NetBack<H: Hal> {
     refusals: Refusals,
     counters: Counters,
     carrier: bool,
+    max_queues: u32,
 }
 
 impl<H: Hal> NetBack<H> {
-    /// Opens the device whose directory is `path`, for instance `/local/domain/0/backend/vif/3/0`.
+    /// Opens the device whose directory is `path`, for instance `/local/domain/0/backend/vif/3/0`, and offers up to
+    /// `max_queues` queues, at least one.
     ///
     /// # Errors
     /// [`LinkError`] when the toolstack has not made such a device.
-    pub fn open(hal: &mut H, path: &str) -> Result<Self, LinkError> {
+    pub fn open(hal: &mut H, path: &str, max_queues: u32) -> Result<Self, LinkError> {
         let link = Link::open(hal, Side::Back, path)?;
-        Ok(Self { link, connection: None, refusals: Refusals::new(path), counters: Counters::default(), carrier: true })
-    }
-
-    /// The event channels (transmit, receive), while there are any. They may be one.
-    #[must_use]
-    pub fn ports(&self) -> Option<(Port, Port)> {
-        self.connection.as_ref().map(|connection| (connection.transmit.port, connection.receive.port))
+        let refusals = Refusals::new(path);
+        Ok(Self { link, connection: None, refusals, counters: Counters::default(), carrier: true, max_queues })
     }
 
     /// Whether this event channel is this driver's.
     #[must_use]
     pub fn owns(&self, port: Port) -> bool {
-        self.ports().is_some_and(|(transmit, receive)| port == transmit || port == receive)
+        self.connection.as_ref().is_some_and(|connection| connection.ports().any(|own| own == port))
     }
 
     /// Whether a front end is connected.
     #[must_use]
     pub fn is_connected(&self) -> bool {
         self.connection.is_some()
+    }
+
+    /// Whether frames of the guest may wait on its rings for want of room in the port: call [`poll`](Self::poll) when it
+    /// has some again.
+    #[must_use]
+    pub fn is_held_up(&self) -> bool {
+        self.connection.as_ref().is_some_and(|connection| connection.held_up)
     }
 
     /// Whether the device is closed: its directory may be removed.
@@ -185,81 +186,36 @@ impl<H: Hal> NetBack<H> {
             ("feature-split-event-channels", true),
             ("feature-no-csum-offload", false),
             ("feature-ipv6-csum-offload", true),
-            ("feature-gso-tcpv4", false),
-            ("feature-gso-tcpv6", false),
-            ("feature-multicast-control", false),
+            ("feature-gso-tcpv4", true),
+            ("feature-gso-tcpv6", true),
+            ("feature-multicast-control", true),
+            ("feature-ctrl-ring", false),
             ("carrier", self.carrier),
         ];
         store::transaction(hal, |hal, open| {
+            self.link.write(hal, open, "multi-queue-max-queues", self.max_queues.max(1))?;
             flags.iter().try_for_each(|(key, value)| self.link.write(hal, open, key, u32::from(*value)))
         })
     }
 
     fn connect(&mut self, hal: &mut H) {
-        match self.try_connect(hal) {
+        if self.link.read_peer_text(hal, "ctrl-ring-ref").is_ok() {
+            self.refuse(hal, rules::CONTROL_RING, "ctrl-ring-ref is not read");
+        }
+        match Connection::open(hal, &self.link, self.max_queues) {
             Ok(connection) => {
-                let (transmit, receive) = (connection.transmit.port, connection.receive.port);
-                self.connection = Some(connection);
                 self.link.enter(hal, Phase::Established, XenbusState::Connected);
-                // A predecessor may have died between an answer and its notification.
-                hal.unmask(transmit);
-                hal.notify(transmit);
-                if receive != transmit {
-                    hal.unmask(receive);
-                    hal.notify(receive);
+                for port in connection.ports() {
+                    hal.unmask(port);
+                    // A predecessor may have died between an answer and its notification.
+                    hal.notify(port);
                 }
+                self.connection = Some(connection);
             }
             Err((rule, what)) => {
                 self.refuse(hal, rule, &what);
                 self.link.enter(hal, Phase::Closed, XenbusState::Closed);
             }
-        }
-    }
-
-    fn try_connect(&self, hal: &mut H) -> Result<Connection<H>, (Rule, String)> {
-        let link = &self.link;
-        if !link.peer_has(hal, "request-rx-copy") {
-            return Err((rules::CONNECT_RX_COPY, "request-rx-copy is not 1".into()));
-        }
-        let queues: u32 = link.read_peer_or(hal, "multi-queue-num-queues", 1);
-        if queues != 1 {
-            return Err((rules::CONNECT_QUEUES, format!("{queues}")));
-        }
-        let transmit_ref = self.number(hal, "tx-ring-ref")?;
-        let receive_ref = self.number(hal, "rx-ring-ref")?;
-        let remote = self.remote_ports(hal)?;
-        let grants = [GrantRef(transmit_ref), GrantRef(receive_ref)];
-        let mut pages = crate::shared::map_all(hal, link.peer(), &grants)
-            .map_err(|(grant, error)| (rules::RING_GRANT, format!("grant {grant}: {error}")))?;
-        let (transmit_port, receive_port) = match bind(hal, link, remote) {
-            Ok(ports) => ports,
-            Err(failure) => {
-                hal.unmap_grants(&mut pages);
-                return Err(failure);
-            }
-        };
-        let receive_pages = pages.split_off(1);
-        let transmit = Transmit { ring: BackRing::attach(pages), port: transmit_port, peer: link.peer() };
-        let receive = Receive {
-            ring: BackRing::attach(receive_pages),
-            port: receive_port,
-            peer: link.peer(),
-            scatter_gather: link.peer_has(hal, "feature-sg"),
-            accepts_blank_checksums: !link.peer_has(hal, "feature-no-csum-offload"),
-            held: None,
-        };
-        Ok(Connection { transmit, receive })
-    }
-
-    fn number(&self, hal: &mut H, key: &str) -> Result<u32, (Rule, String)> {
-        self.link.read_peer(hal, key).map_err(|error| (rules::CONNECT_KEYS, format!("{key}: {error}")))
-    }
-
-    /// The guest's ports: one for each direction, or one for both.
-    fn remote_ports(&self, hal: &mut H) -> Result<(Port, Option<Port>), (Rule, String)> {
-        match self.number(hal, "event-channel-tx") {
-            Ok(transmit) => Ok((Port(transmit), Some(Port(self.number(hal, "event-channel-rx")?)))),
-            Err(_) => Ok((Port(self.number(hal, "event-channel")?), None)),
         }
     }
 
@@ -287,12 +243,10 @@ impl<H: Hal> NetBack<H> {
     }
 
     fn round(&mut self, hal: &mut H, port: &mut impl NetPort) -> Result<bool, Fatal> {
-        let Some(Connection { transmit, receive }) = &mut self.connection else {
-            return Ok(false);
-        };
-        let sent = transmit.round(hal, port, &mut self.refusals, &mut self.counters)?;
-        let received = receive.round(hal, port, &mut self.refusals, &mut self.counters).map_err(Fatal::Ring)?;
-        Ok(sent || received)
+        match &mut self.connection {
+            Some(connection) => connection.round(hal, port, &mut self.refusals, &mut self.counters),
+            None => Ok(false),
+        }
     }
 
     fn disconnect_and_close(&mut self, hal: &mut H) {
@@ -301,30 +255,8 @@ impl<H: Hal> NetBack<H> {
     }
 
     fn disconnect(&mut self, hal: &mut H) {
-        let Some(Connection { transmit, receive }) = self.connection.take() else {
-            return;
-        };
-        hal.close(transmit.port);
-        if receive.port != transmit.port {
-            hal.close(receive.port);
-        }
-        hal.unmap_grants(&mut transmit.ring.into_pages());
-        hal.unmap_grants(&mut receive.ring.into_pages());
-    }
-}
-
-/// Binds the guest's port or ports.
-fn bind<H: Hal>(hal: &mut H, link: &Link, remote: (Port, Option<Port>)) -> Result<(Port, Port), (Rule, String)> {
-    let refused = |port: Port, error| (rules::EVENT_CHANNEL, format!("port {port}: {error}"));
-    let transmit = hal.bind_interdomain(link.peer(), remote.0).map_err(|error| refused(remote.0, error))?;
-    let Some(remote_receive) = remote.1 else {
-        return Ok((transmit, transmit));
-    };
-    match hal.bind_interdomain(link.peer(), remote_receive) {
-        Ok(receive) => Ok((transmit, receive)),
-        Err(error) => {
-            hal.close(transmit);
-            Err(refused(remote_receive, error))
+        if let Some(connection) = self.connection.take() {
+            connection.end(hal);
         }
     }
 }

@@ -12,13 +12,17 @@ use alloc::vec::Vec;
 
 use pv_abi::io::netif::{
     NETIF_RSP_DROPPED, NETIF_RSP_ERROR, NETIF_RSP_NULL, NETIF_RSP_OKAY, NETTXF_EXTRA_INFO, NETTXF_MORE_DATA,
-    NetifTxRequest, NetifTxResponse, XEN_NETIF_EXTRA_FLAG_MORE, XEN_NETIF_EXTRA_TYPE_MAX,
+    NetifTxRequest, NetifTxResponse, XEN_NETIF_EXTRA_TYPE_MAX,
 };
-use pv_bus::net::{Checksum, Frame, MAX_SLOTS, MIN_FRAME_BYTES};
+use pv_bus::checksum::ChecksumError;
+use pv_bus::net::{Checksum, EXTRA_BYTES, Extra, Frame, MAX_SLOTS, MIN_FRAME_BYTES, Oversize};
 use pv_bus::refusal::{Refusals, Rule};
 use pv_bus::ring::{BackRing, RingBroken};
+use pv_bus::segment::{self, MIN_SEGMENT_BYTES};
 use pv_bus::{DomId, GrantCopy, GrantRef, Hal, PAGE_SIZE, Port};
+use zerocopy::IntoBytes;
 
+use super::groups::Groups;
 use super::port::NetPort;
 use super::{Counters, rules};
 
@@ -48,8 +52,7 @@ struct Slots {
     data: Vec<NetifTxRequest>,
     /// Ids to be answered, and whether the slot held extra information.
     ids: Vec<(u16, bool)>,
-    /// The first extra information there was.
-    extra: Option<u8>,
+    extras: Vec<Extra>,
 }
 
 /// A frame that is safe to copy.
@@ -58,6 +61,7 @@ struct Packet {
     pieces: Vec<Piece>,
     bytes: Vec<u8>,
     checksum: Checksum,
+    oversize: Option<Oversize>,
     failed: Option<GrantRef>,
 }
 
@@ -67,6 +71,7 @@ impl<H: Hal> Transmit<H> {
         &mut self,
         hal: &mut H,
         port: &mut impl NetPort,
+        groups: &mut Groups,
         refusals: &mut Refusals,
         counters: &mut Counters,
     ) -> Result<bool, Fatal> {
@@ -78,6 +83,19 @@ impl<H: Hal> Transmit<H> {
                 break;
             };
             left = left.saturating_sub(self.ring.in_flight() - before);
+            match groups.change(&slots.extras) {
+                // What asks for a group is no frame.
+                Ok(true) => {
+                    self.answer(&slots.ids, NETIF_RSP_OKAY);
+                    continue;
+                }
+                Ok(false) => {}
+                Err((rule, value)) => {
+                    refusals.refuse(hal.now_ns(), rule, format_args!("value {value:#x}"));
+                    self.answer(&slots.ids, NETIF_RSP_ERROR);
+                    continue;
+                }
+            }
             match check(&slots) {
                 Ok(packet) => packets.push(packet),
                 Err((rule, value)) => {
@@ -110,13 +128,14 @@ impl<H: Hal> Transmit<H> {
         slots.data.push(first);
         while extra {
             let slot = self.take_next()?;
-            let [kind, flags] = (slot.gref as u16).to_le_bytes();
-            if kind == 0 || kind >= XEN_NETIF_EXTRA_TYPE_MAX {
-                return Err(Fatal::Rule(rules::TX_EXTRA_TYPE, u64::from(kind)));
+            let bytes = slot.as_bytes().first_chunk::<EXTRA_BYTES>().copied().unwrap_or_default();
+            if bytes[0] == 0 || bytes[0] >= XEN_NETIF_EXTRA_TYPE_MAX {
+                return Err(Fatal::Rule(rules::TX_EXTRA_TYPE, u64::from(bytes[0])));
             }
-            slots.extra.get_or_insert(kind);
+            let (decoded, follows) = Extra::decode(bytes);
+            slots.extras.push(decoded);
             slots.ids.push((slot.id, true));
-            extra = flags & XEN_NETIF_EXTRA_FLAG_MORE != 0;
+            extra = follows;
         }
         while more {
             let slot = self.take_next()?;
@@ -169,17 +188,22 @@ impl<H: Hal> Transmit<H> {
             counters.refused += 1;
             return self.answer(&packet.ids, NETIF_RSP_ERROR);
         }
-        let mut frame = Frame { bytes: packet.bytes, checksum: packet.checksum };
-        if !port.accepts_blank_checksums()
-            && let Err(error) = frame.complete_checksum()
-        {
-            refusals.refuse(hal.now_ns(), rules::TX_CHECKSUM, format_args!("{error}"));
-            counters.refused += 1;
-            return self.answer(&packet.ids, NETIF_RSP_ERROR);
+        let frame = Frame { bytes: packet.bytes, checksum: packet.checksum, oversize: packet.oversize };
+        let frames = match fit(frame, port) {
+            Ok(frames) => frames,
+            Err((rule, error)) => {
+                refusals.refuse(hal.now_ns(), rule, format_args!("{error}"));
+                counters.refused += 1;
+                return self.answer(&packet.ids, NETIF_RSP_ERROR);
+            }
+        };
+        let mut taken = true;
+        for frame in frames {
+            counters.from_guest += 1;
+            let one = port.transmit(frame);
+            counters.dropped += u64::from(!one);
+            taken &= one;
         }
-        counters.from_guest += 1;
-        let taken = port.transmit(frame);
-        counters.dropped += u64::from(!taken);
         self.answer(&packet.ids, if taken { NETIF_RSP_OKAY } else { NETIF_RSP_DROPPED });
     }
 
@@ -193,10 +217,44 @@ impl<H: Hal> Transmit<H> {
     }
 }
 
-fn check(slots: &Slots) -> Result<Packet, (Rule, u64)> {
-    if let Some(kind) = slots.extra {
-        return Err((rules::TX_EXTRA_NOT_OFFERED, u64::from(kind)));
+/// The frame as the port takes it.
+fn fit(mut frame: Frame, port: &impl NetPort) -> Result<Vec<Frame>, (Rule, ChecksumError)> {
+    if !port.accepts_oversize() {
+        return segment::cut(frame).map_err(|error| (rules::TX_OVERSIZE, error)).and_then(|mut frames| {
+            if !port.accepts_blank_checksums() {
+                frames
+                    .iter_mut()
+                    .try_for_each(Frame::complete_checksum)
+                    .map_err(|error| (rules::TX_CHECKSUM, error))?;
+            }
+            Ok(frames)
+        });
     }
+    if !port.accepts_blank_checksums() {
+        frame.complete_checksum().map_err(|error| (rules::TX_CHECKSUM, error))?;
+    }
+    Ok(vec![frame])
+}
+
+/// What extra information says of the frame.
+fn oversize(slots: &Slots, first: &NetifTxRequest) -> Result<Option<Oversize>, (Rule, u64)> {
+    match slots.extras[..] {
+        [] => Ok(None),
+        [Extra::Oversize(oversize)] => {
+            let blank = Checksum::from_transmit_flags(first.flags) == Checksum::Blank;
+            if oversize.segment_bytes < MIN_SEGMENT_BYTES || !blank {
+                return Err((rules::TX_OVERSIZE, u64::from(oversize.segment_bytes)));
+            }
+            Ok(Some(oversize))
+        }
+        [extra, ..] => {
+            let [kind, ..] = extra.encode();
+            Err((rules::TX_EXTRA_NOT_OFFERED, u64::from(kind)))
+        }
+    }
+}
+
+fn check(slots: &Slots) -> Result<Packet, (Rule, u64)> {
     if slots.data.len() > MAX_SLOTS {
         return Err((rules::TX_SLOTS, slots.data.len() as u64));
     }
@@ -219,5 +277,6 @@ fn check(slots: &Slots) -> Result<Packet, (Rule, u64)> {
         pieces.push(Piece { grant: GrantRef(slot.gref), offset, len_bytes });
     }
     let checksum = Checksum::from_transmit_flags(first.flags);
-    Ok(Packet { ids: slots.ids.clone(), pieces, bytes: vec![0; total], checksum, failed: None })
+    let oversize = oversize(slots, first)?;
+    Ok(Packet { ids: slots.ids.clone(), pieces, bytes: vec![0; total], checksum, oversize, failed: None })
 }

@@ -81,7 +81,7 @@ impl NetPair {
     }
 
     pub fn start_back(&mut self) {
-        let back = NetBack::open(&mut self.service, &self.back_path);
+        let back = NetBack::open(&mut self.service, &self.back_path, 4);
         self.back = Some(back.expect("the device is in the store"));
     }
 

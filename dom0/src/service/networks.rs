@@ -4,20 +4,26 @@ use alloc::format;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 
-use backends::net::NetBack;
 use backends::net::bridge::{Bridge, PortId};
+use backends::net::{NetBack, NetPort};
 use dom0::ids::DomId;
 use dom0::toolstack::device::{DEFAULT_BRIDGE, Mac, Vif};
 use dom0::toolstack::nodes::DevicePaths;
 use pv_bus::WatchEvent;
 use pv_bus::net::Frame;
+use pv_bus::segment::Joiner;
 
 use super::devices::DriverHal;
 use super::hotplug::Leaving;
 use crate::machine::net::VirtioCard;
+use crate::machine::queries::machine;
 
-/// Frames that wait for a guest or a card.
+/// Frames that wait for a guest.
 const FRAMES_WAITING: usize = 512;
+/// Frames that wait for a card: twice what comes in one turn, as oversize frames are cut before.
+const FRAMES_FOR_CARD: usize = 2048;
+/// Queues that one interface is offered, where there are as many CPUs.
+const MAX_QUEUES: u32 = 4;
 /// Frames taken from a card in one turn.
 const FRAMES_A_TURN: usize = 64;
 
@@ -46,7 +52,7 @@ impl Network {
     }
 
     fn plug(&mut self, card: VirtioCard) {
-        let port = self.bridge.add_port(FRAMES_WAITING, false);
+        let port = self.bridge.add_port(FRAMES_FOR_CARD, false);
         self.card = Some((card, port));
     }
 
@@ -55,15 +61,22 @@ impl Network {
         let Some((card, port)) = &mut self.card else {
             return false;
         };
+        let mut joiner = Joiner::default();
+        // What a guest has no room for is counted at its port.
+        let mut send = |frame| {
+            self.bridge.send(*port, frame, now_ns);
+        };
+        let mut more = true;
         for _ in 0..FRAMES_A_TURN {
             let Some(frame) = card.take() else {
-                card.commit();
-                return false;
+                more = false;
+                break;
             };
-            self.bridge.send(*port, Frame::new(frame), now_ns);
+            joiner.add(Frame::new(frame), &mut send);
         }
+        joiner.finish(&mut send);
         card.commit();
-        true
+        more
     }
 
     /// Moves frames from the bridge to the card. What does not fit waits for the card's next interrupt.
@@ -199,7 +212,15 @@ impl Networks {
             busy |= progress == backends::Progress::More;
         }
         self.networks.iter_mut().for_each(Network::give_to_card);
-        busy | self.frames_wait()
+        busy | self.frames_wait() | self.has_room_again()
+    }
+
+    /// Whether a guest's frames waited for room that there is now.
+    fn has_room_again(&mut self) -> bool {
+        let networks = &mut self.networks;
+        let again =
+            |vif: &NetworkBack| vif.back.is_held_up() && networks[vif.network].bridge.handle(vif.port, 0).has_room();
+        self.backs.iter().any(again)
     }
 
     /// Whether frames came for a guest after it had its turn.
@@ -216,5 +237,6 @@ impl Networks {
 
 fn open(hal: &mut DriverHal, domain: DomId, index: u32) -> Result<NetBack<DriverHal>, String> {
     let path = DevicePaths::new(domain, "vif", index).back;
-    NetBack::open(hal, &path).map_err(|error| format!("vif {index}: {error}"))
+    let queues = machine().map_or(1, |machine| machine.nr_cpus).min(MAX_QUEUES);
+    NetBack::open(hal, &path, queues).map_err(|error| format!("vif {index}: {error}"))
 }

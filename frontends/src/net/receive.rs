@@ -209,5 +209,5 @@ fn finish(partial: Partial, counters: &mut Counters) -> Option<Frame> {
         return None;
     }
     counters.received += 1;
-    Some(Frame { bytes: partial.bytes, checksum: partial.checksum })
+    Some(Frame { bytes: partial.bytes, checksum: partial.checksum, oversize: None })
 }
