@@ -3,15 +3,21 @@
 use std::io::{IsTerminal, Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use clap::Args;
 use dom0::channel::message::Message;
+use dom0::console::multiplexer::ESCAPE;
 use dom0::console::words;
 use dom0::toolstack::config;
 
 use crate::control::Client;
+
+/// How long a guest's console must be quiet, when nothing more is typed, until it is left.
+const QUIET: Duration = Duration::from_secs(1);
 
 #[derive(Args)]
 pub(crate) struct Options {
@@ -44,10 +50,11 @@ pub(crate) fn run(options: &Options) -> Result<u8> {
     let attaches = command[0] == "console" || command[0] == "create" && command.iter().any(|word| word == "-c");
     let limit = if attaches { Duration::from_secs(365 * 86_400) } else { Duration::from_secs(options.timeout) };
     client.say(&Message::Request(line.join(" ")))?;
-    let _raw = if attaches { Some(attach(&client)?) } else { None };
+    let attached = if attaches { Some(Attached::begin(&client)?) } else { None };
     let until = Instant::now() + limit;
     loop {
-        match client.hear(until)? {
+        let quiet = Instant::now() + QUIET;
+        match client.hear(quiet.min(until))? {
             Some(Message::Output(bytes)) => {
                 let mut out = std::io::stdout();
                 out.write_all(&bytes)?;
@@ -60,9 +67,12 @@ pub(crate) fn run(options: &Options) -> Result<u8> {
                 return Ok(status);
             }
             Some(_) => {}
-            None => {
+            None if Instant::now() >= until => {
                 bail!("it was not done in {} s: dom0 is busy, or another ctl has the channel", options.timeout)
             }
+            // Nothing more is typed, and the guest has said what it had to say: the console is left.
+            None if attached.as_ref().is_some_and(Attached::is_over) => client.say(&Message::Keys(vec![ESCAPE]))?,
+            None => {}
         }
     }
 }
@@ -99,34 +109,47 @@ fn bring_files(client: &mut Client, command: &mut [String]) -> Result<()> {
     Ok(())
 }
 
-/// The terminal passes every key on, until this is dropped.
-struct Raw;
+/// A guest's console on this terminal. The terminal passes every key on, until this is dropped.
+struct Attached {
+    is_terminal: bool,
+    over: Arc<AtomicBool>,
+}
 
-impl Drop for Raw {
+impl Attached {
+    /// Passes keys to the guest until the end of standard input.
+    fn begin(client: &Client) -> Result<Self> {
+        let mut speaker = client.speaker()?;
+        let over = Arc::new(AtomicBool::new(false));
+        let attached = Self { is_terminal: std::io::stdin().is_terminal(), over: over.clone() };
+        if attached.is_terminal {
+            stty(&["raw", "-echo"])?;
+        }
+        std::thread::spawn(move || {
+            let mut keys = [0; 1024];
+            while let Ok(count @ 1..) = std::io::stdin().read(&mut keys) {
+                if speaker.say(&Message::Keys(keys[..count].to_vec())).is_err() {
+                    return;
+                }
+            }
+            over.store(true, Ordering::Relaxed);
+        });
+        Ok(attached)
+    }
+
+    fn is_over(&self) -> bool {
+        self.over.load(Ordering::Relaxed)
+    }
+}
+
+impl Drop for Attached {
     fn drop(&mut self) {
-        let _ = stty(&["sane"]);
+        if self.is_terminal {
+            let _ = stty(&["sane"]);
+        }
     }
 }
 
 fn stty(arguments: &[&str]) -> Result<()> {
     let status = Command::new("stty").args(arguments).stdin(Stdio::inherit()).status();
     if status.context("stty cannot be started")?.success() { Ok(()) } else { bail!("stty refused {arguments:?}") }
-}
-
-/// Passes keys to the guest's console until Ctrl-] or the end of standard input.
-fn attach(client: &Client) -> Result<Option<Raw>> {
-    let mut speaker = client.speaker()?;
-    let raw = std::io::stdin().is_terminal().then(|| stty(&["raw", "-echo"]).map(|()| Raw)).transpose()?;
-    std::thread::spawn(move || {
-        let mut keys = [0; 1024];
-        loop {
-            let count = std::io::stdin().read(&mut keys).unwrap_or(0);
-            // The end of the input leaves the console, as Ctrl-] does.
-            let message = if count == 0 { vec![0x1d] } else { keys[..count].to_vec() };
-            if speaker.say(&Message::Keys(message)).is_err() || count == 0 {
-                return;
-            }
-        }
-    });
-    Ok(raw)
 }
