@@ -27,8 +27,8 @@
 //! vCPU is the one whose hypercall or fault is being handled.
 //!
 //! Lock order, outermost first: domain table, lifecycle of a domain, grant table (lower domain id first), event channels
-//! (lower domain id first), run queue, timers, memory of a domain, frame allocator, console. Frames themselves have no
-//! lock: their counts change by compare-and-exchange.
+//! (lower domain id first), event queues, run queue, timers, memory of a domain, frame allocator, console. Frames
+//! themselves have no lock: their counts change by compare-and-exchange.
 #![cfg_attr(not(test), no_std)]
 #![forbid(unsafe_code)]
 
@@ -43,6 +43,7 @@ pub mod evtchn;
 pub mod frames;
 pub mod grant;
 pub mod hardware;
+mod heap;
 pub mod hypercall;
 pub mod hypervisor;
 pub mod memory;

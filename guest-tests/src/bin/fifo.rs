@@ -9,7 +9,7 @@
 use core::sync::atomic::{AtomicU32, Ordering};
 
 use guest_tests::{
-    A, D, P, Page, RW, Shared, expect, guest_test, map_shared_info, mfn_of, mmuext, operation, start_info,
+    A, D, P, Page, RW, Shared, about, expect, guest_test, map_shared_info, mfn_of, mmuext, operation, start_info,
     update_va_mapping,
 };
 use pv_abi::event_channel::{
@@ -151,6 +151,7 @@ impl Queues {
 }
 
 fn before() {
+    about("EVTCHNOP_init_control EVTCHNOP_expand_array EVTCHNOP_set_priority");
     expect("the array does not begin before a control block", expand(ARRAY[0].mfn()), EOPNOTSUPP);
     expect("there are no priorities in the 2-level ABI", prefer(0, 1), ENOSYS);
     let mfn = CONTROL.mfn();
@@ -164,6 +165,7 @@ fn before() {
 }
 
 fn control_block() {
+    about("EVTCHNOP_init_control");
     control(2 + 3).store(0x55, Ordering::SeqCst);
     expect("a control block is taken", init_control(CONTROL.mfn(), OFFSET, 0), (0, 17));
     expect("what is in it is left alone", control(2 + 3).load(Ordering::SeqCst), 0x55);
@@ -176,6 +178,7 @@ fn control_block() {
 }
 
 fn array(queues: &mut Queues, early: u32) {
+    about("EVTCHNOP_expand_array");
     expect("an event without a word is sent", send(early), 0);
     expect("a page of the array is in the domain's memory", expand(0), EINVAL);
     expect("a page of the array is no page table", expand(mfn_of(start_info().pt_base)), EINVAL);
@@ -186,6 +189,7 @@ fn array(queues: &mut Queues, early: u32) {
 }
 
 fn order(queues: &mut Queues) {
+    about("EVTCHNOP_set_priority EVTCHNOP_send");
     let ports: [u32; 5] = core::array::from_fn(|_| bind_ipi());
     expect("a priority is 15 at most", prefer(ports[0], 16), EINVAL);
     expect("a priority is of a port", prefer(100_000, 1), EINVAL);
@@ -212,6 +216,7 @@ fn order(queues: &mut Queues) {
 }
 
 fn masks(queues: &mut Queues) {
+    about("EVTCHNOP_unmask EVTCHNOP_send");
     let port = bind_ipi();
     word(port).fetch_or(MASKED, Ordering::SeqCst);
     send(port);
@@ -229,6 +234,7 @@ fn masks(queues: &mut Queues) {
 }
 
 fn linked_ports(queues: &mut Queues) {
+    about("EVTCHNOP_close EVTCHNOP_bind_ipi");
     let port = bind_ipi();
     send(port);
     expect("a port is closed while it is queued", close(port), 0);
@@ -242,6 +248,7 @@ fn linked_ports(queues: &mut Queues) {
 }
 
 fn polls(queues: &mut Queues) {
+    about("SCHEDOP_poll");
     let port = bind_ipi();
     word(port).fetch_or(MASKED, Ordering::SeqCst);
     send(port);
@@ -255,6 +262,7 @@ fn polls(queues: &mut Queues) {
 
 /// Ports beyond those of the 2-level ABI.
 fn many_ports(queues: &mut Queues) {
+    about("EVTCHNOP_expand_array EVTCHNOP_bind_ipi");
     let grown: [i64; PAGES - 1] = core::array::from_fn(|index| expand(ARRAY[index + 1].mfn()));
     expect("the array grows seven times", grown, [0; PAGES - 1]);
     let last = (0..5000).map(|_| bind_ipi()).last().unwrap_or_default();
@@ -267,6 +275,7 @@ fn many_ports(queues: &mut Queues) {
 
 /// What the guest writes into its own words harms only itself.
 fn broken_words() {
+    about("EVTCHNOP_send EVTCHNOP_unmask");
     send(1);
     word(1).store(PENDING | LINKED | BUSY | 1, Ordering::SeqCst);
     expect("an event is sent after one that links to itself", send(2), 0);
@@ -292,6 +301,7 @@ fn broken_words() {
 }
 
 fn reset(shared: Shared) {
+    about("EVTCHNOP_reset EVTCHNOP_init_control");
     expect("all ports are closed", op(EVTCHNOP_RESET, EvtchnReset { dom: DOMID_SELF }), 0);
     expect("the array is gone", expand(ARRAY[0].mfn()), EOPNOTSUPP);
     expect("the last port is closed", send(5000), EINVAL);

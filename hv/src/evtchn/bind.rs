@@ -11,7 +11,7 @@ use pv_abi::xen::{NR_VIRQS, VIRQ_DEBUG, VIRQ_TIMER, VIRQ_XENOPROF, VIRQ_XENPMU};
 use pv_abi::{DomId, VcpuId};
 use spin::MutexGuard;
 
-use super::deliver::{clear_pending, make_pending};
+use super::deliver::{clear_pending, clear_pending_bit, make_pending};
 use super::fifo_control;
 use super::table::{CHUNK, Channel, EventChannels, State, out_of_range};
 use crate::Hypervisor;
@@ -222,7 +222,7 @@ pub fn status(domain: &Domain, answer: &mut EvtchnStatus) -> Result<(), Refusal>
 pub fn close<M: Machine>(hv: &Hypervisor<M>, domain: &Domain, port: u32) -> Result<(), Refusal> {
     let mut events = domain.events.lock();
     if events.free_if_alone(port) {
-        clear_pending(hv, domain, port);
+        clear_pending_bit(hv, domain, port);
         return Ok(());
     }
     drop(events);

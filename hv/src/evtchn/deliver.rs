@@ -78,11 +78,11 @@ pub(super) fn make_pending<M: Machine>(hv: &Hypervisor<M>, domain: &Domain, vcpu
     if domain.fifo.is_on() {
         return queue(hv, domain, vcpu, port);
     }
-    let (word, bit) = (port as usize / 64, 1 << (port % 64));
-    if hv.machine.fetch_or_word(domain.shared_info, PENDING + word, bit) & bit != 0 {
+    let (shared, word, bit) = (domain.shared_info, port as usize / 64, port % 64);
+    if hv.machine.fetch_or_word(shared, PENDING + word, 1 << bit) >> bit & 1 != 0 {
         return;
     }
-    let is_masked = hv.machine.read_word(domain.shared_info, MASK + word) & bit != 0;
+    let is_masked = hv.machine.read_word(shared, MASK + word) >> bit & 1 != 0;
     let vcpu = if is_masked { None } else { select(hv, domain, vcpu, word) };
     if vcpu.is_some() || domain.polling.load(Ordering::SeqCst) != 0 {
         tell(hv, domain, vcpu, port);
@@ -142,20 +142,17 @@ pub fn select_everything<M: Machine>(hv: &Hypervisor<M>, vcpu: &Vcpu) {
 }
 
 /// Makes a pending port not pending: it is about to be something else.
-#[inline]
 pub(super) fn clear_pending<M: Machine>(hv: &Hypervisor<M>, domain: &Domain, port: u32) {
-    if domain.fifo.is_on() {
-        return clear_queued(hv, domain, port);
+    match domain.fifo.queues() {
+        Some(mut queues) => queues.clear_pending(&hv.machine, port),
+        None => clear_pending_bit(hv, domain, port),
     }
-    hv.machine.fetch_and_word(domain.shared_info, PENDING + port as usize / 64, !(1 << (port % 64)));
 }
 
-/// [`clear_pending`] in the FIFO ABI.
-#[inline(never)]
-fn clear_queued<M: Machine>(hv: &Hypervisor<M>, domain: &Domain, port: u32) {
-    if let Some(mut queues) = domain.fifo.queues() {
-        queues.clear_pending(&hv.machine, port);
-    }
+/// [`clear_pending`] in the 2-level ABI.
+#[inline]
+pub(super) fn clear_pending_bit<M: Machine>(hv: &Hypervisor<M>, domain: &Domain, port: u32) {
+    hv.machine.fetch_and_word(domain.shared_info, PENDING + port as usize / 64, !(1 << (port % 64)));
 }
 
 /// Whether a port is pending.

@@ -12,6 +12,7 @@ use pv_abi::xen::NR_VIRQS;
 use crate::Hypervisor;
 use crate::domain::Domain;
 use crate::hardware::Machine;
+use crate::heap::try_array;
 use crate::refusal::{Evidence, Refusal};
 use crate::rules;
 
@@ -239,13 +240,16 @@ impl EventChannels {
     fn grow(&mut self) -> Result<(), Refusal> {
         let no_memory = || Refusal::errno(Errno::NoMem, rules::evtchn::NO_MEMORY);
         self.chunks.try_reserve(1).map_err(|_| no_memory())?;
-        self.chunks.push(try_new_chunk().ok_or_else(no_memory)?);
+        self.chunks.push(try_array(|_| Channel::default()).ok_or_else(no_memory)?);
         Ok(())
     }
 
-    /// Makes a port free that nothing else knows of: unbound, or an IPI.
+    /// Makes a port free that nothing else knows of, no queue either: unbound, or an IPI.
     #[inline]
     pub(super) fn free_if_alone(&mut self, port: u32) -> bool {
+        if self.taken_at_once == 0 {
+            return false;
+        }
         let alone = self.get_mut(port).filter(|channel| matches!(channel.state, State::Unbound { .. } | State::Ipi));
         let Some(channel) = alone else {
             return false;
@@ -287,13 +291,6 @@ impl EventChannels {
             }
         }
     }
-}
-
-fn try_new_chunk() -> Option<Box<[Channel; CHUNK]>> {
-    let mut channels = Vec::new();
-    channels.try_reserve_exact(CHUNK).ok()?;
-    channels.resize_with(CHUNK, Channel::default);
-    channels.into_boxed_slice().try_into().ok()
 }
 
 fn new_chunk() -> Box<[Channel; CHUNK]> {
