@@ -116,7 +116,9 @@ fn physical<M: Machine>(hv: &Hypervisor<M>) -> abi::SysctlPhysinfo {
         nr_nodes: 1,
         max_node_id: 0,
         cpu_khz: hv.machine.time_scale().0.khz,
-        capabilities: abi::XEN_SYSCTL_PHYSCAP_PV | abi::XEN_SYSCTL_PHYSCAP_GNTTAB_V1,
+        capabilities: abi::XEN_SYSCTL_PHYSCAP_PV
+            | abi::XEN_SYSCTL_PHYSCAP_GNTTAB_V1
+            | abi::XEN_SYSCTL_PHYSCAP_GNTTAB_V2,
         arch_capabilities: 0,
         pad: 0,
         total_pages: total,

@@ -16,7 +16,7 @@ use crate::control::Settings;
 use crate::control::permissions::Permissions;
 use crate::evtchn::EventChannels;
 use crate::frames::{self, DomainMemory};
-use crate::grant::GrantTable;
+use crate::grant::{GrantTable, Version};
 use crate::hardware::Machine;
 use crate::refusal::{Evidence, Refusal};
 use crate::rules::{Limiter, control as rule};
@@ -40,6 +40,8 @@ pub struct DomainConfig {
     pub max_grant_frames: u32,
     /// Frames' worth of mappings of others' grants it may have.
     pub max_maptrack_frames: u32,
+    /// The highest version of the grant table that it may choose.
+    pub max_grant_version: Version,
     /// The toolstack's other choices.
     pub settings: Settings,
 }
@@ -52,6 +54,7 @@ impl Default for DomainConfig {
             max_event_port: u32::MAX,
             max_grant_frames: 64,
             max_maptrack_frames: 1024,
+            max_grant_version: Version::Two,
             settings: Settings::default(),
         }
     }
@@ -77,7 +80,10 @@ impl Domain {
             memory: Mutex::new(DomainMemory::default()),
             events: Mutex::new(EventChannels::new(config.max_event_port)),
             fifo: Default::default(),
-            grants: Mutex::new(GrantTable::new(config.max_grant_frames, config.max_maptrack_frames)),
+            grants: Mutex::new(
+                GrantTable::new(config.max_grant_frames, config.max_maptrack_frames)
+                    .with_max_version(config.max_grant_version),
+            ),
             permissions: Mutex::new(permissions),
             ports: Mutex::default(),
             vcpus: Once::new(),

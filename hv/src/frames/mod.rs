@@ -316,6 +316,18 @@ pub fn free_shared<M: Machine>(hv: &Hypervisor<M>, mfn: Mfn) {
     put_typed(hv, mfn);
 }
 
+/// Takes a frame of [`allocate_shared`] from its domain, unless the domain has it mapped; then nothing changes. Ends with
+/// [`free_shared`] or [`share_again`].
+#[must_use]
+pub(crate) fn take_shared<M: Machine>(hv: &Hypervisor<M>, mfn: Mfn, owner: DomId) -> bool {
+    hv.frames.record(mfn).disown_unused(owner)
+}
+
+/// Undoes [`take_shared`].
+pub(crate) fn share_again<M: Machine>(hv: &Hypervisor<M>, mfn: Mfn, owner: DomId) {
+    hv.frames.record(mfn).assign(owner, 1, CountWord::SHARED);
+}
+
 /// Promises a domain free memory: it will own `pages` in the end. 0 ends the promise.
 ///
 /// # Errors

@@ -329,6 +329,14 @@ impl Frame {
         self.count.fetch_or(u64::from(NOBODY.0) << 32, Ordering::AcqRel);
     }
 
+    /// [`Frame::disown`] for a shared frame, if nobody holds a reference but the hypervisor; whether that was so.
+    #[must_use]
+    pub(crate) fn disown_unused(&self, owner: DomId) -> bool {
+        let expected = CountWord::new(owner, 1, CountWord::SHARED).0;
+        let nobodys = CountWord::new(NOBODY, 1, CountWord::SHARED).0;
+        self.count.compare_exchange(expected, nobodys, Ordering::AcqRel, Ordering::Relaxed).is_ok()
+    }
+
     /// Takes the frame out of the world, if the only references are the owner's own and one of the caller's.
     #[must_use]
     pub(crate) fn steal(&self, owner: DomId) -> bool {

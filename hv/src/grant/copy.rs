@@ -2,13 +2,16 @@
 
 use alloc::sync::Arc;
 use core::mem::offset_of;
+use core::ops::Range;
 
 use pv_abi::Mfn;
 use pv_abi::grant_table::{
-    GNTCOPY_DEST_GREF, GNTCOPY_SOURCE_GREF, GNTST_BAD_COPY_ARG, GNTST_PERMISSION_DENIED, GnttabCopy, GnttabCopyPtr,
+    GNTCOPY_DEST_GREF, GNTCOPY_SOURCE_GREF, GNTST_BAD_COPY_ARG, GNTST_GENERAL_ERROR, GNTST_PERMISSION_DENIED,
+    GnttabCopy, GnttabCopyPtr,
 };
 use pv_abi::xen::DOMID_SELF;
 
+use super::pin::Held;
 use super::{Batch, domain_of, pin, status};
 use crate::Hypervisor;
 use crate::call::Call;
@@ -34,12 +37,12 @@ pub(super) fn copy_batch<M: Machine>(call: &mut Call<'_, M>, batch: &Batch) -> R
     Ok(0)
 }
 
-/// One side of a copy, held until it is dropped by [`Side::release`].
-struct Side {
-    mfn: Mfn,
-    writable: bool,
-    /// The granter and its entry; none for a frame of the caller.
-    granted: Option<(Arc<Domain>, u32)>,
+/// One side of a copy, held until [`Side::release`].
+enum Side {
+    /// A frame of the caller.
+    Own(Mfn),
+    /// What an entry of the granter gives.
+    Granted(Arc<Domain>, u32, Held),
 }
 
 impl Side {
@@ -52,22 +55,34 @@ impl Side {
         if by_reference {
             let granter = domain_of(call, pointer.domid)?;
             let reference = pointer.u as u32;
-            let mfn = pin::pin(call.hv, &granter, reference, call.domain().id, writable)?;
-            return Ok(Self { mfn, writable, granted: Some((granter, reference)) });
+            let held = pin::pin_for_copy(call.hv, &granter, reference, call.domain().id, writable)?;
+            return Ok(Self::Granted(granter, reference, held));
         }
         if pointer.domid != DOMID_SELF {
             let evidence = Evidence::Value(pointer.domid.into());
             return Err(Refusal::status(GNTST_PERMISSION_DENIED, rule::COPY_BY_FRAME).with(evidence));
         }
-        let mfn = pin::hold_own(call.hv, call.domain(), pointer.u, writable)?;
-        Ok(Self { mfn, writable, granted: None })
+        pin::hold_own(call.hv, call.domain(), pointer.u, writable).map(Self::Own)
     }
 
-    fn release<M: Machine>(self, hv: &Hypervisor<M>) {
-        match self.granted {
-            Some((granter, reference)) => pin::unpin(hv, Some(&granter), reference, self.mfn, self.writable),
-            None if self.writable => frames::put_typed(hv, self.mfn),
-            None => frames::put(hv, self.mfn),
+    /// Passes a range of bytes that the copy may use.
+    fn check(&self, bytes: Range<usize>) -> Result<Mfn, Refusal> {
+        let held = match self {
+            Self::Own(mfn) => return Ok(*mfn),
+            Self::Granted(.., held) => held,
+        };
+        if held.bytes.start <= bytes.start && bytes.end <= held.bytes.end {
+            return Ok(held.mfn);
+        }
+        let evidence = Evidence::Limit { asked: bytes.end as u64, limit: held.bytes.end as u64 };
+        Err(Refusal::status(GNTST_GENERAL_ERROR, rule::COPY_PART).with(evidence))
+    }
+
+    fn release<M: Machine>(self, hv: &Hypervisor<M>, writable: bool) {
+        match self {
+            Self::Granted(granter, reference, held) => pin::unpin_after_copy(hv, &granter, reference, &held, writable),
+            Self::Own(mfn) if writable => frames::put_typed(hv, mfn),
+            Self::Own(mfn) => frames::put(hv, mfn),
         }
     }
 }
@@ -85,13 +100,14 @@ fn copy<M: Machine>(call: &Call<'_, M>, request: &GnttabCopy) -> Result<(), Refu
     let dest = match Side::hold(call, &request.dest, request.flags & GNTCOPY_DEST_GREF != 0, true) {
         Ok(dest) => dest,
         Err(refusal) => {
-            source.release(call.hv);
+            source.release(call.hv, false);
             return Err(refusal);
         }
     };
     let (to, from) = (usize::from(request.dest.offset), usize::from(request.source.offset));
-    call.hv.machine.copy_bytes(dest.mfn, to, source.mfn, from, len);
-    dest.release(call.hv);
-    source.release(call.hv);
-    Ok(())
+    let checked = source.check(from..from + len).and_then(|source| Ok((source, dest.check(to..to + len)?)));
+    let outcome = checked.map(|(source, dest)| call.hv.machine.copy_bytes(dest, to, source, from, len));
+    dest.release(call.hv, true);
+    source.release(call.hv, false);
+    outcome
 }

@@ -3,24 +3,28 @@
 //! The *granter* writes entries into frames it shares with the hypervisor; an entry says to whom, which frame, and
 //! whether for writing. The one it is granted to *maps* it (and holds a *handle* for the mapping) or has the hypervisor
 //! *copy*. While an entry is in use it is *pinned*: the hypervisor's bits in it (reading, writing) are set, so the
-//! granter knows, and the frame stays what it is.
+//! granter knows, and the frame stays what it is. A table has one of two [`Version`]s; with version 2 an entry may also
+//! grant a part of a frame, or pass on what another domain granted ([`entry`]), both for copies only.
 //!
 //! Invariants:
-//! - an entry is read once, as one word, and pinned by exchanging exactly that word; what was read is what is used, also
-//!   by all later uses of the same pinned entry;
+//! - an entry of version 1 is read once, as one word, and pinned by exchanging exactly that word; one of version 2 is
+//!   read again after its bits were set, and must still permit what is asked. What was read is what is used, also by all
+//!   later uses of the same pinned entry;
 //! - the reading bit of an entry is set just while somebody has it pinned, the writing bit just while for writing;
 //! - each pin holds a reference on the frame, and for writing a type reference; a mapping in a page table holds its own.
 //!   So a frame outlives its granter as long as it is mapped, and cannot become a page table;
 //! - no two domains' tables are locked at once, and no reference is put under a table's lock.
 //!
-//! Only version 1 of the table is offered. Source: `public/grant_table.h`.
+//! Source: `public/grant_table.h`.
 
 mod copy;
+mod entry;
 mod map;
 mod pin;
 mod table;
 #[cfg(test)]
 mod tests;
+mod version;
 
 use alloc::sync::Arc;
 
@@ -37,7 +41,7 @@ use pv_abi::xen::{DOMID_SELF, HYPERVISOR_GRANT_TABLE_OP};
 use pv_abi::{DomId, Mfn};
 use zerocopy::{FromBytes, Immutable, IntoBytes};
 
-pub use table::{GrantTable, frame, relinquish};
+pub use table::{GrantTable, Version, frame, relinquish, status_frame};
 
 use crate::call::Call;
 use crate::domain::Domain;
@@ -226,6 +230,8 @@ fn grow<M: Machine>(
 fn query_size<M: Machine>(call: &mut Call<'_, M>, batch: &Batch) -> Result<u64, Refusal> {
     let mut request: GnttabQuerySize = batch.single(call)?;
     let outcome = table_of(call, request.dom).map(|domain| {
+        // A table has a frame from the beginning, which nobody can tell before asking.
+        let _ = frame(call.hv, &domain, 0);
         let table = domain.grants.lock();
         request.nr_frames = table.size();
         request.max_nr_frames = table.max_size();
@@ -234,31 +240,45 @@ fn query_size<M: Machine>(call: &mut Call<'_, M>, batch: &Batch) -> Result<u64, 
     call.write(batch.array, &request).map(|()| 0)
 }
 
-/// Chooses the version of the caller's table: 1 is.
+/// Chooses the form of the caller's entries; tells the one that there is afterwards.
 fn set_version<M: Machine>(call: &mut Call<'_, M>, batch: &Batch) -> Result<u64, Refusal> {
     let request: GnttabSetVersion = batch.single(call)?;
     let evidence = Evidence::Value(request.version.into());
-    let refused = match request.version {
-        1 => None,
-        2 => Some(Refusal::errno(Errno::NoSys, rule::VERSION_OFFERED).with(evidence)),
-        _ => Some(Refusal::errno(Errno::Inval, rule::VERSION_RANGE).with(evidence)),
+    let outcome = match request.version {
+        1 => version::switch(call.hv, call.domain(), Version::One),
+        2 => version::switch(call.hv, call.domain(), Version::Two),
+        _ => Err(Refusal::errno(Errno::Inval, rule::VERSION_RANGE).with(evidence)),
     };
-    call.write(batch.array, &GnttabSetVersion { version: 1 })?;
-    refused.map_or(Ok(0), Err)
+    let version = call.domain().grants.lock().version().number();
+    call.write(batch.array, &GnttabSetVersion { version })?;
+    outcome.map(|()| 0)
 }
 
 fn get_version<M: Machine>(call: &mut Call<'_, M>, batch: &Batch) -> Result<u64, Refusal> {
     let mut request: GnttabGetVersion = batch.single(call)?;
-    call.target(DomId(request.dom))?;
-    request.version = 1;
+    let domain = call.target(DomId(request.dom))?;
+    request.version = domain.grants.lock().version().number();
     call.write(batch.array, &request).map(|()| 0)
 }
 
+/// Gives the frames of a table's status words.
 fn status_frames<M: Machine>(call: &mut Call<'_, M>, batch: &Batch) -> Result<u64, Refusal> {
     let mut request: GnttabGetStatusFrames = batch.single(call)?;
-    let outcome =
-        table_of(call, request.dom).and_then(|_| Err(Refusal::status(GNTST_GENERAL_ERROR, rule::NO_STATUS_FRAMES)));
-    request.status = status(call, [batch.operation.into(), request.dom.into(), 0, 0, 0], outcome);
+    let outcome = table_of(call, request.dom).and_then(|domain| {
+        let limit = domain.grants.lock().status.len() as u64;
+        if u64::from(request.nr_frames) <= limit {
+            return Ok(domain);
+        }
+        let evidence = Evidence::Limit { asked: request.nr_frames.into(), limit };
+        Err(Refusal::status(GNTST_GENERAL_ERROR, rule::STATUS_SIZE).with(evidence))
+    });
+    if let Ok(domain) = &outcome {
+        for index in 0..request.nr_frames {
+            let mfn = domain.grants.lock().status.get(index as usize).copied().unwrap_or(Mfn(0));
+            call.write_element(request.frame_list, index.into(), &mfn.0)?;
+        }
+    }
+    request.status = status(call, [batch.operation.into(), request.dom.into(), 0, 0, 0], outcome.map(drop));
     call.write(batch.array, &request).map(|()| 0)
 }
 
@@ -279,18 +299,16 @@ fn swap<M: Machine>(call: &mut Call<'_, M>, request: &mut GnttabSwapGrantRef) {
 
 fn swap_entries<M: Machine>(call: &Call<'_, M>, a: u32, b: u32) -> Result<(), Refusal> {
     let table = call.domain().grants.lock();
-    let place = |reference| table.entry(reference).ok_or_else(|| reference_range(reference));
-    let (place_a, place_b) = (place(a)?, place(b)?);
+    for reference in [a, b] {
+        table.entry(reference).ok_or_else(|| reference_range(reference))?;
+    }
     if a == b {
         return Ok(());
     }
     if let Some(used) = [a, b].into_iter().find(|reference| table.is_pinned(*reference)) {
         return Err(Refusal::status(GNTST_EAGAIN, rule::SWAP_IN_USE).with(Evidence::Value(used.into())));
     }
-    let machine = &call.hv.machine;
-    let first = machine.read_word(place_a.0, place_a.1);
-    machine.write_word(place_a.0, place_a.1, machine.read_word(place_b.0, place_b.1));
-    machine.write_word(place_b.0, place_b.1, first);
+    version::swap(call.hv, &table, a, b);
     Ok(())
 }
 

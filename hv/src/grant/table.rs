@@ -5,19 +5,52 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 
 use hashbrown::HashMap;
-use pv_abi::grant_table::{GNTST_GENERAL_ERROR, GNTST_NO_DEVICE_SPACE};
+use pv_abi::grant_table::{GNTST_GENERAL_ERROR, GNTST_NO_DEVICE_SPACE, GTF_READING, GTF_WRITING};
 use pv_abi::{DomId, Mfn};
 
+use super::entry::{Field, Granted, Place};
 use super::pin;
 use crate::Hypervisor;
 use crate::domain::Domain;
 use crate::frames;
 use crate::hardware::Machine;
+use crate::heap::try_array;
 use crate::refusal::{Evidence, Refusal};
 use crate::rules::grant as rule;
 
-/// Entries of version 1 in a frame; an entry is a word.
-const ENTRIES: u32 = 512;
+/// The form of a table's entries.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Version {
+    /// A word each, with frames of 32 bits.
+    One,
+    /// Two words each, and a status word apart.
+    Two,
+}
+
+impl Version {
+    /// As the ABI counts them.
+    #[must_use]
+    pub const fn number(self) -> u32 {
+        match self {
+            Self::One => 1,
+            Self::Two => 2,
+        }
+    }
+
+    /// Entries in a frame.
+    const fn entries(self) -> u32 {
+        match self {
+            Self::One => 512,
+            Self::Two => 256,
+        }
+    }
+}
+
+/// Entries whose status words are in one frame.
+const STATUS_WORDS: u32 = 2048;
+
+/// Frames of entries of version 2 for each status frame.
+pub(super) const FRAMES_PER_STATUS: u32 = STATUS_WORDS / Version::Two.entries();
 
 /// Mappings that a maptrack frame stands for: Xen's record of one is 16 bytes.
 const MAPPINGS_PER_FRAME: u32 = 256;
@@ -33,8 +66,8 @@ const LOOKED_AT: usize = 64;
 pub(super) struct Pinned {
     /// By whom.
     pub(super) by: DomId,
-    /// The frame that the entry named when it was pinned first.
-    pub(super) mfn: Mfn,
+    /// What the entry granted when it was pinned first.
+    pub(super) granted: Granted,
     /// How often, for reading.
     pub(super) readers: u32,
     /// How often, for writing.
@@ -76,7 +109,11 @@ const NONE: u32 = u32::MAX;
 
 /// A domain's grant table and what it has mapped of others'.
 pub struct GrantTable {
-    frames: Vec<Mfn>,
+    pub(super) version: Version,
+    pub(super) max_version: Version,
+    pub(super) frames: Vec<Mfn>,
+    /// The status words of version 2; none in version 1.
+    pub(super) status: Vec<Mfn>,
     max_frames: u32,
     pinned: HashMap<u32, Pinned>,
     #[expect(clippy::vec_box, reason = "a table that grows moves pointers, not mappings")]
@@ -99,7 +136,10 @@ impl GrantTable {
     #[must_use]
     pub fn new(max_frames: u32, max_maptrack_frames: u32) -> Self {
         Self {
+            version: Version::One,
+            max_version: Version::Two,
             frames: Vec::new(),
+            status: Vec::new(),
             max_frames,
             pinned: HashMap::new(),
             mappings: Vec::new(),
@@ -107,6 +147,18 @@ impl GrantTable {
             max_mappings: max_maptrack_frames.saturating_mul(MAPPINGS_PER_FRAME),
             next_to_release: 0,
         }
+    }
+
+    /// Lets the domain choose no version above this.
+    #[must_use]
+    pub fn with_max_version(self, max_version: Version) -> Self {
+        Self { max_version, ..self }
+    }
+
+    /// The form of its entries.
+    #[must_use]
+    pub const fn version(&self) -> Version {
+        self.version
     }
 
     /// How many frames the table has.
@@ -119,6 +171,15 @@ impl GrantTable {
     #[must_use]
     pub const fn max_size(&self) -> u32 {
         self.max_frames
+    }
+
+    /// How many frames its status words may have; none in version 1.
+    #[must_use]
+    pub const fn max_status_size(&self) -> u32 {
+        match self.version {
+            Version::One => 0,
+            Version::Two => self.max_frames.div_ceil(FRAMES_PER_STATUS),
+        }
     }
 
     /// One of its frames.
@@ -135,18 +196,59 @@ impl GrantTable {
         Err(Refusal::status(GNTST_GENERAL_ERROR, rule::TABLE_SIZE).with(evidence))
     }
 
-    /// Where an entry lies: a frame and a word of it.
+    /// Where an entry lies.
     #[inline]
-    pub(super) fn entry(&self, reference: u32) -> Option<(Mfn, usize)> {
-        self.frame(reference / ENTRIES).map(|mfn| (mfn, (reference % ENTRIES) as usize))
+    pub(super) fn entry(&self, reference: u32) -> Option<Place> {
+        let version = self.version;
+        let mfn = self.frame(reference / version.entries())?;
+        let index = (reference % version.entries()) as usize;
+        if version == Version::One {
+            return Some(Place { version, mfn, word: index, bits: Field { mfn, word: index, shift: 0 } });
+        }
+        let status = *self.status.get((reference / STATUS_WORDS) as usize)?;
+        let place = (reference % STATUS_WORDS) as usize;
+        let bits = Field { mfn: status, word: place / 4, shift: place % 4 * 16 };
+        Some(Place { version, mfn, word: index * 2, bits })
     }
 
     pub(super) fn is_pinned(&self, reference: u32) -> bool {
         self.pinned.contains_key(&reference)
     }
 
-    pub(super) const fn pinned(&mut self) -> &mut HashMap<u32, Pinned> {
-        &mut self.pinned
+    /// An entry from `first` on that is in use.
+    pub(super) fn pinned_from(&self, first: u32) -> Option<u32> {
+        self.pinned.keys().copied().find(|reference| *reference >= first)
+    }
+
+    pub(super) fn pinned(&self, reference: u32) -> Option<Pinned> {
+        self.pinned.get(&reference).copied()
+    }
+
+    /// Makes sure that one more use can be counted.
+    pub(super) fn make_room(&mut self) -> Result<(), Refusal> {
+        let no_room = |_| Refusal::status(GNTST_GENERAL_ERROR, rule::NO_PIN_MEMORY);
+        self.pinned.try_reserve(1).map_err(no_room)
+    }
+
+    /// Counts a use of an entry, the first of which is `first`.
+    pub(super) fn count(&mut self, reference: u32, first: Pinned, writable: bool) {
+        let pinned = self.pinned.entry(reference).or_insert(first);
+        *(if writable { &mut pinned.writers } else { &mut pinned.readers }) += 1;
+    }
+
+    /// Counts a use less; gives those of the hypervisor's bits of the entry that nobody needs any more.
+    pub(super) fn count_less(&mut self, reference: u32, writable: bool) -> u16 {
+        let Some(pinned) = self.pinned.get_mut(&reference) else {
+            return 0;
+        };
+        let count = if writable { &mut pinned.writers } else { &mut pinned.readers };
+        *count = count.saturating_sub(1);
+        let last_writer = if writable && pinned.writers == 0 { GTF_WRITING } else { 0 };
+        if pinned.readers + pinned.writers != 0 {
+            return last_writer;
+        }
+        self.pinned.remove(&reference);
+        last_writer | GTF_READING
     }
 
     /// How many entries are pinned.
@@ -190,11 +292,11 @@ impl GrantTable {
         if room == 0 || self.mappings.try_reserve(1).is_err() {
             return Err(no_handle(self.max_mappings));
         }
-        let chunk = core::array::from_fn(|n| {
+        let chunk = try_array(|n| {
             let is_last = n == CHUNK - 1 || n as u32 + 1 == room;
             Slot::Free(if is_last { NONE } else { first + n as u32 + 1 })
         });
-        self.mappings.push(Box::new(chunk));
+        self.mappings.push(chunk.ok_or_else(|| no_handle(self.max_mappings))?);
         self.first_free = first;
         Ok(())
     }
@@ -243,19 +345,22 @@ fn no_handle(limit: u32) -> Refusal {
     Refusal::status(GNTST_NO_DEVICE_SPACE, rule::NO_HANDLE).with(Evidence::Value(limit.into()))
 }
 
-/// Adds a frame to a table that has `size`.
+/// Adds a frame to a table that has `size`, and before it the status frame that it needs.
 pub(super) fn grow_by_one<M: Machine>(hv: &Hypervisor<M>, domain: &Domain, size: u32) -> Result<(), Refusal> {
     let no_memory = || Refusal::status(GNTST_GENERAL_ERROR, rule::TABLE_SIZE).with(Evidence::Value(size.into()));
     let mfn = frames::allocate_shared(hv, domain).ok_or_else(no_memory)?;
     let mut table = domain.grants.lock();
-    if table.size() == size && table.frames.try_reserve(1).is_ok() {
-        table.frames.push(mfn);
+    let has_raced = table.size() != size;
+    let status = (table.status.len() as u32) * FRAMES_PER_STATUS;
+    let needs_status = table.version == Version::Two && status <= size;
+    let list = if needs_status { &mut table.status } else { &mut table.frames };
+    if !has_raced && list.try_reserve(1).is_ok() {
+        list.push(mfn);
         return Ok(());
     }
-    let raced = table.size() != size;
     drop(table);
     frames::free_shared(hv, mfn);
-    if raced { Ok(()) } else { Err(no_memory()) }
+    if has_raced { Ok(()) } else { Err(no_memory()) }
 }
 
 /// A frame of a domain's table, which grows to have it; `None` where it may not or memory is used up.
@@ -273,6 +378,23 @@ pub fn frame<M: Machine>(hv: &Hypervisor<M>, domain: &Domain, index: u32) -> Opt
     }
 }
 
+/// A frame of the status words of a domain's table, which grows to have it; `None` in version 1, or where it may not or
+/// memory is used up.
+pub fn status_frame<M: Machine>(hv: &Hypervisor<M>, domain: &Domain, index: u32) -> Option<Mfn> {
+    let at = |index: u32| {
+        let table = domain.grants.lock();
+        table.status.get(index as usize).copied().ok_or(table.version)
+    };
+    match at(index) {
+        Ok(mfn) => return Some(mfn),
+        Err(Version::One) => return None,
+        Err(Version::Two) => {}
+    }
+    let frames = index.checked_add(1)?.checked_mul(FRAMES_PER_STATUS)?;
+    frame(hv, domain, frames - 1)?;
+    at(index).ok()
+}
+
 /// Releases what a domain that is being taken apart has mapped of others', then its own table; `false` where there is
 /// more to do.
 ///
@@ -287,7 +409,10 @@ pub fn relinquish<M: Machine>(hv: &Hypervisor<M>, domain: &Domain) -> bool {
         }
         return false;
     }
-    let last = domain.grants.lock().frames.pop();
+    let last = {
+        let mut table = domain.grants.lock();
+        table.frames.pop().or_else(|| table.status.pop())
+    };
     if let Some(mfn) = last {
         frames::free_shared(hv, mfn);
         return false;

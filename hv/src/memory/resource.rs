@@ -1,4 +1,4 @@
-//! Frames of the hypervisor that belong to a domain, for its toolstack to map: the grant table.
+//! Frames of the hypervisor that belong to a domain, for its toolstack to map: the grant table and its status words.
 //!
 //! Xen: `XENMEM_acquire_resource`.
 
@@ -6,6 +6,7 @@ use pv_abi::DomId;
 use pv_abi::errno::Errno;
 use pv_abi::memory::{
     MemAcquireResource, XENMEM_ACQUIRE_RESOURCE, XENMEM_RESOURCE_GRANT_TABLE, XENMEM_RESOURCE_GRANT_TABLE_ID_SHARED,
+    XENMEM_RESOURCE_GRANT_TABLE_ID_STATUS,
 };
 
 use super::EXTENT_SHIFT;
@@ -52,10 +53,10 @@ pub(super) fn acquire<M: Machine>(call: &mut Call<'_, M>, args: [u64; 5], before
 }
 
 fn size(domain: &Domain, asked: &MemAcquireResource) -> u32 {
-    if asked.type_ == XENMEM_RESOURCE_GRANT_TABLE && asked.id == XENMEM_RESOURCE_GRANT_TABLE_ID_SHARED {
-        domain.grants.lock().max_size()
-    } else {
-        0
+    match (asked.type_, asked.id) {
+        (XENMEM_RESOURCE_GRANT_TABLE, XENMEM_RESOURCE_GRANT_TABLE_ID_SHARED) => domain.grants.lock().max_size(),
+        (XENMEM_RESOURCE_GRANT_TABLE, XENMEM_RESOURCE_GRANT_TABLE_ID_STATUS) => domain.grants.lock().max_status_size(),
+        _ => 0,
     }
 }
 
@@ -80,7 +81,11 @@ fn list<M: Machine>(
             return Err(call.again([command, args[1], args[2], args[3], args[4]]));
         }
         let number = (asked.frame + index) as u32;
-        let mfn = grant::frame(call.hv, domain, number).ok_or_else(|| bad_range(number.into()))?;
+        let mfn = match asked.id {
+            XENMEM_RESOURCE_GRANT_TABLE_ID_STATUS => grant::status_frame(call.hv, domain, number),
+            _ => grant::frame(call.hv, domain, number),
+        };
+        let mfn = mfn.ok_or_else(|| bad_range(number.into()))?;
         call.write_element(asked.frame_list, index, &mfn.0)?;
     }
     Ok(0)

@@ -24,7 +24,7 @@ crate::rules! {
         "Xen: XEN_DOMCTL_destroydomain, -EINVAL";
     DOMAIN_KIND = "CTL-18", "A domain is PV, without IOMMU, device models or tracing, in CPU pool 0",
         "Xen: XEN_DOMCTL_createdomain, -EINVAL";
-    GRANT_VERSION = "CTL-19", "Grant tables are of version 1", "Xen: XEN_DOMCTL_createdomain, grant_opts";
+    GRANT_VERSION = "CTL-19", "A domain is made for grant tables up to version 1 or 2", "Xen: XEN_DOMCTL_createdomain, grant_opts";
     NOT_PAUSED = "CTL-21", "Only a domain that its toolstack paused can be unpaused", "Xen: XEN_DOMCTL_unpausedomain, -EINVAL";
     TOO_MANY_PAUSES = "CTL-22", "A toolstack pauses a domain at most 255 times at once", "Xen: XEN_DOMCTL_pausedomain, -EUSERS";
     NO_SUCH_VCPU = "CTL-23", "The vCPU must be one of the domain's", "Xen: domctl, -EINVAL or -ESRCH";

@@ -24,8 +24,9 @@ crate::rules! {
     TABLE_SIZE = "GNT-15", "A table has at most max_grant_frames frames, and needs memory for them",
         "Xen: gnttab_setup_table, GNTST_general_error";
     VERSION_RANGE = "GNT-16", "There are versions 1 and 2 of the table", "Xen: gnttab_set_version, -EINVAL";
-    VERSION_OFFERED = "GNT-17", "Only version 1 of the table is offered", "Xen: gnttab=max-ver:1, -ENOSYS";
-    NO_STATUS_FRAMES = "GNT-18", "A table of version 1 has no status frames",
+    VERSION_OFFERED = "GNT-17", "A domain chooses no version above the one its toolstack lets it have",
+        "Xen: gnttab_set_version, -ENOSYS";
+    STATUS_SIZE = "GNT-18", "A table has a status frame for 8 frames of version 2, and none in version 1",
         "Xen: gnttab_get_status_frames, GNTST_general_error";
     COPY_RANGE = "GNT-19", "A copy stays in one page on each side", "Xen: GNTST_bad_copy_arg";
     COPY_BY_FRAME = "GNT-20", "Frames are named only of the calling domain; others grant",
@@ -41,4 +42,18 @@ crate::rules! {
     FLUSH_FRAME = "GNT-26", "Only a frame that is the caller's or mapped by it is flushed",
         "Xen: GNTTABOP_cache_flush, -EPERM, -EINVAL";
     DYING = "GNT-27", "A domain that is being taken apart grants nothing", "Xen: GNTST_general_error";
+    COPY_PART = "GNT-28", "A copy stays in the part of the page that is granted", "Xen: gnttab_copy, GNTST_general_error";
+    THROUGH_ONESELF = "GNT-29", "A domain passes on only what another domain granted to it",
+        "Xen: gnttab_copy, GNTST_general_error";
+    THROUGH_NOBODY = "GNT-30", "An entry that passes a grant on names a domain that exists",
+        "Xen: gnttab_copy, GNTST_general_error";
+    THROUGH_TWICE = "GNT-31", "What is passed on is not passed on again", "Xen: gnttab_copy, GNTST_general_error";
+    VERSION_IN_USE = "GNT-32", "The version changes while no entry but the first eight is in use",
+        "Xen: gnttab_set_version, -EBUSY";
+    VERSION_RESERVED = "GNT-33", "For version 1, each of the first eight entries means what that version can say",
+        "Xen: gnttab_set_version, -ERANGE";
+    STATUS_MAPPED = "GNT-34", "For version 1, the domain has no status frame mapped", "Xen: gnttab_set_version, -EBUSY";
+    NO_STATUS_MEMORY = "GNT-35", "There must be memory for status frames", "Xen: gnttab_set_version, -ENOMEM";
+    NO_PIN_MEMORY = "GNT-36", "There must be memory to note that an entry is in use",
+        "this hypervisor's own: Xen notes it in a table beside the grant table";
 }

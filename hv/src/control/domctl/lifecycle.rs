@@ -18,6 +18,7 @@ use crate::call::Call;
 use crate::control::{Settings, destroy as taking_apart};
 use crate::domain::{Domain, DomainConfig, add_vcpus};
 use crate::frames::{self, ClaimedMfn, PageType};
+use crate::grant::Version;
 use crate::hardware::Machine;
 use crate::refusal::{Evidence, Refusal};
 use crate::rules::control as rule;
@@ -45,6 +46,10 @@ pub(super) fn create<M: Machine>(call: &Call<'_, M>, frame: &mut Domctl) -> Resu
         max_event_port: request.max_evtchn_port,
         max_grant_frames: or_usual(request.max_grant_frames, usual.max_grant_frames),
         max_maptrack_frames: or_usual(request.max_maptrack_frames, usual.max_maptrack_frames),
+        max_grant_version: match request.grant_opts & XEN_DOMCTL_GRANT_VERSION_MASK {
+            1 => Version::One,
+            _ => Version::Two,
+        },
         settings: Settings::from_request(&request),
         ..usual
     };
@@ -70,7 +75,7 @@ fn check(request: &DomctlCreatedomain) -> Result<(), Refusal> {
         return Err(Refusal::errno(Errno::Inval, rule::VCPU_COUNT).with(evidence));
     }
     let version = request.grant_opts & XEN_DOMCTL_GRANT_VERSION_MASK;
-    if version != 1 || request.grant_opts & !XEN_DOMCTL_GRANT_VERSION_MASK != 0 {
+    if !matches!(version, 1 | 2) || request.grant_opts & !XEN_DOMCTL_GRANT_VERSION_MASK != 0 {
         let evidence = Evidence::Value(request.grant_opts.into());
         return Err(Refusal::errno(Errno::Inval, rule::GRANT_VERSION).with(evidence));
     }

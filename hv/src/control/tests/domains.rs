@@ -83,7 +83,7 @@ fn domains_that_cannot_be_are_not_made() {
     assert_eq!(create(|request| request.cpupool_id = 1), kind);
     assert_eq!(create(|request| request.arch.emulation_flags = 1), kind);
     assert_eq!(create(|request| request.max_vcpus = 33), (rule::VCPU_COUNT, Some(Errno::Inval)));
-    assert_eq!(create(|request| request.grant_opts = 2), (rule::GRANT_VERSION, Some(Errno::Inval)));
+    assert_eq!(create(|request| request.grant_opts = 3), (rule::GRANT_VERSION, Some(Errno::Inval)));
     while frames::allocate(&bed.hv, 0).is_some() {}
     assert_eq!(create(|_| ()), (rule::NO_MEMORY_FOR_DOMAIN, Some(Errno::NoMem)));
 }

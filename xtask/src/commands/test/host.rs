@@ -12,7 +12,7 @@ use crate::artifacts;
 pub(super) fn run(tally: &mut Tally) -> Result<()> {
     let mut child = Command::new(env!("CARGO"))
         .current_dir(artifacts::root())
-        .args(["test", "--workspace", "--no-fail-fast", "--color=never"])
+        .args(["test", "--workspace", "--features=hv/fake", "--no-fail-fast", "--color=never"])
         .stdout(Stdio::piped())
         .spawn()
         .context("cargo cannot be started")?;
