@@ -9,12 +9,13 @@ use core::fmt;
 use arrayvec::ArrayString;
 use log::LevelFilter;
 use pv_abi::DomId;
+use pv_abi::xen::XEN_LEGACY_MAX_VCPUS;
 
 /// Bytes of command line that `XENVER_commandline` shows.
 const SHOWN: usize = 1024;
 
 /// The names that [`Options::parse`] knows, for the message about one that it does not.
-const NAMES: &str = "com1, console, dom0_mem, guest_loglvl, loglvl, noreboot, smap";
+const NAMES: &str = "com1, console, dom0_max_vcpus, dom0_mem, guest_loglvl, loglvl, maxcpus, noreboot, nosmp, smap";
 
 /// An option that cannot be followed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -69,6 +70,23 @@ pub struct Dom0Memory {
     pub max: Option<Amount>,
 }
 
+/// How many vCPUs dom0 gets (`dom0_max_vcpus`): as many as there are CPUs, but not fewer or more than these.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Dom0Vcpus {
+    /// Not fewer.
+    pub min: u32,
+    /// Not more.
+    pub max: u32,
+}
+
+impl Dom0Vcpus {
+    /// How many that are on a machine of so many CPUs.
+    #[must_use]
+    pub fn of(self, cpus: u32) -> u32 {
+        cpus.max(self.min).min(self.max).clamp(1, XEN_LEGACY_MAX_VCPUS)
+    }
+}
+
 /// The first serial port's line (`com1`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SerialLine {
@@ -95,6 +113,8 @@ pub struct Options {
     pub log_level: LevelFilter,
     /// What of the messages about guests is printed.
     pub guest_log_level: LevelFilter,
+    /// How many vCPUs dom0 gets.
+    pub dom0_vcpus: Dom0Vcpus,
     /// How many CPUs are started at most.
     pub max_cpus: u32,
     /// What of them is printed however many there are; the rest is cut to so many a second.
@@ -117,6 +137,7 @@ impl Default for Options {
             dom0_memory: Dom0Memory::default(),
             log_level: LevelFilter::Info,
             guest_log_level: LevelFilter::Warn,
+            dom0_vcpus: Dom0Vcpus { min: 1, max: u32::MAX },
             max_cpus: u32::MAX,
             guest_log_always: LevelFilter::Off,
             no_reboot: false,
@@ -169,6 +190,10 @@ impl Options {
                 (self.guest_log_always, self.guest_log_level) = levels(value).ok_or_else(|| {
                     bad("guest_loglvl=none, error, warning, info, debug or all, or two of them: always/limited")
                 })?;
+            }
+            "dom0_max_vcpus" => {
+                self.dom0_vcpus = dom0_vcpus(value)
+                    .ok_or_else(|| bad("dom0_max_vcpus=<number>, or dom0_max_vcpus=<at least>-<at most>"))?;
             }
             "maxcpus" => {
                 self.max_cpus =
@@ -251,6 +276,14 @@ fn dom0_memory(value: &str) -> Option<Dom0Memory> {
         *field = Some(size(amount)?);
     }
     Some(memory)
+}
+
+/// A number, or the least and the most with a dash between; either may be left out.
+fn dom0_vcpus(value: &str) -> Option<Dom0Vcpus> {
+    let number = |text: &str, usual| if text.is_empty() { Some(usual) } else { text.parse().ok().filter(|n| *n > 0) };
+    let (min, max) = value.split_once('-').unwrap_or((value, value));
+    let vcpus = Dom0Vcpus { min: number(min, 1)?, max: number(max, u32::MAX)? };
+    (value.len() > 1 || number(value, 0)? > 0).then_some(vcpus).filter(|vcpus| vcpus.min <= vcpus.max)
 }
 
 /// A size: a number with an optional unit, in KiB without one; a leading `-` makes it all but that.
@@ -338,6 +371,22 @@ mod tests {
         assert_eq!(memory.max, Some(Amount::Bytes(1 << 30)));
         assert_eq!(memory.initial.unwrap().frames_of(1 << 18), (1 << 18) - (1 << 16));
         assert_eq!(size("99999999999999T"), None);
+    }
+
+    #[test]
+    fn dom0_gets_as_many_vcpus_as_there_are_cpus_unless_told() {
+        let vcpus = |line: &str, cpus| Options::parse(line).ok().map(|options| options.dom0_vcpus.of(cpus));
+        assert_eq!(vcpus("", 8), Some(8));
+        assert_eq!(vcpus("", 64), Some(32));
+        assert_eq!(vcpus("dom0_max_vcpus=4", 1), Some(4));
+        assert_eq!(vcpus("dom0_max_vcpus=2-4", 8), Some(4));
+        assert_eq!(vcpus("dom0_max_vcpus=2-", 1), Some(2));
+        assert_eq!(vcpus("dom0_max_vcpus=-2", 8), Some(2));
+        for bad in ["dom0_max_vcpus=", "dom0_max_vcpus=0", "dom0_max_vcpus=4-2", "dom0_max_vcpus=-", "maxcpus=0"] {
+            assert_eq!(vcpus(bad, 1), None, "{bad}");
+        }
+        assert_eq!(Options::parse("nosmp").unwrap().max_cpus, 1);
+        assert_eq!(Options::parse("maxcpus=3").unwrap().max_cpus, 3);
     }
 
     #[test]

@@ -23,4 +23,7 @@ crate::rules! {
     PIN_DOM0 = "SCH-17", "Only dom0 pins its vCPUs", "Xen: SCHEDOP_pin_override, -EPERM";
     INFO_FRAME = "SCH-18", "vcpu_info lies in a frame of the domain that may be written",
         "Xen: map_vcpu_info, -EINVAL";
+    PINNED = "SCH-19", "A vCPU that is pinned is not pinned again before the pin is taken away",
+        "Xen: SCHEDOP_pin_override, -EBUSY";
+    UNPINNED = "SCH-20", "A pin that is taken away must be there", "Xen: SCHEDOP_pin_override, -EINVAL";
 }

@@ -121,6 +121,14 @@ fn pin_override<M: Machine>(call: &Call<'_, M>, argument: u64) -> Result<u64, Re
     if let Some(cpu) = to.filter(|cpu| *cpu >= call.hv.machine.cpu_count()) {
         return Err(Refusal::errno(Errno::Inval, rules::sched::PIN_CPU).with(Evidence::Value(cpu.into())));
     }
+    let refused = match (call.vcpu().schedule.pinned_to(), to) {
+        (Some(_), Some(_)) => Some((Errno::Busy, rules::sched::PINNED)),
+        (None, None) => Some((Errno::Inval, rules::sched::UNPINNED)),
+        _ => None,
+    };
+    if let Some((errno, rule)) = refused {
+        return Err(Refusal::errno(errno, rule));
+    }
     queue::pin(call.vcpu(), to);
     Ok(0)
 }

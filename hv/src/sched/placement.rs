@@ -1,14 +1,12 @@
 //! Which CPU a vCPU waits on.
 //!
 //! A vCPU that wakes goes to an idle CPU that it likes, may use, or has just used, in this order; else it waits where it
-//! was. A CPU with nobody to run takes who waits elsewhere. At the end of a slice a CPU hands a waiting vCPU to the CPU
-//! with the least work, unless that had more to do then than this one has now: so with more vCPUs than CPUs each gets its
-//! share in turn. Only a vCPU moves whose state is at hand, not in the CPU that ran it last.
+//! was. A CPU with nobody to run takes who waits elsewhere. Who has used up its slice is handed to the CPU with the least
+//! work, unless that had more to do then than this one has now: so with more vCPUs than CPUs each gets its share in turn.
+//! Only a vCPU moves whose state is at hand, not in the CPU that ran it last.
 
 use alloc::sync::Arc;
 use core::sync::atomic::Ordering;
-
-use spin::MutexGuard;
 
 use super::queue::{self, Cpu, Place, RunQueue};
 use crate::Hypervisor;
@@ -74,40 +72,40 @@ fn take(cpu: &Cpu, queue: &mut RunQueue, index: usize, to: CpuId) -> Arc<Vcpu> {
     vcpu
 }
 
-/// Hands one who waits in this CPU's queue to the CPU with the least work, where that evens the work out.
-pub(super) fn share<M: Machine>(hv: &Hypervisor<M>, cpu: &Cpu, mut queue: MutexGuard<'_, RunQueue>, now: u64) {
-    let here = hv.machine.cpu();
-    let others = CpuSet::first(hv.scheduler.cpus.len() as u32).without(here);
-    let own_load = cpu.load.load(Ordering::Relaxed);
-    let target = |vcpu: &Vcpu| {
-        least_loaded(hv, others & vcpu.schedule.allowed())
-            .filter(|other| load(hv, *other) + queue::weight(vcpu) <= own_load && is_movable(vcpu))
-    };
-    let found = queue.waiting.iter().enumerate().rev().find_map(|(index, vcpu)| Some((index, target(vcpu)?)));
-    if let Some((index, to)) = found {
-        let vcpu = take(cpu, &mut queue, index, to);
-        drop(queue);
-        let other = hv.scheduler.cpu(to);
-        let mut queue = other.queue.lock();
-        queue.charge(now);
-        queue.insert_moved(vcpu.clone());
-        queue::announce(hv, other, to, queue, &vcpu, now);
-    }
-}
-
 /// The state of a vCPU is at hand again, after it ran here: it may wait elsewhere from now on.
 pub(super) fn settled<M: Machine>(hv: &Hypervisor<M>, vcpu: &Vcpu) {
+    let slice_ended = hv.scheduler.cpu(hv.machine.cpu()).slice_ended.swap(false, Ordering::Relaxed);
     match vcpu.schedule.place() {
         // It left because it may not run here, or was woken and has left since.
         Place::Out => super::wake(hv, vcpu),
-        Place::Waiting => {
-            let usable = idle(hv).without(hv.machine.cpu()) & vcpu.schedule.allowed();
-            if let Some(idle) = usable.iter().next() {
-                hv.machine.interrupt_cpu(idle);
-            }
-        }
-        Place::Running => {}
+        Place::Waiting if hv.scheduler.cpus.len() > 1 => hand_over(hv, vcpu, slice_ended),
+        _ => {}
     }
+}
+
+/// Hands one who waits in this CPU's queue to the CPU with the least work, where that is idle, or the slice has ended and
+/// the work is evened out.
+fn hand_over<M: Machine>(hv: &Hypervisor<M>, vcpu: &Vcpu, slice_ended: bool) {
+    let here = hv.machine.cpu();
+    let others = CpuSet::first(hv.scheduler.cpus.len() as u32).without(here) & vcpu.schedule.allowed();
+    let (cpu, id, mut queue) = hv.scheduler.home(vcpu);
+    let own_load = cpu.load.load(Ordering::Relaxed);
+    let evens = |other: &CpuId| match load(hv, *other) {
+        0 => true,
+        work => slice_ended && work + queue::weight(vcpu) <= own_load,
+    };
+    let index = queue.waiting.iter().position(|waiting| core::ptr::eq(&**waiting, vcpu));
+    let (Some(to), Some(index)) = (least_loaded(hv, others).filter(evens), index) else { return };
+    if id != here.0 || !is_movable(vcpu) {
+        return;
+    }
+    let vcpu = take(cpu, &mut queue, index, to);
+    drop(queue);
+    let (other, now) = (hv.scheduler.cpu(to), hv.machine.now());
+    let mut queue = other.queue.lock();
+    queue.charge(now);
+    queue.insert_moved(vcpu.clone());
+    queue::announce(hv, other, to, queue, &vcpu, now);
 }
 
 /// Sets the CPUs that a vCPU may run on and likes to run on; one that is elsewhere goes there soon.

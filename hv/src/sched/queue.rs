@@ -120,6 +120,8 @@ pub(super) struct Cpu {
     pub(super) load: AtomicU64,
     /// When the running slice ends.
     slice_end: AtomicU64,
+    /// One has ended, and whoever ran has not been put down since.
+    pub(super) slice_ended: AtomicBool,
     /// How many vCPUs belong here.
     members: AtomicU32,
     /// How long nobody ran, until `idle_since` or until now.
@@ -487,9 +489,7 @@ pub(crate) fn end_slice<M: Machine>(hv: &Hypervisor<M>, now: u64) {
     start_slice(cpu, &queue, now);
     if let Some(running) = &queue.running {
         running.vcpu.raise(work::RESCHEDULE);
-    }
-    if !queue.waiting.is_empty() && hv.scheduler.cpus.len() > 1 {
-        placement::share(hv, cpu, queue, now);
+        cpu.slice_ended.store(true, Ordering::Relaxed);
     }
 }
 

@@ -303,7 +303,7 @@ fn fill<M: Machine>(
     memory.write(hv, layout.start_info << 12, info.as_bytes());
     let root = memory.mfn(layout.tables.0);
     paging::pin_initial(hv, domain, root)?;
-    add_vcpus(hv, domain, 1)?;
+    add_vcpus(hv, domain, hv.options.dom0_vcpus.of(hv.machine.cpu_count()))?;
     prepare_vcpu(hv, domain, image, layout, ClaimedMfn::from(root))
 }
 
