@@ -105,8 +105,10 @@ fn count(artifacts: &Artifacts, on: Hypervisor) -> Result<Figures> {
     };
     let outcome = execute(artifacts, &options)?;
     let mut figures = figures(&outcome.output);
-    let boot = boot_seconds(&outcome).context("the boot of Linux left no marks")?;
-    figures.insert("boot to init".to_owned(), (boot * INSTRUCTIONS_A_SECOND).round());
+    // Marks of clocks that do not agree are no figure.
+    if let Some(boot) = boot_seconds(&outcome).filter(|&boot| boot > 0.0) {
+        figures.insert("boot to init".to_owned(), (boot * INSTRUCTIONS_A_SECOND).round());
+    }
     Ok(figures)
 }
 
