@@ -232,15 +232,25 @@ pub fn add_free<M: Machine>(hv: &Hypervisor<M>, frames: Range<u64>) {
 /// Takes 2^`order` frames for the hypervisor itself, all zero.
 #[must_use]
 pub fn allocate<M: Machine>(hv: &Hypervisor<M>, order: u32) -> Option<Mfn> {
-    let first = {
-        let mut allocator = hv.allocator.lock();
-        if allocator.unclaimed_count() < 1 << order {
-            return None;
-        }
-        allocator.allocate(&hv.frames, order)?
-    };
+    let first = take_unclaimed(hv, &mut hv.allocator.lock(), order)?;
     (0..1_u64 << order).for_each(|n| prepare(hv, Mfn(first.0 + n), true));
     Some(first)
+}
+
+/// Takes 2^`order` frames for the heap, with anything in them. The caller may hold any lock: where free frames cannot be
+/// reached soon, there are none.
+#[must_use]
+pub fn allocate_for_heap<M: Machine>(hv: &Hypervisor<M>, order: u32) -> Option<Mfn> {
+    const TRIES: u32 = 1000;
+    let mut allocator = (0..TRIES).find_map(|_| hv.allocator.try_lock())?;
+    let first = take_unclaimed(hv, &mut allocator, order)?;
+    drop(allocator);
+    (0..1_u64 << order).for_each(|n| prepare(hv, Mfn(first.0 + n), false));
+    Some(first)
+}
+
+fn take_unclaimed<M: Machine>(hv: &Hypervisor<M>, allocator: &mut Allocator, order: u32) -> Option<Mfn> {
+    (allocator.unclaimed_count() >= 1 << order).then(|| allocator.allocate(&hv.frames, order))?
 }
 
 /// Gives 2^`order` frames of the hypervisor itself back.

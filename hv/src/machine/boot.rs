@@ -13,14 +13,13 @@ use hv::control::options::Options;
 use hv::frames::Frame;
 use hv::hardware::MAX_CPUS;
 use spin::Mutex;
-use talc::TalcLock;
-use talc::source::Manual;
 use x86_64::PhysAddr;
 use x86_64::registers::control::{Cr3, Cr3Flags};
 use x86_64::structures::paging::PhysFrame;
 
 use super::acpi::{self, Acpi};
 use super::hardware::{CONSOLE, DeviceWindow};
+use super::heap::ALLOCATOR;
 use super::layout::{DEVICES, DIRECT_MAP, IMAGE_BASE, LARGE_PAGE, M2P, M2P_INVALID, PAGE};
 use super::mapping::{Access, BootMemory, Tables};
 use super::multiboot::{self, BootInformation, MemoryRange, long, word};
@@ -30,14 +29,11 @@ global_asm!(include_str!("boot.s"));
 
 /// Memory for what is made while booting; the rest of the heap follows when there are page tables.
 const EARLY_HEAP: usize = 128 << 10;
-/// The hypervisor's heap.
+/// The hypervisor's heap at first.
 pub(crate) const HEAP: u64 = 8 << 20;
 const BOOT_STACK: usize = 32 << 10;
 /// Physical address of the image's first byte (link.ld).
 const IMAGE_START: u64 = 0x20_0000;
-
-#[global_allocator]
-pub(crate) static ALLOCATOR: TalcLock<Mutex<()>, Manual> = TalcLock::new(Manual);
 
 struct EarlyHeap(UnsafeCell<[u8; EARLY_HEAP]>);
 // SAFETY: only the allocator uses it, which has a lock.

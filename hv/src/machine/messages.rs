@@ -46,6 +46,11 @@ pub(crate) fn follow(options: &Options) {
     log::set_max_level(options.log_level.max(options.guest_log_level));
 }
 
+/// The hypervisor, once it is put together.
+pub(crate) fn hypervisor() -> Option<&'static Hypervisor<Hardware>> {
+    HV.get().copied()
+}
+
 /// From now on messages also go into the ring.
 pub(crate) fn record_in(hv: &'static Hypervisor<Hardware>) {
     HV.call_once(|| hv);

@@ -7,7 +7,7 @@
 //! |---|---|
 //! | `boot.s`, [`boot`], [`start`] | from the boot loader to the first guest |
 //! | [`multiboot`], [`acpi`] | what the boot loader and the firmware say |
-//! | [`layout`], [`mapping`] | the hypervisor's address space |
+//! | [`layout`], [`mapping`], [`heap`] | the hypervisor's address space and memory |
 //! | [`cpu`], [`vectors`] | a CPU's stacks, descriptor tables, gates |
 //! | [`smp`] | the other CPUs: starting them, having them do something |
 //! | `entry.s`, [`entry`] | the ways in and out |
@@ -29,6 +29,7 @@ mod entry;
 mod fixup;
 mod fpu;
 mod hardware;
+mod heap;
 mod interrupts;
 mod layout;
 mod mapping;

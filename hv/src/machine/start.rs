@@ -22,10 +22,11 @@ use x86_64::registers::control::{Cr4, Cr4Flags};
 
 use super::acpi::Acpi;
 use super::apic::{self, IoApics, LocalApic};
-use super::boot::{ALLOCATOR, Devices, HEAP, PREPARED, Prepared, fail};
+use super::boot::{Devices, HEAP, PREPARED, Prepared, fail};
 use super::clock::Clock;
 use super::cpu::Cpu;
 use super::hardware::{CONSOLE, Hardware, bytes};
+use super::heap::ALLOCATOR;
 use super::layout::{DIRECT_MAP, PAGE};
 use super::multiboot::{MemoryRange, Module};
 use super::vectors::msr;
