@@ -3,14 +3,16 @@
 //! `HYPERVISOR_hvm_op(cmd, arg)`: `cmd` is an `HVMOP_*`, `arg` the address of its struct. All return 0 or a negated errno;
 //! "out" fields are written back into the same struct.
 //!
-//! Xen: `public/hvm/hvm_op.h`, `public/hvm/params.h`, `public/arch-x86/hvm/start_info.h`.
+//! Xen: `public/hvm/hvm_op.h`, `public/hvm/params.h`, `public/hvm/save.h`, `public/arch-x86/hvm/start_info.h`.
 
 pub(crate) mod params;
+pub(crate) mod save;
 pub(crate) mod start_info;
 
 use crate::layout::{constants, structs};
 
 pub use params::*;
+pub use save::*;
 pub use start_info::*;
 
 constants! {

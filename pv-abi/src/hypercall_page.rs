@@ -49,6 +49,31 @@ pub const fn entry(number: u32) -> [u8; ENTRY_SIZE] {
     stub
 }
 
+/// The stub of hypercall `number` for a guest with hardware assistance: `mov eax, number`, the CPU's instruction that calls
+/// the hypervisor (`vmmcall` is `0f 01 d9`, `vmcall` is `0f 01 c1`), `ret`. There is no `iret` for such a guest.
+pub const fn entry_by(call: [u8; 3], number: u32) -> [u8; ENTRY_SIZE] {
+    let [n0, n1, n2, n3] = number.to_le_bytes();
+    let mut stub = [INT3; ENTRY_SIZE];
+    let code = if number as u64 == HYPERVISOR_IRET {
+        [0x0f, 0x0b, INT3, INT3, INT3, INT3, INT3, INT3, INT3]
+    } else {
+        [0xb8, n0, n1, n2, n3, call[0], call[1], call[2], 0xc3]
+    };
+    let mut at = 0;
+    while at < code.len() {
+        stub[at] = code[at];
+        at += 1;
+    }
+    stub
+}
+
+/// Fills a page with the stubs for a guest with hardware assistance.
+pub fn fill_by(page: &mut [u8; crate::PAGE_SIZE], call: [u8; 3]) {
+    for (number, stub) in (0u32..).zip(page.as_chunks_mut::<ENTRY_SIZE>().0) {
+        *stub = entry_by(call, number);
+    }
+}
+
 /// Fills a page with the stubs for a PV guest.
 pub fn fill(page: &mut [u8; crate::PAGE_SIZE]) {
     for (number, stub) in (0u32..).zip(page.as_chunks_mut::<ENTRY_SIZE>().0) {

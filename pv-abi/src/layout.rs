@@ -230,6 +230,7 @@ pub const MODULES: &[Module] = &[
     module!("hvm/hvm_op.h", hvm, structs: STRUCTS, constants: CONSTANTS),
     module!("hvm/params.h", hvm::params, constants: CONSTANTS),
     module!("arch-x86/hvm/start_info.h", hvm::start_info, structs: STRUCTS, constants: CONSTANTS),
+    module!("hvm/save.h", hvm::save, structs: STRUCTS, constants: CONSTANTS),
     module!("io/blkif.h", io::blkif, structs: STRUCTS, constants: CONSTANTS),
     module!("io/console.h", io::console, structs: STRUCTS, atomics: ATOMICS),
     module!("io/netif.h", io::netif, structs: STRUCTS, constants: CONSTANTS),
