@@ -18,6 +18,7 @@ pub const EDOM: i64 = -33;
 pub const ERANGE: i64 = -34;
 pub const ENOSYS: i64 = -38;
 pub const ENODATA: i64 = -61;
+pub const EOVERFLOW: i64 = -75;
 pub const EUSERS: i64 = -87;
 pub const EOPNOTSUPP: i64 = -95;
 pub const ENOBUFS: i64 = -105;

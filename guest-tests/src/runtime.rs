@@ -33,7 +33,7 @@ macro_rules! guest_test {
 #[unsafe(no_mangle)]
 extern "C" fn guest_start(start_info: *mut StartInfo) -> ! {
     START_INFO.store(start_info, Ordering::Relaxed);
-    crate::traps::install();
+    crate::traps::install_traps();
     guest_main();
     println("guest-test: done");
     shutdown()

@@ -114,7 +114,7 @@ pub fn gate(vector: u8, dpl: u8, address: u64) -> TrapInfo {
 }
 
 /// Registers handlers for all exceptions, `int 0x80`, events and system calls.
-pub(crate) fn install() {
+pub fn install_traps() {
     let mut table = [TrapInfo::default(); 34];
     for vector in 0..32_u8 {
         let dpl = if vector == 3 || vector == 4 { 3 } else { 0 };
@@ -263,4 +263,16 @@ pub fn write_at(address: u64, value: u64) -> Result<(), Trap> {
         );
     }
     disarm().map_or(Ok(()), Err)
+}
+
+/// The address of the first trap's way in, for callbacks that are never entered.
+#[must_use]
+pub fn start_of_trap_stubs() -> u64 {
+    stub(0)
+}
+
+/// The address of the way in of `int 0x80`.
+#[must_use]
+pub fn int80_handler() -> u64 {
+    &raw const int80_stub as u64
 }

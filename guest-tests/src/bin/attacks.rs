@@ -6,12 +6,12 @@
 #![no_main]
 
 use guest_tests::{
-    A, D, P, Page, RW, US, about, entry_address, expect, guest_test, hypercall, mfn_of, mmu_update, mmu_update_as,
-    mmuext, start_info, update_va_mapping, va_of, write_at,
+    A, D, P, Page, RW, US, about, attempt, entry_address, expect, guest_test, hypercall, mfn_of, mmu_update,
+    mmu_update_as, mmuext, start_info, update_va_mapping, va_of, write_at,
 };
 use pv_abi::xen::{
     DOMID_SELF, HYPERVISOR_MMU_UPDATE, HYPERVISOR_SET_GDT, HYPERVISOR_UPDATE_DESCRIPTOR, MMUEXT_PIN_L1_TABLE,
-    MMUEXT_PIN_L2_TABLE, MMUEXT_PIN_L3_TABLE, MMUEXT_PIN_L4_TABLE, MMUEXT_UNPIN_TABLE,
+    MMUEXT_PIN_L2_TABLE, MMUEXT_PIN_L3_TABLE, MMUEXT_PIN_L4_TABLE, MMUEXT_SET_LDT, MMUEXT_UNPIN_TABLE,
 };
 
 guest_test!(attacks);
@@ -33,6 +33,8 @@ fn attacks() {
     hypervisor_slots();
     descriptors();
     wraps();
+    stale_translations();
+    local_descriptors();
 }
 
 /// A page table may be mapped, but not writable.
@@ -178,4 +180,50 @@ fn wraps() {
     expect("a domain that does not exist is ESRCH or EPERM", other == -3 || other == -1, true);
     let misaligned = mmu_update(entry_address(DATA.va()) + 4, DATA.mfn() << 12 | P);
     expect("a misaligned update is refused", misaligned < 0, true);
+}
+
+/// A translation that the CPU still remembers must not outlive what made it right (XSA-273 and before): a frame becomes
+/// a table or goes away while a stale entry says that it is writable.
+fn stale_translations() {
+    about("MMUEXT_PIN_L1_TABLE");
+    let (va, entry) = (DATA.va(), DATA.mfn() << 12 | P | RW | A | D);
+    expect("a page is written", write_at(va, 0), Ok(()));
+    expect("and unmapped without a flush", update_va_mapping(va, 0, 0), 0);
+    expect("its frame becomes a table", mmuext(MMUEXT_PIN_L1_TABLE, DATA.mfn(), 0), 0);
+    expect("which no stale translation writes", write_at(va, 1).map_err(|trap| trap.vector), Err(14));
+    expect("the table is a frame again", mmuext(MMUEXT_UNPIN_TABLE, DATA.mfn(), 0), 0);
+    expect("and comes back to its address", update_va_mapping(va, entry, INVLPG), 0);
+    expect("the page is written again", write_at(va, 0), Ok(()));
+    about("set_gdt");
+    let mfn = DATA.mfn();
+    expect("and unmapped without a flush again", update_va_mapping(va, 0, 0), 0);
+    let frames = [mfn];
+    let taken = hypercall(HYPERVISOR_SET_GDT, [frames.as_ptr() as u64, 1, 0, 0, 0]);
+    expect("its frame becomes a table of descriptors", taken, 0);
+    expect("which no stale translation writes either", write_at(va, 1).map_err(|trap| trap.vector), Err(14));
+    expect("it is a frame again", hypercall(HYPERVISOR_SET_GDT, [0; 5]), 0);
+    expect("and comes back", update_va_mapping(va, entry, INVLPG), 0);
+}
+
+/// A local descriptor table in a page that stays writable would let the guest write any descriptor it likes (XSA-286's
+/// kin): the page is taken only when a descriptor is used, and only if nothing can write it.
+fn local_descriptors() {
+    about("MMUEXT_SET_LDT");
+    let va = DATA.va();
+    let _ = write_at(va, 0x0000_8c00_e008_0000);
+    let _ = write_at(va + 8, 0x00cf_f300_0000_ffff);
+    expect("a writable page is set as local table", mmuext(MMUEXT_SET_LDT, va, 2), 0);
+    let load = || attempt!("mov es, {x:x}"; x = in(reg) 0xf_u64).map(|trap| trap.vector);
+    expect("but its descriptors are not loaded", matches!(load(), Some(13 | 14)), true);
+    let entry = DATA.mfn() << 12 | P | RW | A | D;
+    expect("the page is made read-only", update_va_mapping(va, entry & !RW, INVLPG), 0);
+    expect("then a gate to the hypervisor is in the way", matches!(load(), Some(13 | 14)), true);
+    expect("the page is writable again", update_va_mapping(va, entry, INVLPG), 0);
+    let _ = write_at(va, 0);
+    expect("the page is read-only again", update_va_mapping(va, entry & !RW, INVLPG), 0);
+    expect("without the gate a descriptor is loaded", load(), None);
+    expect("then the page cannot be made writable", update_va_mapping(va, entry, INVLPG), EBUSY);
+    expect("until the table is taken away", mmuext(MMUEXT_SET_LDT, 0, 0), 0);
+    expect("no segment is loaded", attempt!("mov es, {x:x}"; x = in(reg) 0_u64), None);
+    expect("the page is writable in the end", update_va_mapping(va, entry, INVLPG), 0);
 }

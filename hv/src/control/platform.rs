@@ -23,12 +23,12 @@ const SECOND_NS: u32 = 1_000_000_000;
 /// `EPERM` for all but dom0, `EACCES` for another interface version, `EFAULT` for a bad pointer, `ENOSYS` for an unknown
 /// command, and those of the operations.
 pub fn platform_op<M: Machine>(call: &mut Call<'_, M>, args: [u64; 5]) -> Result<u64, Refusal> {
-    call.privileged()?;
     let mut frame: PlatformOp = call.read(args[0])?;
     if frame.interface_version != XENPF_INTERFACE_VERSION {
         let evidence = Evidence::Value(frame.interface_version.into());
         return Err(Refusal::errno(Errno::Access, rule::PLATFORM_VERSION).with(evidence));
     }
+    call.privileged()?;
     match frame.cmd {
         abi::XENPF_SETTIME64 => {
             let wanted: abi::XenpfSettime64 = frame.payload();

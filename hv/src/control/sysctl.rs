@@ -262,8 +262,12 @@ fn cpu_pool<M: Machine>(call: &Call<'_, M>, frame: &mut Sysctl) -> Result<(), Re
 
 fn scheduler(frame: &mut Sysctl) -> Result<(), Refusal> {
     let mut request: abi::SysctlSchedulerOp = frame.payload();
+    if request.cpupool_id != 0 {
+        let evidence = Evidence::Value(request.cpupool_id.into());
+        return Err(Refusal::errno(Errno::Srch, rule::NO_SUCH_POOL).with(evidence));
+    }
     let shown = request.sched_id == XEN_SCHEDULER_CREDIT2 && request.cmd == abi::XEN_SYSCTL_SCHEDOP_GETINFO;
-    if !shown || request.cpupool_id != 0 {
+    if !shown {
         let evidence = Evidence::Value(request.sched_id.into());
         return Err(Refusal::errno(Errno::Inval, rule::SCHEDULER).with(evidence));
     }
@@ -335,6 +339,10 @@ fn policy<M: Machine>(call: &Call<'_, M>, frame: &mut Sysctl) -> Result<(), Refu
     let mut request: abi::SysctlCpuPolicy = frame.payload();
     let machine = &call.hv.machine;
     let leaves = match request.index {
+        _ if request.rsvd != 0 => {
+            let evidence = Evidence::Value(request.rsvd.into());
+            return Err(Refusal::errno(Errno::Inval, rule::POLICY_INDEX).with(evidence));
+        }
         abi::XEN_SYSCTL_CPU_POLICY_RAW | abi::XEN_SYSCTL_CPU_POLICY_HOST => policy::host(machine),
         abi::XEN_SYSCTL_CPU_POLICY_PV_MAX | abi::XEN_SYSCTL_CPU_POLICY_PV_DEFAULT => policy::visible(machine),
         other => return Err(no_policy(other)),

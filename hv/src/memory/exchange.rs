@@ -16,8 +16,9 @@ use crate::call::Call;
 use crate::domain::Domain;
 use crate::frames::{self, Block, ClaimedMfn, NoBlock};
 use crate::hardware::Machine;
+use crate::paging::entry::is_guest_address;
 use crate::refusal::{Evidence, Refusal};
-use crate::rules::memory as rules;
+use crate::rules::{core as core_rules, memory as rules};
 
 /// The largest order that may be exchanged: a chunk is exchanged in one step, which is not to take long.
 const MAX_ORDER: u32 = 7;
@@ -69,6 +70,12 @@ fn checked(asked: &MemoryExchange) -> Result<Chunk, Refusal> {
     if asked.nr_exchanged > give.nr_extents || give.domid != take.domid || !same_size {
         return Err(Refusal::errno(Errno::Inval, rules::EXCHANGE_LISTS).with(Evidence::Value(asked.nr_exchanged)));
     }
+    for list in [give, take] {
+        if !is_guest_address(list.extent_start) {
+            let evidence = Evidence::Value(list.extent_start);
+            return Err(Refusal::errno(Errno::Fault, core_rules::GUEST_MEMORY).with(evidence));
+        }
+    }
     Ok(Chunk {
         in_order: take.extent_order.saturating_sub(give.extent_order),
         out_order: give.extent_order.saturating_sub(take.extent_order),
@@ -80,7 +87,10 @@ fn run<M: Machine>(call: &Call<'_, M>, asked: &mut MemoryExchange, chunk: Chunk)
         return Ok(());
     }
     let domain = call.target(DomId(asked.in_.domid)).map_err(Stop::Refused)?;
-    let below = below(call.hv, asked.out.mem_flags).map_err(Stop::Refused)?;
+    let below = below(call.hv, asked.out.mem_flags).map_err(|refusal| {
+        // No frame has so few address bits; here that is no more than there being none (Xen: -ENOMEM).
+        Stop::Refused(Refusal::errno(Errno::NoMem, refusal.rule).with(refusal.evidence))
+    })?;
     let order = asked.out.extent_order;
     let block = Block { order, below, replaces: true, preemptible: true, ..Block::default() };
     let first = asked.nr_exchanged >> chunk.in_order;

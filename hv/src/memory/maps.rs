@@ -65,15 +65,17 @@ pub(super) fn memory_map<M: Machine>(call: &Call<'_, M>, argument: u64) -> Resul
 /// `XENMEM_machine_memory_map`: the machine's map, for the domain that has the devices.
 ///
 /// # Errors
-/// `EPERM` unless privileged; `EFAULT`.
+/// `EPERM` unless privileged; `EINVAL` where the buffer is too small; `EFAULT`.
 pub(super) fn machine_memory_map<M: Machine>(call: &Call<'_, M>, argument: u64) -> Result<u64, Refusal> {
     call.privileged()?;
     let asked: MemoryMap = call.read(argument)?;
     let mut map = Vec::new();
-    while map.len() < asked.nr_entries as usize
-        && let Some((addr, size, type_)) = call.hv.machine.memory_map(map.len())
-    {
+    while let Some((addr, size, type_)) = call.hv.machine.memory_map(map.len()) {
         map.push(E820Entry { addr, size, type_ });
+    }
+    if map.len() > asked.nr_entries as usize {
+        let evidence = Evidence::Limit { asked: map.len() as u64, limit: asked.nr_entries.into() };
+        return Err(Refusal::errno(Errno::Inval, rules::MACHINE_MAP).with(evidence));
     }
     write_entries(call, asked.buffer, &map)?;
     call.write(argument, &MemoryMap { nr_entries: map.len() as u32, ..asked })?;

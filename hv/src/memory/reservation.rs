@@ -19,8 +19,9 @@ use crate::domain::Domain;
 use crate::frames::{self, Block, ClaimedMfn, NoBlock};
 use crate::hardware::Machine;
 use crate::hypercall::explain;
+use crate::paging::entry::is_guest_address;
 use crate::refusal::{Evidence, Refusal};
-use crate::rules::memory as rules;
+use crate::rules::{core as core_rules, memory as rules};
 
 /// How many frames of a block are given back between two questions whether to stop.
 const GIVE_STEP: u64 = 16;
@@ -77,6 +78,9 @@ fn run<M: Machine>(call: &mut Call<'_, M>, argument: u64, command: u32, done: &m
     }
     if *done >= asked.nr_extents {
         return Ok(());
+    }
+    if !is_guest_address(asked.extent_start) {
+        return Err(call.fault(asked.extent_start).into());
     }
     let domain = call.target(DomId(asked.domid))?;
     let block = block_of(call.hv, &asked)?;
@@ -202,14 +206,18 @@ fn give<M: Machine>(
 /// `XENMEM_claim_pages`.
 ///
 /// # Errors
-/// `EINVAL` for a list or an order, or a claim that cannot be; `EPERM` unless privileged; `ESRCH`; `ENOMEM`.
+/// `EINVAL` for a list or an order, a claim that cannot be, or a domain that there is not (`DOMID_SELF` names none);
+/// `EPERM` unless privileged; `ENOMEM`.
 pub(super) fn claim<M: Machine>(call: &Call<'_, M>, argument: u64) -> Result<u64, Refusal> {
     let asked: MemoryReservation = call.read(argument)?;
     if asked.extent_order != 0 || asked.mem_flags != 0 || asked.extent_start != 0 {
         return Err(Refusal::errno(Errno::Inval, rules::CLAIM));
     }
+    let named = DomId(asked.domid);
+    let domain = call.hv.domains.get(named).ok_or_else(|| {
+        Refusal::errno(Errno::Inval, core_rules::NO_SUCH_DOMAIN).with(Evidence::Value(named.0.into()))
+    })?;
     call.privileged()?;
-    let domain = call.target(DomId(asked.domid))?;
     frames::claim(call.hv, &domain, asked.nr_extents)?;
     Ok(0)
 }

@@ -30,7 +30,7 @@ pub(super) fn acquire<M: Machine>(call: &mut Call<'_, M>, args: [u64; 5], before
         return Err(bad_range(asked.frame));
     }
     let named = DomId(asked.domid);
-    if named.0 == pv_abi::xen::DOMID_SELF || named == call.domain().id {
+    if named == call.domain().id {
         return Err(Refusal::errno(Errno::Perm, rules::RESOURCE_SELF));
     }
     let Some(domain) = call.hv.domains.get(named) else {

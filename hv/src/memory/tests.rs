@@ -238,6 +238,8 @@ fn a_memory_map_is_what_the_toolstack_made_it() {
     (asked.nr_entries, asked.buffer) = (8, list);
     assert_eq!(with(&bed, &mut dom0, XENMEM_MACHINE_MEMORY_MAP, &mut asked), Ok(0));
     assert_eq!(asked.nr_entries, 1);
+    asked.nr_entries = 0;
+    refused(with(&bed, &mut dom0, XENMEM_MACHINE_MEMORY_MAP, &mut asked), Errno::Inval, rules::MACHINE_MAP);
     assert_eq!(E820Entry::from_bytes(&dom0.read(&bed, list)).size, 128 << 12);
 }
 

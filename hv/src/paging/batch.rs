@@ -9,6 +9,7 @@ use pv_abi::errno::Errno;
 use pv_abi::xen::MMU_UPDATE_PREEMPTED;
 use zerocopy::{FromBytes, IntoBytes};
 
+use super::entry::is_guest_address;
 use super::table::{Stop, Work, finish_unfinished};
 use crate::call::Call;
 use crate::hardware::Machine;
@@ -52,6 +53,9 @@ where
         if done_at != 0 {
             before = call.read::<u32>(done_at).unwrap_or(0);
         }
+    }
+    if !is_guest_address(requests) {
+        return Err(call.fault(requests));
     }
     let shared = prepare(call, foreign as u32)?;
     let mut work = Work::preemptible();

@@ -26,7 +26,7 @@ crate::rules! {
         "Xen: XEN_DOMCTL_createdomain, -EINVAL";
     GRANT_VERSION = "CTL-19", "A domain is made for grant tables up to version 1 or 2", "Xen: XEN_DOMCTL_createdomain, grant_opts";
     NOT_PAUSED = "CTL-21", "Only a domain that its toolstack paused can be unpaused", "Xen: XEN_DOMCTL_unpausedomain, -EINVAL";
-    TOO_MANY_PAUSES = "CTL-22", "A toolstack pauses a domain at most 255 times at once", "Xen: XEN_DOMCTL_pausedomain, -EUSERS";
+    TOO_MANY_PAUSES = "CTL-22", "A toolstack pauses a domain at most 255 times at once", "Xen: XEN_DOMCTL_pausedomain, -EOVERFLOW";
     NO_SUCH_VCPU = "CTL-23", "The vCPU must be one of the domain's", "Xen: domctl, -EINVAL or -ESRCH";
     VCPU_WITHOUT_CONTEXT = "CTL-24", "The vCPU must have been given a context", "Xen: XEN_DOMCTL_getvcpucontext, -ENODATA";
     ADDRESS_SIZE = "CTL-25", "PV guests are 64-bit", "Xen: XEN_DOMCTL_set_address_size, -EINVAL";
@@ -50,9 +50,9 @@ crate::rules! {
     POLICY_STAYS = "CTL-37", "The policy of a domain that ran stays", "Xen: XEN_DOMCTL_set_cpu_policy, -EEXIST";
     POLICY_MSR = "CTL-38", "A policy's model-specific registers are zero", "Xen: XEN_DOMCTL_set_cpu_policy, -EINVAL";
     NO_IOMMU = "CTL-39", "Devices are passed to guests only behind an IOMMU, which is not used", "Xen: -EOPNOTSUPP of iommu_do_domctl";
-    TRIGGER = "CTL-40", "PV guests can be sent NMIs only", "Xen: XEN_DOMCTL_sendtrigger, -ENOSYS";
+    TRIGGER = "CTL-40", "PV guests can be sent NMIs only", "Xen: XEN_DOMCTL_sendtrigger, -EINVAL or -ENOSYS";
     HYPERCALL_PAGE_FRAME = "CTL-41", "The hypercall page must be a frame of the domain that is not in use as a table",
-        "Xen: XEN_DOMCTL_hypercall_init, -EACCES";
+        "Xen: XEN_DOMCTL_hypercall_init, -EINVAL";
     BUFFER_SIZE = "CTL-42", "The buffer must hold an entry for each CPU or node", "Xen: sysctl, -ENOBUFS";
     NO_SUCH_POOL = "CTL-43", "There is one CPU pool, number 0", "Xen: XEN_SYSCTL_cpupool_op, -ENOENT";
     POLICY_INDEX = "CTL-44", "The policy asked for must be of the host or of PV guests", "Xen: XEN_SYSCTL_get_cpu_policy, -EINVAL or -EOPNOTSUPP";

@@ -2,10 +2,10 @@
 
 crate::rules! {
     IOPL_RANGE = "PHY-01", "The I/O privilege level is 0 to 3", "Xen: public/physdev.h, PHYSDEVOP_set_iopl";
-    IO_BITMAP_RANGE = "PHY-02", "An I/O bitmap covers at most 65536 ports", "Xen: public/physdev.h, PHYSDEVOP_set_iobitmap";
+    IO_BITMAP_RANGE = "PHY-02", "An I/O bitmap covers at most 65536 ports, and lies in the guest's part of the address space", "Xen: public/physdev.h, PHYSDEVOP_set_iobitmap";
     NO_SUCH_PIRQ = "PHY-03", "The physical interrupt must be one that was mapped to the domain (PHYSDEVOP_map_pirq)",
         "Xen: public/physdev.h";
-    PIRQ_NOT_PERMITTED = "PHY-04", "The domain must have been given the interrupt (XEN_DOMCTL_irq_permission)",
+    PIRQ_NOT_PERMITTED = "PHY-04", "The domain must have been given the interrupt (XEN_DOMCTL_irq_permission, PHYSDEVOP_map_pirq)",
         "Xen: -EPERM of irq_access_permitted";
     PIRQ_BOUND = "PHY-05", "A physical interrupt is bound to one port of the domain", "Xen: EVTCHNOP_bind_pirq, -EEXIST";
     PIRQ_NOT_SHARED = "PHY-06", "An interrupt line is shared only by domains that all agreed to share it",
@@ -23,7 +23,6 @@ crate::rules! {
     EOI_MAP_ONCE = "PHY-15", "The page that says which interrupts need an EOI is registered once", "Xen: PHYSDEVOP_pirq_eoi_gmfn, -EBUSY";
     APIC_REGISTER = "PHY-16", "dom0 reads the I/O APIC's id and version; its routing is set by setup_gsi and map_pirq",
         "Xen: PHYSDEVOP_apic_read, PHYSDEVOP_apic_write";
-    DEBUG_PORT = "PHY-17", "The debug-port operation must be reset-prepare or reset-done", "Xen: public/physdev.h";
     MESSAGE_TAKEN = "PHY-18", "A message of a device is mapped once", "Xen: PHYSDEVOP_map_pirq, -EEXIST";
     LINE_OF_CONSOLE = "PHY-19", "The interrupt line of the hypervisor's console is not for domains", "Xen: pirq_guest_bind, -EBUSY";
 }

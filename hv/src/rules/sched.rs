@@ -16,7 +16,6 @@ crate::rules! {
     NMI_ARGUMENT = "SCH-10", "send_nmi has no argument", "Xen: VCPUOP_send_nmi, -EINVAL";
     NOT_PINNED = "SCH-11", "Only a vCPU of dom0 that is pinned has a physical id", "Xen: VCPUOP_get_physid, -EINVAL";
     POLL_COUNT = "SCH-12", "At most 128 ports are polled", "Xen: do_poll, -EINVAL";
-    WATCHDOG_TIMEOUT = "SCH-13", "A new watchdog has a timeout", "Xen: domain_watchdog, -EINVAL";
     WATCHDOG_UNKNOWN = "SCH-14", "The watchdog must be one that is in use", "Xen: domain_watchdog, -EINVAL";
     WATCHDOG_SPACE = "SCH-15", "A domain has two watchdogs", "Xen: domain_watchdog, -ENOSPC";
     PIN_CPU = "SCH-16", "The CPU to pin to must run", "Xen: SCHEDOP_pin_override, -EINVAL";

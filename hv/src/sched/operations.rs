@@ -91,7 +91,8 @@ fn remote_shutdown<M: Machine>(call: &Call<'_, M>, argument: u64) -> Result<u64,
     Ok(0)
 }
 
-/// Starts (`id` 0), moves, or stops (`timeout` 0) one of the domain's watchdogs; a new one's id is the result.
+/// Starts (`id` 0), moves, or stops (`timeout` 0) one of the domain's watchdogs; a new one's id is the result. A new one
+/// without a timeout barks at once.
 fn watchdog<M: Machine>(call: &Call<'_, M>, argument: u64) -> Result<u64, Refusal> {
     let SchedWatchdog { id, timeout } = call.read(argument)?;
     let at = call.hv.machine.now().saturating_add(u64::from(timeout) * 1_000_000_000);
@@ -100,7 +101,6 @@ fn watchdog<M: Machine>(call: &Call<'_, M>, argument: u64) -> Result<u64, Refusa
         return refuse(Errno::Inval, rules::sched::WATCHDOG_UNKNOWN);
     };
     match id as usize {
-        0 if timeout == 0 => refuse(Errno::Inval, rules::sched::WATCHDOG_TIMEOUT),
         0 => match time::start_watchdog(call.hv, first, at) {
             Some(index) => Ok(index as u64 + 1),
             None => refuse(Errno::NoSpc, rules::sched::WATCHDOG_SPACE),

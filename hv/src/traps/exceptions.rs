@@ -93,10 +93,17 @@ fn software_interrupt<M: Machine>(hv: &Hypervisor<M>, registers: &Registers, err
     }
 }
 
+/// The vector that any code may raise, whatever privilege its gate asks for (Xen: `int80_direct_trap`).
+const ANYBODYS: u8 = 0x80;
+
 /// Whether the guest lets itself raise a vector by `int`, at the privilege it has now.
 fn may_interrupt(running: &Running, wanted: u8) -> bool {
     let gate = running.state.traps[usize::from(wanted)];
-    let lowest = if running.state.kernel_mode { 1 } else { 3 };
+    let lowest = match wanted {
+        ANYBODYS => 0,
+        _ if running.state.kernel_mode => 1,
+        _ => 3,
+    };
     gate.address != 0 && gate.flags & 3 >= lowest
 }
 

@@ -103,7 +103,7 @@ pub(super) fn pause<M: Machine>(call: &Call<'_, M>, domain: &Domain) -> Result<A
     let mut lifecycle = domain.lifecycle.lock();
     if lifecycle.paused_by_control {
         if lifecycle.further_pauses + 1 >= MOST_PAUSES {
-            return Err(Refusal::errno(Errno::Busy, rule::TOO_MANY_PAUSES));
+            return Err(Refusal::errno(Errno::Overflow, rule::TOO_MANY_PAUSES));
         }
         lifecycle.further_pauses += 1;
         return Ok(Answer::Done);
@@ -185,7 +185,7 @@ pub(super) fn hypercall_page<M: Machine>(
     request: &DomctlHypercallInit,
 ) -> Result<Answer, Refusal> {
     let mfn = frames::get_typed(call.hv, ClaimedMfn(request.gmfn), domain.id, PageType::Writable)
-        .map_err(|refusal| Refusal::errno(Errno::Access, rule::HYPERCALL_PAGE_FRAME).with(refusal.evidence))?;
+        .map_err(|refusal| Refusal::errno(Errno::Inval, rule::HYPERCALL_PAGE_FRAME).with(refusal.evidence))?;
     let mut stubs = Box::new([0; 4096]);
     hypercall_page::fill(&mut stubs);
     call.hv.machine.write_bytes(mfn, 0, &*stubs);

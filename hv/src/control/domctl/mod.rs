@@ -81,7 +81,7 @@ fn on_domain<M: Machine>(call: &mut Call<'_, M>, frame: &mut Domctl, domain: &Ar
         abi::XEN_DOMCTL_MAX_MEM => Ok(lifecycle::max_memory(domain, &frame.payload())),
         abi::XEN_DOMCTL_MAX_VCPUS => lifecycle::max_vcpus(call, domain, &frame.payload()),
         abi::XEN_DOMCTL_SETDOMAINHANDLE => Ok(lifecycle::set_handle(domain, &frame.payload())),
-        abi::XEN_DOMCTL_SETDEBUGGING => Ok(Answer::Done),
+        abi::XEN_DOMCTL_SETDEBUGGING => lifecycle::not_own(call, domain).map(|()| Answer::Done),
         abi::XEN_DOMCTL_SETTIMEOFFSET => Ok(lifecycle::set_time_offset(call, domain, &frame.payload())),
         abi::XEN_DOMCTL_HYPERCALL_INIT => lifecycle::hypercall_page(call, domain, &frame.payload()),
         abi::XEN_DOMCTL_SET_ADDRESS_SIZE => lifecycle::set_address_size(&frame.payload()),

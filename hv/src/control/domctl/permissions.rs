@@ -41,9 +41,6 @@ pub(super) fn ports<M: Machine>(
     domain: &Domain,
     request: &DomctlIoportPermission,
 ) -> Result<Answer, Refusal> {
-    if request.nr_ports == 0 {
-        return Ok(Answer::Done);
-    }
     let range = (request.first_port.into(), request.nr_ports.into(), 0xffff);
     change(call, domain, |set| &mut set.ports, range, request.allow_access != 0)
 }

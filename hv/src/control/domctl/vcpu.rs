@@ -8,8 +8,8 @@ use pv_abi::VcpuId;
 use pv_abi::arch::VcpuGuestContext;
 use pv_abi::domctl::{
     Domctl, DomctlExtVcpucontext, DomctlGetvcpuinfo, DomctlSendtrigger, DomctlVcpuMsr, DomctlVcpuMsrs,
-    DomctlVcpuaffinity, DomctlVcpucontext, DomctlVcpuextstate, XEN_DOMCTL_SENDTRIGGER_NMI, XEN_VCPUAFFINITY_HARD,
-    XEN_VCPUAFFINITY_SOFT,
+    DomctlVcpuaffinity, DomctlVcpucontext, DomctlVcpuextstate, XEN_DOMCTL_SENDTRIGGER_NMI,
+    XEN_DOMCTL_SENDTRIGGER_POWER, XEN_DOMCTL_SENDTRIGGER_SLEEP, XEN_VCPUAFFINITY_HARD, XEN_VCPUAFFINITY_SOFT,
 };
 use pv_abi::errno::Errno;
 use zerocopy::{FromZeros, IntoBytes};
@@ -30,9 +30,11 @@ const STATE_HEADER: usize = 16;
 const EXTENDED_SIZE: usize = core::mem::offset_of!(DomctlExtVcpucontext, mcg_cap);
 
 fn find(domain: &Domain, id: u32) -> Result<&Arc<Vcpu>, Refusal> {
-    domain
-        .vcpu(VcpuId(id))
-        .ok_or_else(|| Refusal::errno(Errno::Inval, rule::NO_SUCH_VCPU).with(Evidence::Value(id.into())))
+    find_or(domain, id, Errno::Inval)
+}
+
+fn find_or(domain: &Domain, id: u32, errno: Errno) -> Result<&Arc<Vcpu>, Refusal> {
+    domain.vcpu(VcpuId(id)).ok_or_else(|| Refusal::errno(errno, rule::NO_SUCH_VCPU).with(Evidence::Value(id.into())))
 }
 
 #[cold]
@@ -103,9 +105,7 @@ pub(super) fn get_context<M: Machine>(
 /// `XEN_DOMCTL_getvcpuinfo`.
 pub(super) fn get_info<M: Machine>(call: &Call<'_, M>, domain: &Domain, frame: &mut Domctl) -> Result<Answer, Refusal> {
     let request: DomctlGetvcpuinfo = frame.payload();
-    let vcpu = domain
-        .vcpu(VcpuId(request.vcpu))
-        .ok_or_else(|| Refusal::errno(Errno::Srch, rule::NO_SUCH_VCPU).with(Evidence::Value(request.vcpu.into())))?;
+    let vcpu = find(domain, request.vcpu)?;
     let why = vcpu.stopped.load(Ordering::Acquire);
     frame.set_payload(&DomctlGetvcpuinfo {
         online: (why & stopped::DOWN == 0).into(),
@@ -175,9 +175,11 @@ pub(super) fn send_trigger<M: Machine>(
     domain: &Domain,
     request: &DomctlSendtrigger,
 ) -> Result<Answer, Refusal> {
-    let vcpu = find(domain, request.vcpu)?;
+    let vcpu = find_or(domain, request.vcpu, Errno::Srch)?;
     if request.trigger != XEN_DOMCTL_SENDTRIGGER_NMI {
-        return Err(Refusal::errno(Errno::NoSys, rule::TRIGGER).with(Evidence::Value(request.trigger.into())));
+        let of_hvm = matches!(request.trigger, XEN_DOMCTL_SENDTRIGGER_POWER | XEN_DOMCTL_SENDTRIGGER_SLEEP);
+        let errno = if of_hvm { Errno::Inval } else { Errno::NoSys };
+        return Err(Refusal::errno(errno, rule::TRIGGER).with(Evidence::Value(request.trigger.into())));
     }
     sched::kick_for_nmi(call.hv, vcpu);
     Ok(Answer::Done)
@@ -189,7 +191,7 @@ pub(super) fn set_extended<M: Machine>(
     domain: &Domain,
     request: &DomctlExtVcpucontext,
 ) -> Result<Answer, Refusal> {
-    let vcpu = find(domain, request.vcpu)?;
+    let vcpu = find_or(domain, request.vcpu, Errno::Srch)?;
     let canonical = is_canonical(request.syscall32_callback_eip) && is_canonical(request.sysenter_callback_eip);
     if (request.size as usize) < EXTENDED_SIZE || !canonical {
         let evidence = Evidence::Value(request.size.into());
@@ -212,7 +214,7 @@ pub(super) fn get_extended<M: Machine>(
     frame: &mut Domctl,
 ) -> Result<Answer, Refusal> {
     let request: DomctlExtVcpucontext = frame.payload();
-    let vcpu = find(domain, request.vcpu)?;
+    let vcpu = find_or(domain, request.vcpu, Errno::Srch)?;
     let callbacks = with_state(call, vcpu, |state| state.callbacks)?;
     frame.set_payload(&DomctlExtVcpucontext {
         vcpu: request.vcpu,

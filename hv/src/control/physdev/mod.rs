@@ -163,6 +163,15 @@ fn no_such_pirq(number: u32) -> Refusal {
     Refusal::errno(Errno::Inval, rule::NO_SUCH_PIRQ).with(Evidence::Value(number.into()))
 }
 
+/// An interrupt to bind is one that there could be, and was not mapped.
+#[cold]
+fn not_mapped(number: u32) -> Refusal {
+    if number < PIRQS {
+        return Refusal::errno(Errno::Perm, rule::PIRQ_NOT_PERMITTED).with(Evidence::Value(number.into()));
+    }
+    no_such_pirq(number)
+}
+
 /// A routed interrupt line fired.
 pub fn on_line<M: Machine>(hv: &Hypervisor<M>, gsi: u32) {
     let mut due = Due::default();
@@ -217,7 +226,7 @@ impl Due {
 /// Binds a physical interrupt of a domain to one of its ports, and lets it come.
 ///
 /// # Errors
-/// `EINVAL` where it is not mapped, `EPERM` where it was taken from the domain, `EEXIST` where it is bound, `EBUSY` where
+/// `EINVAL` where there is no such interrupt, `EPERM` where it is not mapped or was taken from the domain, `EEXIST` where it is bound, `EBUSY` where
 /// it is a line of another domain and one of the two does not share, or of the hypervisor.
 pub fn bind<M: Machine>(
     hv: &Hypervisor<M>,
@@ -227,7 +236,7 @@ pub fn bind<M: Machine>(
     shares: bool,
 ) -> Result<(), Refusal> {
     let mut table = hv.interrupts.table.lock();
-    let pirq = *table.find(domain.id, number).ok_or_else(|| no_such_pirq(number))?;
+    let pirq = *table.find(domain.id, number).ok_or_else(|| not_mapped(number))?;
     if pirq.bound.is_some() {
         return Err(Refusal::errno(Errno::Exist, rule::PIRQ_BOUND).with(Evidence::Value(number.into())));
     }

@@ -10,6 +10,7 @@ use crate::call::Call;
 use crate::control::pci::Function;
 use crate::frames::{self, ClaimedMfn, PageType};
 use crate::hardware::{LineMode, Machine};
+use crate::paging::entry::is_guest_address;
 use crate::refusal::{Evidence, Refusal};
 use crate::rules::{core as core_rule, physdev as rule};
 
@@ -56,7 +57,6 @@ fn of_dom0<M: Machine>(call: &mut Call<'_, M>, command: u32, argument: u64) -> R
         }
         abi::PHYSDEVOP_ALLOC_IRQ_VECTOR => {
             let mut irq: abi::PhysdevIrq = call.read(argument)?;
-            line(call, irq.irq)?;
             irq.vector = irq.irq;
             call.write(argument, &irq)?;
         }
@@ -74,8 +74,8 @@ fn of_dom0<M: Machine>(call: &mut Call<'_, M>, command: u32, argument: u64) -> R
             let function = device(call, argument)?;
             super::restore_messages(call.hv, function);
         }
-        abi::PHYSDEVOP_PREPARE_MSIX => prepare(call, argument)?,
-        abi::PHYSDEVOP_RELEASE_MSIX | abi::PHYSDEVOP_PCI_DEVICE_REMOVE => {
+        abi::PHYSDEVOP_PREPARE_MSIX | abi::PHYSDEVOP_RELEASE_MSIX => prepare(call, argument)?,
+        abi::PHYSDEVOP_PCI_DEVICE_REMOVE => {
             device(call, argument)?;
         }
         abi::PHYSDEVOP_MANAGE_PCI_ADD | abi::PHYSDEVOP_MANAGE_PCI_REMOVE => {
@@ -92,10 +92,7 @@ fn of_dom0<M: Machine>(call: &mut Call<'_, M>, command: u32, argument: u64) -> R
             let _: abi::PhysdevPciMmcfgReserved = call.read(argument)?;
         }
         abi::PHYSDEVOP_DBGP_OP => {
-            let wanted: abi::PhysdevDbgpOp = call.read(argument)?;
-            if !matches!(wanted.op, abi::PHYSDEVOP_DBGP_RESET_PREPARE | abi::PHYSDEVOP_DBGP_RESET_DONE) {
-                return Err(Refusal::errno(Errno::Inval, rule::DEBUG_PORT).with(Evidence::Value(wanted.op.into())));
-            }
+            let _: abi::PhysdevDbgpOp = call.read(argument)?;
         }
         _ => {}
     }
@@ -112,6 +109,10 @@ fn set_iopl<M: Machine>(call: &mut Call<'_, M>, wanted: &abi::PhysdevSetIopl) ->
 }
 
 fn set_io_bitmap<M: Machine>(call: &mut Call<'_, M>, wanted: &abi::PhysdevSetIobitmap) -> Result<(), Refusal> {
+    if !is_guest_address(wanted.bitmap) {
+        let evidence = Evidence::Value(wanted.bitmap);
+        return Err(Refusal::errno(Errno::Inval, rule::IO_BITMAP_RANGE).with(evidence));
+    }
     if wanted.nr_ports > 65536 {
         let evidence = Evidence::Limit { asked: wanted.nr_ports.into(), limit: 65536 };
         return Err(Refusal::errno(Errno::Inval, rule::IO_BITMAP_RANGE).with(evidence));
@@ -264,7 +265,7 @@ fn first_segment(segment: u16) -> Result<(), Refusal> {
     Err(Refusal::errno(Errno::NoDev, rule::NO_MESSAGE_CAPABILITY).with(Evidence::Value(segment.into())))
 }
 
-/// `PHYSDEVOP_prepare_msix`: the device must have a table.
+/// `PHYSDEVOP_prepare_msix`, `PHYSDEVOP_release_msix`: the device must have a table.
 fn prepare<M: Machine>(call: &Call<'_, M>, argument: u64) -> Result<(), Refusal> {
     let function = device(call, argument)?;
     Message::entry(call.hv, function, 0).map(|_| ())

@@ -7,6 +7,8 @@ fn only_dom0_controls() {
     let bed = Bed::new(256);
     let mut guest = bed.guest(1, 2);
     let place = guest.address(0);
+    let interface_version = pv_abi::platform::XENPF_INTERFACE_VERSION;
+    guest.write(&bed, place, &pv_abi::platform::PlatformOp { interface_version, ..Default::default() });
     for handler in [domctl as Handler, sysctl, platform_op] {
         let (rule, errno) = refused(&bed, &mut guest, handler, [place, 0, 0, 0, 0]);
         assert_eq!((rule, errno), (crate::rules::core::PRIVILEGED, Some(Errno::Perm)));
@@ -151,7 +153,7 @@ fn small_operations_answer_as_toolstacks_expect() {
     assert_eq!(refused, (rule::VIRQ_HANDLER, Some(Errno::Inval)));
     let page = dom::DomctlHypercallInit { gmfn: 3 };
     let refused = domctl_refused(&bed, &mut dom0, dom::XEN_DOMCTL_HYPERCALL_INIT, 1, &page);
-    assert_eq!(refused, (rule::HYPERCALL_PAGE_FRAME, Some(Errno::Access)));
+    assert_eq!(refused, (rule::HYPERCALL_PAGE_FRAME, Some(Errno::Inval)));
     let own = frames::allocate_domain_frame(&bed.hv, &domain).unwrap();
     let page = dom::DomctlHypercallInit { gmfn: own.0 };
     assert_eq!(ask_domctl(&bed, &mut dom0, dom::XEN_DOMCTL_HYPERCALL_INIT, 1, &page).0, 0);

@@ -62,7 +62,7 @@ fn a_block_is_below_the_address_asked_for() {
     let (result, _) = exchange(&bed, &mut guest, (&give, 0), (&mut take, 0), 18);
     assert_eq!(result, Ok(0));
     assert!(take[0] < 64, "below 2^18");
-    refused(exchange(&bed, &mut guest, (&take, 0), (&mut [0], 0), 12).0, Errno::Inval, rules::ADDRESS_BITS);
+    refused(exchange(&bed, &mut guest, (&take, 0), (&mut [0], 0), 12).0, Errno::NoMem, rules::ADDRESS_BITS);
 }
 
 #[test]
