@@ -107,6 +107,6 @@ fn uses_of_grants_need_memory() {
     assert_eq!(map(&bed, &mut guest, 0), GNTST_OKAY);
     let refused = (1..60).find(|reference| with_at_most(1024, || map(&bed, &mut guest, *reference)) != GNTST_OKAY);
     let refused = refused.expect("there are not as many handles");
-    assert_eq!(with_at_most(1024, || map(&bed, &mut guest, refused)), GNTST_GENERAL_ERROR, "notes of uses");
+    assert_eq!(with_at_most(1024, || map(&bed, &mut guest, refused)), GNTST_GENERAL_ERROR, "GNT-36: notes of uses");
     assert_eq!(map(&bed, &mut guest, refused), GNTST_OKAY);
 }

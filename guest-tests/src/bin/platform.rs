@@ -83,6 +83,7 @@ fn clock() {
         platform_op(XENPF_SETTIME64, &mut XenpfSettime64 { secs, nsecs, mbz, system_time: shared.now() })
     };
     expect("the wall clock is set", set(1_600_000_000, 5, 0), 0);
+    expect("nanoseconds carry into seconds", set(1_600_000_000, 1_000_000_000, 0), 0);
     expect("the padding is zero", set(1_600_000_000, 5, 1), EINVAL);
     about("XENPF_settime32");
     let mut old = XenpfSettime32 { secs: 1_600_000_000, nsecs: 7, system_time: shared.now() };

@@ -58,5 +58,5 @@ crate::rules! {
     POLICY_INDEX = "CTL-44", "The policy asked for must be of the host or of PV guests", "Xen: XEN_SYSCTL_get_cpu_policy, -EINVAL or -EOPNOTSUPP";
     NO_FIRMWARE_INFO = "CTL-45", "The firmware left no such information", "Xen: XENPF_firmware_info, -ESRCH";
     SLEEP_STATE = "CTL-46", "The machine can be switched off (S5) but does not sleep", "Xen: XENPF_enter_acpi_sleep";
-    WALL_CLOCK = "CTL-47", "A wall-clock time has less than 1000000000 nanoseconds and zero padding", "Xen: XENPF_settime64, -EINVAL";
+    WALL_CLOCK = "CTL-47", "The padding of a wall-clock time is zero", "Xen: XENPF_settime64, -EINVAL";
 }

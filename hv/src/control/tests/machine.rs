@@ -185,6 +185,9 @@ fn platform_operations_answer_a_kernel() {
     };
     let time = plat::XenpfSettime64 { secs: 1000, nsecs: 5, mbz: 0, system_time: 0 };
     assert_eq!(ask_platform(plat::XENPF_SETTIME64, time.as_bytes()).0, 0);
+    let carried = plat::XenpfSettime64 { secs: 999, nsecs: 1_000_000_005, ..time };
+    assert_eq!(ask_platform(plat::XENPF_SETTIME64, carried.as_bytes()).0, 0);
+    assert_eq!(crate::time::wallclock(&bed.hv), (1000, 5));
     let bad = plat::XenpfSettime64 { mbz: 1, ..time };
     assert_eq!(ask_platform(plat::XENPF_SETTIME64, bad.as_bytes()).0, Errno::Inval.as_return());
     let (_, frame) = ask_platform(plat::XENPF_GET_CPUINFO, &[]);
