@@ -20,12 +20,16 @@ use pv_abi::event_channel::{
     EVTCHNOP_ALLOC_UNBOUND, EVTCHNOP_BIND_INTERDOMAIN, EVTCHNOP_BIND_VIRQ, EVTCHNOP_CLOSE, EVTCHNOP_SEND,
     EvtchnAllocUnbound, EvtchnBindInterdomain, EvtchnBindVirq, EvtchnClose, EvtchnSend,
 };
+use pv_abi::memory::{
+    MemoryExchange, MemoryReservation, XENMEM_DECREASE_RESERVATION, XENMEM_EXCHANGE, XENMEM_INCREASE_RESERVATION,
+    XENMEM_POPULATE_PHYSMAP,
+};
 use pv_abi::sched::SCHEDOP_YIELD;
 use pv_abi::vcpu::{VCPUOP_SET_SINGLESHOT_TIMER, VCPUOP_STOP_PERIODIC_TIMER, VcpuSetSingleshotTimer};
 use pv_abi::xen::{
-    DOMID_SELF, HYPERVISOR_EVENT_CHANNEL_OP, HYPERVISOR_MMU_UPDATE, HYPERVISOR_MMUEXT_OP, HYPERVISOR_MULTICALL,
-    HYPERVISOR_SCHED_OP, HYPERVISOR_UPDATE_VA_MAPPING, HYPERVISOR_VCPU_OP, HYPERVISOR_XEN_VERSION, MMUEXT_PIN_L1_TABLE,
-    MMUEXT_UNPIN_TABLE, MmuUpdate, MmuextOp, MulticallEntry,
+    DOMID_SELF, HYPERVISOR_EVENT_CHANNEL_OP, HYPERVISOR_MEMORY_OP, HYPERVISOR_MMU_UPDATE, HYPERVISOR_MMUEXT_OP,
+    HYPERVISOR_MULTICALL, HYPERVISOR_SCHED_OP, HYPERVISOR_UPDATE_VA_MAPPING, HYPERVISOR_VCPU_OP,
+    HYPERVISOR_XEN_VERSION, MMUEXT_PIN_L1_TABLE, MMUEXT_UNPIN_TABLE, MmuUpdate, MmuextOp, MulticallEntry,
 };
 
 guest_test!(bench);
@@ -113,6 +117,42 @@ fn latencies() {
     latency(shared, virq.port, "pin and unpin of a full table, 64 times", || {
         hypercall(HYPERVISOR_MMUEXT_OP, [pins, LONG_PINS as u64, 0, u64::from(DOMID_SELF), 0]);
     });
+    memory_latencies(shared, virq.port);
+}
+
+/// Blocks of memory, got, given back and exchanged.
+fn memory_latencies(shared: Shared, port: u32) {
+    let mut block = [0_u64; 1];
+    let mut got = reservation(&mut block, 8);
+    latency(shared, port, "getting and giving back a block of 256 frames", || {
+        hypercall(HYPERVISOR_MEMORY_OP, [XENMEM_POPULATE_PHYSMAP.into(), address(&mut got), 0, 0, 0]);
+        hypercall(HYPERVISOR_MEMORY_OP, [XENMEM_DECREASE_RESERVATION.into(), address(&mut got), 0, 0, 0]);
+    });
+    let mut frames = [0_u64; 256];
+    let mut singles = reservation(&mut frames, 0);
+    let count = hypercall(HYPERVISOR_MEMORY_OP, [XENMEM_INCREASE_RESERVATION.into(), address(&mut singles), 0, 0, 0]);
+    assert!(count == 256, "increase_reservation: {count}");
+    let whole = reservation(&mut block, 8);
+    latency(shared, port, "exchanging 256 frames for a block and back", || {
+        for (in_, out) in [(singles, whole), (whole, singles)] {
+            let mut exchange = MemoryExchange { in_, out, nr_exchanged: 0 };
+            hypercall(HYPERVISOR_MEMORY_OP, [XENMEM_EXCHANGE.into(), address(&mut exchange), 0, 0, 0]);
+        }
+    });
+}
+
+fn reservation(list: &mut [u64], order: u32) -> MemoryReservation {
+    MemoryReservation {
+        extent_start: list.as_mut_ptr() as u64,
+        nr_extents: list.len() as u64,
+        extent_order: order,
+        domid: DOMID_SELF,
+        ..Default::default()
+    }
+}
+
+fn address<T>(value: &mut T) -> u64 {
+    core::ptr::from_mut(value) as u64
 }
 
 const LONG_UPDATES: usize = 8192;

@@ -85,8 +85,10 @@ fn describe(running: &Running, registers: &Registers, refusal: &Refusal) -> Vec<
 /// The last hypercalls, the latest last.
 fn recent_calls(out: &mut Vec<u8>, running: &Running) {
     let recent = &running.state.recent;
-    out.extend_from_slice(b"(hv)   the last hypercalls, the latest last:\n");
-    for back in (1..=recent.count.min(16)).rev() {
+    let shown = recent.count.min(16);
+    let title = format!("(hv)   last {shown} of {} hypercalls, the latest last:\n", recent.count);
+    out.extend_from_slice(title.as_bytes());
+    for back in (1..=shown).rev() {
         let (number, first, second) = recent.calls[((recent.count - back) % 16) as usize];
         out.extend_from_slice(b"(hv)     ");
         out.extend_from_slice(hypercall::name(number).as_bytes());

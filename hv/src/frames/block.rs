@@ -87,14 +87,20 @@ pub(crate) fn take_block<M: Machine>(hv: &Hypervisor<M>, domain: &Domain, block:
 /// Clears the frames of a block that are not clear; false where it stopped.
 fn clean<M: Machine>(hv: &Hypervisor<M>, first: Mfn, frames: u64, block: Block) -> bool {
     let mut cleared = 0;
+    // For all frames at once: a CPU that loads a guest from now on forgets all before.
+    let mut forgotten = hv.frames.clock().oldest();
     for mfn in (first.0..first.0 + frames).map(Mfn) {
         let record = hv.frames.record(mfn);
         let was_clean = record.is_clean();
+        if was_clean && forgotten.is_none_or(|time| time.wrapping_sub(record.stamp()).cast_signed() > 0) {
+            continue;
+        }
         let stops = cleared % CLEAR_STEP == 0 && cleared != 0 && !was_clean;
         if block.preemptible && stops && hv.machine.interrupt_waiting() {
             return false;
         }
         prepare(hv, mfn, !block.keep_contents);
+        forgotten = hv.frames.clock().oldest();
         if was_clean || !block.keep_contents {
             record.set_clean();
         }
@@ -114,8 +120,8 @@ pub(crate) fn adopt<M: Machine>(hv: &Hypervisor<M>, domain: &Domain, first: Mfn,
         let record = hv.frames.record(mfn);
         record.reset_type(super::PageType::None);
         record.assign(domain.id, 1, CountWord::ALLOCATED | CountWord::LISTED);
-        memory.link(&hv.frames, mfn);
     }
+    memory.link(&hv.frames, first, 1 << block.order);
     true
 }
 

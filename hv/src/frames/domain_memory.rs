@@ -47,18 +47,21 @@ impl DomainMemory {
         if self.head == END { None } else { Some(Mfn(self.head as u64)) }
     }
 
-    /// Adds a frame.
-    pub(super) fn link(&mut self, table: &FrameTable, mfn: Mfn) {
-        let record = table.record(mfn);
-        debug_assert_eq!(record.list.load(Ordering::Relaxed), 0);
-        record.list.store(LISTED, Ordering::Relaxed);
-        record.previous.store(END, Ordering::Relaxed);
-        record.next.store(self.head, Ordering::Relaxed);
-        if self.head != END {
-            table.record(Mfn(self.head.into())).previous.store(mfn.0 as u32, Ordering::Relaxed);
+    /// Puts frames that follow each other on the list, which count from now on.
+    pub(super) fn link(&mut self, table: &FrameTable, first: Mfn, count: u64) {
+        let last = first.0 + count - 1;
+        for mfn in first.0..=last {
+            let record = table.record(Mfn(mfn));
+            debug_assert_eq!(record.list.load(Ordering::Relaxed), 0);
+            record.list.store(LISTED, Ordering::Relaxed);
+            record.previous.store(if mfn == first.0 { END } else { mfn as u32 - 1 }, Ordering::Relaxed);
+            record.next.store(if mfn == last { self.head } else { mfn as u32 + 1 }, Ordering::Relaxed);
         }
-        self.head = mfn.0 as u32;
-        self.total += 1;
+        if self.head != END {
+            table.record(Mfn(self.head.into())).previous.store(last as u32, Ordering::Relaxed);
+        }
+        self.head = first.0 as u32;
+        self.total += count;
     }
 
     /// Takes a frame off, unless it already is.

@@ -60,6 +60,14 @@ impl FlushClock {
         self.loaded().iter().filter(|cpu| !forgot(cpu)).collect()
     }
 
+    /// The time at which the last of the CPUs with a guest's address space forgot its translations: a frame with a stamp
+    /// before it is cached by none. `None` where there is no such CPU.
+    pub(super) fn oldest(&self) -> Option<u32> {
+        let now = self.now();
+        let times = self.loaded().iter().map(|cpu| self.flushed[cpu.0 as usize].load(Ordering::Acquire));
+        times.max_by_key(|time| now.wrapping_sub(*time))
+    }
+
     fn loaded(&self) -> CpuSet {
         CpuSet(self.loaded.load(Ordering::SeqCst))
     }
@@ -172,6 +180,18 @@ mod tests {
         clock.set_flushed(HERE, flush);
         assert_eq!(clock.stale(before), CpuSet::of(THERE));
         assert_eq!(clock.stale(within), CpuSet(3));
+    }
+
+    #[test]
+    fn the_oldest_flush_is_before_none_that_is_stale() {
+        let clock = FlushClock::starting_at(u32::MAX);
+        assert_eq!(clock.oldest(), None);
+        let clock = loaded(u32::MAX);
+        let flush = clock.tick();
+        clock.set_flushed(HERE, flush);
+        assert_eq!(clock.oldest(), Some(u32::MAX));
+        clock.set_flushed(THERE, flush);
+        assert_eq!(clock.oldest(), Some(flush));
     }
 
     #[test]

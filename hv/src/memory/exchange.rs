@@ -10,6 +10,7 @@ use pv_abi::errno::Errno;
 use pv_abi::memory::{MemoryExchange, MemoryReservation};
 use pv_abi::{DomId, Mfn};
 
+use super::MAX_ORDER;
 use super::reservation::{below, no_block};
 use crate::Hypervisor;
 use crate::call::Call;
@@ -19,9 +20,6 @@ use crate::hardware::Machine;
 use crate::paging::entry::is_guest_address;
 use crate::refusal::{Evidence, Refusal};
 use crate::rules::{core as core_rules, memory as rules};
-
-/// The largest order that may be exchanged: a chunk is exchanged in one step, which is not to take long.
-const MAX_ORDER: u32 = 7;
 
 /// What is exchanged in one step.
 #[derive(Clone, Copy, Debug)]

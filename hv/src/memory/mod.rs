@@ -31,8 +31,9 @@ use crate::rules::{core as core_rules, memory as rules};
 
 /// Where in the command the number of elements done stands.
 const EXTENT_SHIFT: u32 = 6;
-/// The largest order of a block that anybody may ask for (Xen: option `memop-max-order`).
-const MAX_ORDER: u32 = 9;
+/// The largest order of a block that anybody may ask for (Xen: option `memop-max-order`): one is dealt with in one step,
+/// which is not to take long.
+const MAX_ORDER: u32 = 8;
 /// Byte of `arch.max_pfn` in the shared page.
 const SHARED_MAX_PFN: usize = 3088;
 

@@ -85,7 +85,7 @@ fn lists_of_an_exchange_must_match() {
     let mut guest = bed.guest(1, 3);
     let give = unmapped(&bed, &guest, 3);
     refused(exchange(&bed, &mut guest, (&give, 0), (&mut [0], 1), 0).0, Errno::Inval, rules::EXCHANGE_LISTS);
-    refused(exchange(&bed, &mut guest, (&give, 0), (&mut [0], 8), 0).0, Errno::Perm, rules::ORDER);
+    refused(exchange(&bed, &mut guest, (&give, 0), (&mut [0], 9), 0).0, Errno::Perm, rules::ORDER);
     refused(
         exchange(&bed, &mut guest, (&[1 << 45], 0), (&mut [0], 0), 0).0,
         Errno::Inval,
