@@ -419,7 +419,7 @@ fn linux_devices(on: &mut Running) -> Result<()> {
     let read = "until [ -b /dev/xvdb ]; do sleep 0.1; done; tr -d Z </dev/xvdb | wc -c; wc -c </dev/xvdb";
     on.type_at("linux", &format!("{read}\r"), "\n0\r\n1048576")?;
     on.ask("block-detach linux xvdb")?;
-    on.type_at("linux", "[ -b /dev/xvdb ] || echo go''ne\r", "gone")?;
+    on.type_at("linux", "while [ -b /dev/xvdb ]; do sleep 0.1; done; echo go''ne\r", "gone")?;
     on.ask("network-attach linux mac=00:16:3e:00:00:0a")?;
     let up = "until ifconfig eth0 10.0.2.15 up 2>/dev/null; do sleep 0.1; done; ping -c 1 10.0.2.2";
     on.type_at("linux", &format!("{up}\r"), "1 packets received")?;
