@@ -93,6 +93,14 @@ impl Console {
         lines[lines.len().saturating_sub(30)..].join("\n")
     }
 
+    /// The last lines of what has come until now.
+    pub(crate) fn tail_now(&mut self) -> String {
+        while let Ok(chunk) = self.chunks.try_recv() {
+            self.take(&chunk);
+        }
+        self.tail()
+    }
+
     /// The status with which it ended.
     pub(crate) fn status(&mut self) -> Result<Option<i32>> {
         Ok(self.child.wait()?.code())

@@ -111,7 +111,7 @@ pub(crate) fn get() -> Result<Linux> {
 
 fn make_ramdisk(packages: &Packages, file: &Path) -> Result<()> {
     let mut entries = Vec::new();
-    for name in ["bin", "dev", "modules", "root"] {
+    for name in ["bin", "dev", "modules", "mnt"] {
         entries.push((name.to_owned(), image::FOLDER, Vec::new()));
     }
     entries.push(("init".to_owned(), image::PROGRAM, INITRAMFS.as_bytes().to_vec()));

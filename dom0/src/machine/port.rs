@@ -118,6 +118,12 @@ impl VirtioPort {
         self.waiting.len()
     }
 
+    /// Whether the host has not taken all that was sent.
+    pub(crate) fn is_sending(&mut self) -> bool {
+        self.flush();
+        !self.waiting.is_empty() || !self.transmitting.is_empty()
+    }
+
     /// Sends bytes, or keeps them until the host takes what came before.
     pub(crate) fn send(&mut self, bytes: &[u8]) {
         self.waiting.extend(bytes);

@@ -12,6 +12,8 @@ use dom0::channel::frame::Decoder;
 use dom0::channel::message::{Message, PIECE_MAX, Session};
 use dom0::console::multiplexer::ESCAPE;
 use dom0::ids::DomId;
+use pv_guest_kernel::task;
+use pv_guest_kernel::time::now_ns;
 
 use super::Service;
 use super::commands::Client;
@@ -21,6 +23,9 @@ use super::creation::Brought;
 const FILES_MAX: usize = 256 << 20;
 /// Console output that may wait for the host; what comes on top is dropped, the guest is not held up.
 const OUTPUT_MAX: usize = 256 << 10;
+
+/// How long a host that does not read may keep the machine from its end.
+const LAST_WORDS_NS: u64 = 1_000_000_000;
 
 /// The control channel, and who is on it.
 #[derive(Default)]
@@ -76,6 +81,14 @@ impl Service {
             }
         }
         !bytes.is_empty()
+    }
+
+    /// Lets the host take the last answer, since the machine's end takes with it what still lies in the channel.
+    pub(super) fn finish_channel(&mut self) {
+        let until = now_ns() + LAST_WORDS_NS;
+        while self.devices.port.as_mut().is_some_and(|port| port.is_sending()) && now_ns() < until {
+            task::sleep_ns(LAST_WORDS_NS / 1000);
+        }
     }
 
     fn hear(&mut self, session: Session, message: Message) {

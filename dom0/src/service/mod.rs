@@ -110,6 +110,7 @@ impl Service {
                 self.signal.wait();
             }
         }
+        self.finish_channel();
         self.terminal.leave();
         crate::machine::power::off();
     }

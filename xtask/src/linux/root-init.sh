@@ -15,7 +15,7 @@ while [ ! -e /sys/class/net/eth0 ] && [ $tries -lt 20 ]; do sleep 0.1; tries=$((
 if ifconfig eth0 up 2>/dev/null; then
     tries=0
     while [ "$(cat /sys/class/net/eth0/carrier)" != 1 ] && [ $tries -lt 50 ]; do sleep 0.1; tries=$((tries + 1)); done
-    timeout 20 udhcpc -i eth0 -s /etc/udhcpc.sh -n -q -t 10 -T 1 >/tmp/udhcpc.log 2>&1
+    timeout 20 udhcpc -i eth0 -s /etc/udhcpc.sh -n -q -t 10 -T 1 >/dev/null 2>&1
 fi
 run=$(cat /etc/exec 2>/dev/null)
 [ -n "$run" ] || run=$(sed -n 's/.*exec="\([^"]*\)".*/\1/p' /proc/cmdline)

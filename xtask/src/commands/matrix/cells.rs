@@ -75,8 +75,8 @@ fn linux_dom0(cell: &Cell, artifacts: &Artifacts) -> Result<()> {
     assert!(cell.dom0 == Dom0::Linux, "only Linux has a shell as dom0");
     let port = serve()?;
     let commands = format!(
-        "uname -r; cat /sys/block/vda/size; dd if=/dev/vda of=/dev/null bs=1M count=16; cat /sys/class/net/eth0/operstate; \
-         xenstore-read domid; xl info; xl list; udhcpc -i xenbr0 -n -q -s /etc/udhcpc.sh -t 10 -T 1; \
+        "uname -r; cat /sys/block/vda/size; dd if=/dev/vda of=/dev/null bs=1M count=16; \
+         until grep up /sys/class/net/eth0/operstate; do sleep 0.1; done; xenstore-read domid; xl info; xl list; udhcpc -i xenbr0 -n -q -s /etc/udhcpc.sh -t 10 -T 1; \
          wget -q -O- http://10.0.2.2:{port}/"
     );
     let outcome = execute(artifacts, &options(cell, None, commands))?;

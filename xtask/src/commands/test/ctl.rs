@@ -31,7 +31,9 @@ pub(super) fn run(tally: &mut Tally, artifacts: &Artifacts) {
         });
         let Some(mut running) = running else { continue };
         for (title, step) in STEPS {
-            tally.test(&format!("{title} by ctl on {name}"), || step(&mut running));
+            tally.test(&format!("{title} by ctl on {name}"), || {
+                step(&mut running).with_context(|| format!("its console ended with:\n{}", running.machine.tail_now()))
+            });
         }
     }
 }
