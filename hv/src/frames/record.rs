@@ -173,6 +173,13 @@ impl TypeWord {
         self.0 & flag != 0
     }
 
+    /// Whether it is this type, checked, and somebody relies on that.
+    #[inline]
+    const fn is_in_use(self, kind: PageType) -> bool {
+        const KIND: u64 = 7 << 32;
+        self.0 & (KIND | Self::VALIDATED) == Self::new(kind, 0, Self::VALIDATED).0 && self.count() != 0
+    }
+
     /// How many entries, from the first, hold references, while partial.
     #[must_use]
     pub const fn prefix(self) -> usize {
@@ -442,18 +449,21 @@ impl Frame {
         }
     }
 
+    /// Whether the frame is `owner`'s, and of a checked type that is in use.
+    #[inline]
+    #[must_use]
+    pub(crate) fn is_in_use(&self, owner: DomId, kind: PageType) -> bool {
+        let count = self.count_word();
+        count.owner() == owner && count.count() != 0 && self.type_word().is_in_use(kind)
+    }
+
     /// One more user of a type that is in use and checked; the caller proved nothing else.
     #[inline]
     #[must_use]
     pub(crate) fn acquire_type_in_use(&self, kind: PageType) -> bool {
         let mut word = self.type_word.load(Ordering::Acquire);
         loop {
-            let seen = TypeWord(word);
-            if seen.kind() != kind
-                || seen.count() == 0
-                || seen.count() >= TypeWord::MOST
-                || !seen.has(TypeWord::VALIDATED)
-            {
+            if !TypeWord(word).is_in_use(kind) || TypeWord(word).count() >= TypeWord::MOST {
                 return false;
             }
             match self.type_word.compare_exchange_weak(word, word + 1, Ordering::AcqRel, Ordering::Acquire) {

@@ -63,6 +63,10 @@ pub fn drop_ldt<M: Machine>(hv: &Hypervisor<M>, state: &mut VcpuState) {
 /// Gives back the frames of the window; whether there were any. For a vCPU that runs nowhere, this is all.
 pub fn release_pages<M: Machine>(hv: &Hypervisor<M>, state: &mut VcpuState) -> bool {
     let mut any = false;
+    // Most have no table, and so no page of one in the window.
+    if state.ldt.entries == 0 {
+        return any;
+    }
     for mfn in state.ldt.mapped.iter_mut().filter_map(Option::take) {
         frames::put_typed(hv, mfn);
         any = true;

@@ -39,7 +39,8 @@ pub(super) fn get_l1_entry<M: Machine>(hv: &Hypervisor<M>, seen: u64, owners: Ow
         return get_unowned(hv, seen, owners);
     };
     if seen & WRITABLE != 0 {
-        if !record.acquire_writable_again() {
+        // The second is for frames that another domain had written to: what their owner's builder loaded, for example.
+        if !record.acquire_writable_again() && !record.acquire_type_in_use(PageType::Writable) {
             take_writable(hv, seen)?;
         }
         if owners.page != owners.table.id {

@@ -4,18 +4,20 @@
 
 use alloc::sync::Arc;
 
-use pv_abi::DomId;
 use pv_abi::errno::Errno;
 use pv_abi::xen::{
-    HYPERVISOR_MMU_UPDATE, MMU_MACHPHYS_UPDATE, MMU_NORMAL_PT_UPDATE, MMU_PT_UPDATE_NO_TRANSLATE,
-    MMU_PT_UPDATE_PRESERVE_AD, MmuUpdate,
+    DOMID_SELF, HYPERVISOR_MMU_UPDATE, MMU_MACHPHYS_UPDATE, MMU_NORMAL_PT_UPDATE, MMU_PT_UPDATE_NO_TRANSLATE,
+    MMU_PT_UPDATE_PRESERVE_AD, MMU_UPDATE_PREEMPTED, MmuUpdate,
 };
+use pv_abi::{DomId, Mfn};
 
 use super::batch;
+use super::entry::is_guest_address;
 use super::foreign::{PageOwner, privileged};
 use super::leaf::{Place, update_l1};
 use super::table::{Owners, Stop, Work, put_table};
 use super::upper::update_upper;
+use super::walk::HeldL1;
 use crate::Hypervisor;
 use crate::call::Call;
 use crate::domain::Domain;
@@ -37,7 +39,55 @@ struct Shared {
 /// `ESRCH` for a domain that does not exist, `EPERM` for one the caller may not name, `EINVAL` for a frame, type or
 /// entry that is not allowed, `EBUSY` for an L1 entry to a frame in use, `ENOSYS` for an unknown update.
 pub fn mmu_update<M: Machine>(call: &mut Call<'_, M>, args: [u64; 5]) -> Result<u64, Refusal> {
+    let [requests, count, done_at, foreign, unused] = args;
+    let (count, own) = (count as u32, foreign as u32 == u32::from(DOMID_SELF));
+    // A list whose count of what is done is to be told, or that went before, takes the long way.
+    let plain = own && done_at == 0 && call.running.state.unfinished.is_none() && is_guest_address(requests);
+    let done = match count {
+        1 if plain => u32::from(own_l1_entry(call.hv, call.domain(), requests)),
+        2..MMU_UPDATE_PREEMPTED if plain => own_l1_entries(call, requests, count),
+        _ => 0,
+    };
+    if done != 0 && done == count {
+        return Ok(0);
+    }
+    let rest = requests.wrapping_add(u64::from(done) * size_of::<MmuUpdate>() as u64);
+    run_list(call, [rest, u64::from(count - done), done_at, foreign, unused])
+}
+
+/// Carries out a list of any requests. A function of its own, so that those who need no more than [`own_l1_entry`] do not
+/// pay for its stack.
+#[inline(never)]
+fn run_list<M: Machine>(call: &mut Call<'_, M>, args: [u64; 5]) -> Result<u64, Refusal> {
     batch::run(call, args, HYPERVISOR_MMU_UPDATE, prepare, one)
+}
+
+/// Carries out the requests with which a list begins that are as most are ([`own_l1_entry`]); gives how many.
+#[inline(never)]
+fn own_l1_entries<M: Machine>(call: &Call<'_, M>, requests: u64, count: u32) -> u32 {
+    let mut place = requests;
+    let mut done = 0;
+    while done < count && (done == 0 || !call.should_stop()) && own_l1_entry(call.hv, call.domain(), place) {
+        place = place.wrapping_add(size_of::<MmuUpdate>() as u64);
+        done += 1;
+    }
+    done
+}
+
+/// Carries out the request at `place` if it is as most are: an entry of the caller's own L1 table, for a frame of its own.
+/// Where it gives false, there is more to it, or it is refused, and nothing is done.
+#[inline(always)]
+fn own_l1_entry<M: Machine>(hv: &Hypervisor<M>, domain: &Domain, place: u64) -> bool {
+    let Ok(request) = hv.machine.read_from_guest::<MmuUpdate>(place) else { return false };
+    let keep_marks = request.ptr & 7 == MMU_PT_UPDATE_PRESERVE_AD;
+    if !keep_marks && request.ptr & 7 != MMU_NORMAL_PT_UPDATE {
+        return false;
+    }
+    let entry = Place { table: Mfn(request.ptr >> 12), index: (request.ptr & 0xfff) as usize / 8 };
+    match HeldL1::hold(hv, entry, domain.id) {
+        Some(held) => update_l1(hv, held.place, request.val, keep_marks, Owners::of(domain)).is_ok(),
+        None => false,
+    }
 }
 
 fn prepare<M: Machine>(call: &Call<'_, M>, foreign: u32) -> Result<Shared, Refusal> {

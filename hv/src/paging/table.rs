@@ -21,8 +21,10 @@ use crate::rules::paging as rules;
 
 /// Entries in a table.
 pub(super) const ENTRIES: usize = 512;
-/// How many L1 entries are handled between two questions whether to stop.
+/// How many L1 entries are handled between two questions whether to stop; empty ones take next to no time.
 const L1_STEP: usize = 32;
+/// Entries that are looked at together. Divides [`ENTRIES`].
+const GROUP: usize = 16;
 
 /// Why work on a table ended early.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -73,7 +75,7 @@ impl Work {
         self.preemptible && hv.machine.interrupt_waiting()
     }
 
-    /// Whether to stop before entry `index`, with `done` entries handled this time.
+    /// Whether to stop before the next entry, with `done` present ones handled this time.
     #[inline]
     fn stops_at<M: Machine>(&self, hv: &Hypervisor<M>, level: u8, done: usize) -> bool {
         done != 0 && (level > 1 || done.is_multiple_of(L1_STEP)) && self.should_stop(hv)
@@ -140,6 +142,21 @@ pub(crate) fn get_table<M: Machine>(
     work: &mut Work,
 ) -> Result<Mfn, Stop> {
     let mfn = frames::get(hv, claimed, domain.id)?;
+    if hv.frames.record(mfn).acquire_type_in_use(PageType::table(level)) {
+        return Ok(mfn);
+    }
+    get_new_table(hv, mfn, level, domain, work)
+}
+
+/// [`get_table`] of a frame that is no such table yet; its reference is given back where it does not become one.
+#[inline(never)]
+fn get_new_table<M: Machine>(
+    hv: &Hypervisor<M>,
+    mfn: Mfn,
+    level: u8,
+    domain: &Domain,
+    work: &mut Work,
+) -> Result<Mfn, Stop> {
     match take_table(hv, mfn, level, domain, work) {
         Ok(()) => Ok(mfn),
         Err(stop) => {
@@ -168,14 +185,14 @@ fn check<M: Machine>(
     work: &mut Work,
 ) -> Result<(), Stop> {
     let owners = Owners::of(domain);
-    for index in from..ENTRIES {
-        if work.stops_at(hv, level, index - from) {
+    let mut done = 0;
+    let mut next = from;
+    while let Some((index, seen)) = first_present(hv, mfn, level, next) {
+        if work.stops_at(hv, level, done) {
             return Err(stop_at(hv, mfn, index));
         }
-        let seen = hv.machine.read_word(mfn, index);
-        if !is_present(seen) || (level == 4 && entry::is_hypervisor_slot(index)) {
-            continue;
-        }
+        done += 1;
+        next = index + 1;
         match get_entry(hv, level, seen, owners, work) {
             Ok(adjusted) if adjusted == seen => {}
             Ok(adjusted) => hv.machine.write_word(mfn, index, adjusted),
@@ -195,6 +212,53 @@ fn check<M: Machine>(
     Ok(())
 }
 
+/// The first present entry from `from` on that is the guest's, and its index. Of most tables most entries are empty.
+#[inline(always)]
+fn first_present<M: Machine>(hv: &Hypervisor<M>, mfn: Mfn, level: u8, from: usize) -> Option<(usize, u64)> {
+    let mut index = from;
+    while index < ENTRIES {
+        if index.is_multiple_of(GROUP) && is_empty_group(hv, mfn, index) {
+            index += GROUP;
+            continue;
+        }
+        let seen = hv.machine.read_word(mfn, index);
+        if is_held(level, index, seen) {
+            return Some((index, seen));
+        }
+        index += 1;
+    }
+    None
+}
+
+/// [`first_present`] from the other side: the last before `end`.
+#[inline(always)]
+fn last_present<M: Machine>(hv: &Hypervisor<M>, mfn: Mfn, level: u8, end: usize) -> Option<(usize, u64)> {
+    let mut index = end;
+    while index > 0 {
+        if index.is_multiple_of(GROUP) && is_empty_group(hv, mfn, index - GROUP) {
+            index -= GROUP;
+            continue;
+        }
+        index -= 1;
+        let seen = hv.machine.read_word(mfn, index);
+        if is_held(level, index, seen) {
+            return Some((index, seen));
+        }
+    }
+    None
+}
+
+#[inline(always)]
+fn is_empty_group<M: Machine>(hv: &Hypervisor<M>, mfn: Mfn, first: usize) -> bool {
+    !is_present((0..GROUP).fold(0, |all, n| all | hv.machine.read_word(mfn, first + n)))
+}
+
+/// Whether an entry holds references once it is checked.
+#[inline(always)]
+const fn is_held(level: u8, index: usize, seen: u64) -> bool {
+    is_present(seen) && !(level == 4 && entry::is_hypervisor_slot(index))
+}
+
 /// Leaves a table with the first `prefix` entries holding references.
 fn stop_at<M: Machine>(hv: &Hypervisor<M>, mfn: Mfn, prefix: usize) -> Stop {
     let record = hv.frames.record(mfn);
@@ -209,14 +273,14 @@ fn take_apart<M: Machine>(hv: &Hypervisor<M>, mfn: Mfn, level: u8, prefix: usize
     if finish_child(hv, mfn, level, prefix, work).is_err() {
         return Err(stop_at(hv, mfn, prefix));
     }
-    for index in (0..prefix).rev() {
-        if work.stops_at(hv, level, prefix - 1 - index) {
+    let mut done = 0;
+    let mut end = prefix;
+    while let Some((index, seen)) = last_present(hv, mfn, level, end) {
+        if work.stops_at(hv, level, done) {
             return Err(stop_at(hv, mfn, index + 1));
         }
-        let seen = hv.machine.read_word(mfn, index);
-        if !is_present(seen) || (level == 4 && entry::is_hypervisor_slot(index)) {
-            continue;
-        }
+        done += 1;
+        end = index;
         if put_entry(hv, level, seen, work).is_err() {
             return Err(stop_at(hv, mfn, index));
         }

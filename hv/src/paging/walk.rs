@@ -48,7 +48,8 @@ fn is_alone<M: Machine>(hv: &Hypervisor<M>) -> bool {
 
 /// An L1 table that is in use, held so that it stays one.
 ///
-/// On a machine of one CPU the tables above it hold it while an entry is changed; on others it is held by references.
+/// On a machine of one CPU what uses it as a table goes on to do so while an entry is changed; on others it is held by
+/// references.
 pub(super) struct HeldL1<'a, M: Machine> {
     hv: &'a Hypervisor<M>,
     pub(super) place: Place,
@@ -68,12 +69,21 @@ impl<'a, M: Machine> HeldL1<'a, M> {
 
     #[inline(never)]
     fn at_shared(hv: &'a Hypervisor<M>, root: Mfn, address: u64, owner: DomId) -> Option<Self> {
-        Self::hold(hv, find_by::<M, false>(hv, root, address)?, owner)
+        Self::hold_shared(hv, find_by::<M, false>(hv, root, address)?, owner)
     }
 
     /// Holds a table of `owner`, if it is an L1 table in use.
     #[inline]
     pub(super) fn hold(hv: &'a Hypervisor<M>, place: Place, owner: DomId) -> Option<Self> {
+        if is_alone(hv) {
+            let held = hv.frames.find(place.table.into())?.is_in_use(owner, PageType::L1);
+            return held.then_some(Self { hv, place, has_references: false });
+        }
+        Self::hold_shared(hv, place, owner)
+    }
+
+    #[inline(never)]
+    fn hold_shared(hv: &'a Hypervisor<M>, place: Place, owner: DomId) -> Option<Self> {
         if !frames::try_get(hv, place.table.into(), owner) {
             return None;
         }

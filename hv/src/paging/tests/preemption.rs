@@ -5,7 +5,7 @@ use pv_abi::xen::{MMUEXT_NEW_BASEPTR, MMUEXT_PIN_L4_TABLE, MMUEXT_UNPIN_TABLE};
 use super::*;
 use crate::frames::TypeWord;
 
-/// A tree whose tables each have several entries: L4, two L3, four L2, eight L1 with 70 mappings each.
+/// A tree whose tables each have several entries: L4, two L3, four L2, eight L1 with 240 mappings each.
 fn large_tree(bed: &Bed, guest: &Guest) -> Mfn {
     let root = spare(bed, guest);
     let mut above = vec![root];
@@ -21,8 +21,8 @@ fn large_tree(bed: &Bed, guest: &Guest) -> Mfn {
         above = below;
     }
     for table in above {
-        for index in 0..70 {
-            bed.hv.machine.write_word(table, index * 7, to(guest.frames[1], USER));
+        for index in 0..240 {
+            bed.hv.machine.write_word(table, index * 2, to(guest.frames[1], USER));
         }
     }
     root
@@ -85,7 +85,7 @@ fn a_refused_tree_is_taken_apart_in_steps_and_the_refusal_is_not_lost() {
     let bed = Bed::new(96);
     let mut guest = bed.guest(1, 3);
     let root = large_tree(&bed, &guest);
-    let last = (0..96).map(Mfn).filter(|mfn| bed.hv.machine.read_word(*mfn, 483) != 0).last().unwrap();
+    let last = (0..96).map(Mfn).filter(|mfn| bed.hv.machine.read_word(*mfn, 478) != 0).last().unwrap();
     bed.hv.machine.write_word(last, 510, to(guest.tables[0], WRITABLE));
     let (result, steps) = run_in_steps(&bed, &mut guest, MMUEXT_PIN_L4_TABLE, root);
     let errno = result.map(u64::cast_signed);
