@@ -7,6 +7,7 @@
 //! - [`toolstack`]: guest descriptions, kernels, building and watching domains;
 //! - [`console`]: one terminal, several guests;
 //! - [`channel`]: what the host says to the toolstack, and hears;
+//! - [`models`]: devices for guests that know no paravirtual ones;
 //! - [`ramdisk`]: the files that came with this domain;
 //! - [`acpi`]: how the machine is switched off.
 //!
@@ -22,6 +23,7 @@ pub mod acpi;
 pub mod channel;
 pub mod console;
 pub mod ids;
+pub mod models;
 pub mod ramdisk;
 pub mod toolstack;
 pub mod xenstore;
