@@ -12,7 +12,7 @@ use crate::Hypervisor;
 use crate::domain::{Running, work};
 use crate::hardware::Machine;
 use crate::registers::Registers;
-use crate::{evtchn, hypercall, sched, time, traps};
+use crate::{evtchn, hvm, hypercall, sched, time, traps};
 
 /// What the entry code does next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -176,9 +176,14 @@ fn deliver<M: Machine>(hv: &Hypervisor<M>, running: &mut Running, registers: &mu
             time::update_guest_clock(hv, running);
         }
         if due & work::NMI != 0 {
-            traps::deliver_nmi(hv, running, registers);
+            if running.state.hvm.is_some() {
+                hvm::deliver_nmi(running);
+            } else {
+                traps::deliver_nmi(hv, running, registers);
+            }
         }
-        if evtchn::upcall_due(hv, &running.vcpu) {
+        // One with hardware assistance gets its upcall as it goes on ([`hvm::before_entry`]).
+        if evtchn::upcall_due(hv, &running.vcpu) && running.state.hvm.is_none() {
             traps::deliver_upcall(hv, running, registers);
         }
         if running.vcpu.work.load(Ordering::Acquire) == 0 {

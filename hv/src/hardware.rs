@@ -288,6 +288,10 @@ pub trait Machine: Sync + Sized + 'static {
         const GENU: u32 = u32::from_le_bytes(*b"Genu");
         self.cpuid(0, 0).ebx == GENU
     }
+    /// Whether guests with hardware assistance can run: AMD SVM with nested paging.
+    fn has_hvm(&self) -> bool {
+        false
+    }
     /// Reads a model-specific register, unless the CPU refuses.
     fn read_msr(&self, msr: u32) -> Option<u64>;
     /// Writes a model-specific register, unless the CPU refuses.

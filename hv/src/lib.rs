@@ -20,6 +20,7 @@
 //! | [`grant`] | grant tables |
 //! | [`orders`] | what one CPU has others do at once |
 //! | [`sched`], [`time`] | who runs, until when; clocks and timers |
+//! | [`hvm`] | guests with hardware assistance: nested paging, exits |
 //! | [`traps`] | exceptions to the guest, emulated instructions, CPUID, descriptors |
 //! | [`control`] | what a toolstack and dom0 may ask; how dom0 is built |
 //!
@@ -27,8 +28,8 @@
 //! vCPU is the one whose hypercall or fault is being handled.
 //!
 //! Lock order, outermost first: domain table, lifecycle of a domain, grant table (lower domain id first), event channels
-//! (lower domain id first), event queues, run queue, timers, memory of a domain, frame allocator, console. Frames
-//! themselves have no lock: their counts change by compare-and-exchange.
+//! (lower domain id first), event queues, run queue, timers, physical map of a domain, memory of a domain, frame
+//! allocator, console. Frames themselves have no lock: their counts change by compare-and-exchange.
 #![cfg_attr(not(test), no_std)]
 #![forbid(unsafe_code)]
 
@@ -44,6 +45,7 @@ pub mod frames;
 pub mod grant;
 pub mod hardware;
 mod heap;
+pub mod hvm;
 pub mod hypercall;
 pub mod hypervisor;
 pub mod memory;

@@ -21,7 +21,7 @@ use crate::hardware::Machine;
 use crate::refusal::{Evidence, Refusal};
 use crate::rules::control as rule;
 use crate::traps::descriptors;
-use crate::{Hypervisor, evtchn, frames, grant, paging, sched};
+use crate::{Hypervisor, evtchn, frames, grant, hvm, paging, sched};
 
 /// Where the taking apart of a domain goes on.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -35,6 +35,8 @@ pub enum Step {
     Events,
     /// Grants end.
     Grants,
+    /// The physical map goes.
+    Map,
     /// Frames are freed.
     Frames,
     /// Nothing is left.
@@ -59,6 +61,7 @@ pub(crate) fn destroy<M: Machine>(hv: &Hypervisor<M>, domain: &Arc<Domain>) -> R
             Step::Vcpus => domain.vcpus.get().into_iter().flatten().all(|vcpu| drop_vcpu(hv, vcpu)),
             Step::Events => evtchn::relinquish(hv, domain),
             Step::Grants => grant::relinquish(hv, domain),
+            Step::Map => hvm::relinquish(hv, domain),
             Step::Frames => frames::relinquish(hv, domain),
             Step::Gone => return Ok(()),
         };
@@ -115,8 +118,9 @@ fn advance<M: Machine>(hv: &Hypervisor<M>, domain: &Arc<Domain>, step: Step) {
         Step::Events => Step::Grants,
         Step::Grants => {
             physdev::release_all(hv, domain);
-            Step::Frames
+            Step::Map
         }
+        Step::Map => Step::Frames,
         Step::Frames | Step::Gone => {
             frames::free_shared(hv, domain.shared_info);
             empty(domain);

@@ -108,6 +108,7 @@ fn physical<M: Machine>(hv: &Hypervisor<M>) -> abi::SysctlPhysinfo {
     };
     let mut words = [0; 8];
     words.copy_from_slice(&feature_words(|leaf, subleaf| hv.machine.cpuid(leaf, subleaf))[..8]);
+    let hvm = if hv.machine.has_hvm() { abi::XEN_SYSCTL_PHYSCAP_HVM | abi::XEN_SYSCTL_PHYSCAP_HAP } else { 0 };
     abi::SysctlPhysinfo {
         threads_per_core: 1,
         cores_per_socket: cpus,
@@ -118,7 +119,8 @@ fn physical<M: Machine>(hv: &Hypervisor<M>) -> abi::SysctlPhysinfo {
         cpu_khz: hv.machine.time_scale().0.khz,
         capabilities: abi::XEN_SYSCTL_PHYSCAP_PV
             | abi::XEN_SYSCTL_PHYSCAP_GNTTAB_V1
-            | abi::XEN_SYSCTL_PHYSCAP_GNTTAB_V2,
+            | abi::XEN_SYSCTL_PHYSCAP_GNTTAB_V2
+            | hvm,
         arch_capabilities: 0,
         pad: 0,
         total_pages: total,

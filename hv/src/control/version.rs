@@ -26,6 +26,8 @@ pub const VERSION: u64 = 4 << 16 | 17;
 const EXTRAVERSION: &str = ".0-xenolith";
 /// The kinds of guests that can be built.
 const CAPABILITIES: &str = "xen-3.0-x86_64 ";
+/// The same with hardware assistance.
+const CAPABILITIES_HVM: &str = "xen-3.0-x86_64 hvm-3.0-x86_32 hvm-3.0-x86_32p hvm-3.0-x86_64 ";
 /// What a caller sees that may not see the thing itself.
 const DENIED: &str = "<denied>";
 
@@ -46,7 +48,10 @@ fn rest<M: Machine>(call: &mut Call<'_, M>, command: u32, argument: u64) -> Resu
     match command {
         version::XENVER_EXTRAVERSION => text::<M, XEN_EXTRAVERSION_LEN>(call, argument, EXTRAVERSION),
         version::XENVER_COMPILE_INFO => compile_info(call, argument),
-        version::XENVER_CAPABILITIES => text::<M, XEN_CAPABILITIES_INFO_LEN>(call, argument, CAPABILITIES),
+        version::XENVER_CAPABILITIES => {
+            let kinds = if call.hv.machine.has_hvm() { CAPABILITIES_HVM } else { CAPABILITIES };
+            text::<M, XEN_CAPABILITIES_INFO_LEN>(call, argument, kinds)
+        }
         version::XENVER_CHANGESET => text::<M, XEN_CHANGESET_INFO_LEN>(call, argument, env!("CARGO_PKG_VERSION")),
         version::XENVER_PLATFORM_PARAMETERS => {
             call.write(argument, &PlatformParameters { virt_start: HYPERVISOR_VIRT_START })?;
@@ -106,8 +111,16 @@ fn get_features<M: Machine>(call: &Call<'_, M>, argument: u64) -> Result<u64, Re
     Ok(0)
 }
 
-/// The features of a PV domain: those that are true of it.
+/// The features of a domain: those that are true of it.
 fn features_of(domain: &Domain) -> u32 {
+    if domain.hvm.is_some() {
+        return 1 << features::XENFEAT_WRITABLE_PAGE_TABLES
+            | 1 << features::XENFEAT_AUTO_TRANSLATED_PHYSMAP
+            | 1 << features::XENFEAT_HVM_CALLBACK_VECTOR
+            | 1 << features::XENFEAT_HVM_SAFE_PVCLOCK
+            | 1 << features::XENFEAT_MEMORY_OP_VNODE_SUPPORTED
+            | 1 << features::XENFEAT_NOT_DIRECT_MAPPED;
+    }
     let mut bits = 1 << features::XENFEAT_MMU_PT_UPDATE_PRESERVE_AD
         | 1 << features::XENFEAT_HIGHMEM_ASSIST
         | 1 << features::XENFEAT_GNTTAB_MAP_AVAIL_BITS

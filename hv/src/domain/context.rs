@@ -28,8 +28,6 @@ use crate::traps::{self, descriptors, is_canonical, privileged, processor};
 
 /// Entries of a local descriptor table at most.
 const MAX_LDT_ENTRIES: u64 = 8192;
-/// XSAVE state components that the first 512 bytes hold: x87 and SSE.
-const LEGACY_COMPONENTS: u64 = 3;
 
 /// Gives a vCPU that does not run a context.
 ///
@@ -37,6 +35,9 @@ const LEGACY_COMPONENTS: u64 = 3;
 /// `EINVAL` for a context that cannot be, `EOPNOTSUPP` for other tables than it has, `EBUSY` where it runs, `EPERM` for
 /// a forbidden breakpoint; may ask to be called again.
 pub fn apply<M: Machine>(hv: &Hypervisor<M>, vcpu: &Vcpu, context: &VcpuGuestContext) -> Result<(), Refusal> {
+    if vcpu.domain.hvm.is_some() {
+        return Err(Refusal::errno(Errno::Inval, crate::rules::hvm::NO_PV_CONTEXT));
+    }
     check(context)?;
     let debug = checked_debug(context)?;
     let traps = checked_traps(&context.trap_ctxt)?;
@@ -206,11 +207,7 @@ fn take_plain<M: Machine>(hv: &Hypervisor<M>, state: &mut VcpuState, context: &V
     state.task_switched = context.ctrlreg[0] & 1 << 3 != 0;
     state.cr4 = privileged::allowed_cr4(&hv.machine, context.ctrlreg[4]);
     if masks(VGCF_I387_VALID) {
-        state.fpu.0[..512].copy_from_slice(&context.fpu_ctxt);
-        state.fpu.0[512..520].copy_from_slice(&LEGACY_COMPONENTS.to_le_bytes());
-        state.fpu.0[520..576].fill(0);
-        let control = u32::from_le_bytes([context.fpu_ctxt[24], context.fpu_ctxt[25], context.fpu_ctxt[26], 0]);
-        state.fpu.0[24..28].copy_from_slice(&(control & 0xffff).to_le_bytes());
+        state.take_legacy_fpu(&context.fpu_ctxt);
     }
 }
 

@@ -10,7 +10,7 @@ use pv_abi::xen::{VcpuInfo, XEN_LEGACY_MAX_VCPUS};
 use pv_abi::{DomId, VcpuId};
 use spin::{Mutex, Once};
 
-use super::{Domain, Lifecycle, Vcpu, stopped};
+use super::{Domain, Lifecycle, Vcpu, VcpuState, stopped};
 use crate::Hypervisor;
 use crate::control::Settings;
 use crate::control::permissions::Permissions;
@@ -18,6 +18,7 @@ use crate::evtchn::EventChannels;
 use crate::frames::{self, DomainMemory};
 use crate::grant::{GrantTable, Version};
 use crate::hardware::Machine;
+use crate::hvm::{self, HvmDomain};
 use crate::refusal::{Evidence, Refusal};
 use crate::rules::{Limiter, control as rule};
 use crate::sched;
@@ -34,6 +35,8 @@ pub struct DomainConfig {
     pub handle: [u8; 16],
     /// Whether it may control other domains and the machine.
     pub privileged: bool,
+    /// Whether it has hardware assistance.
+    pub hvm: bool,
     /// The highest event-channel port it may allocate.
     pub max_event_port: u32,
     /// Frames that its grant table may grow to.
@@ -51,6 +54,7 @@ impl Default for DomainConfig {
         Self {
             handle: [0; 16],
             privileged: false,
+            hvm: false,
             max_event_port: u32::MAX,
             max_grant_frames: 64,
             max_maptrack_frames: 1024,
@@ -66,9 +70,14 @@ impl Domain {
     /// # Errors
     /// `ENOMEM` without a frame for its `shared_info`, `EEXIST` where the number is taken.
     pub fn new<M: Machine>(hv: &Hypervisor<M>, id: DomId, config: DomainConfig) -> Result<Arc<Self>, Refusal> {
-        let shared_info = frames::allocate_shared_for(hv, id)
-            .ok_or_else(|| Refusal::errno(Errno::NoMem, rule::NO_MEMORY_FOR_DOMAIN))?;
-        for vcpu in 0..XEN_LEGACY_MAX_VCPUS as usize {
+        let no_memory = || Refusal::errno(Errno::NoMem, rule::NO_MEMORY_FOR_DOMAIN);
+        let hvm = if config.hvm { Some(HvmDomain::new(hv).ok_or_else(no_memory)?) } else { None };
+        let Some(shared_info) = frames::allocate_shared_for(hv, id) else {
+            free_map(hv, hvm);
+            return Err(no_memory());
+        };
+        // A guest with hardware assistance masks its upcalls by its interrupt flag alone.
+        for vcpu in 0..if config.hvm { 0 } else { XEN_LEGACY_MAX_VCPUS as usize } {
             hv.machine.swap_byte(shared_info, vcpu * INFO_BYTES + 1, 1);
         }
         let permissions = if config.privileged { permissions_of_dom0(hv) } else { Permissions::default() };
@@ -77,6 +86,7 @@ impl Domain {
             handle: Mutex::new(config.handle),
             privileged: config.privileged,
             shared_info,
+            hvm,
             memory: Mutex::new(DomainMemory::default()),
             events: Mutex::new(EventChannels::new(config.max_event_port)),
             fifo: Default::default(),
@@ -100,7 +110,15 @@ impl Domain {
             return Ok(domain);
         }
         frames::free_shared(hv, shared_info);
+        hvm::relinquish(hv, &domain);
         Err(Refusal::errno(Errno::Exist, rule::DOMAIN_EXISTS).with(Evidence::Value(id.0.into())))
+    }
+}
+
+/// Frees the map of a domain that does not come to be.
+fn free_map<M: Machine>(hv: &Hypervisor<M>, hvm: Option<HvmDomain>) {
+    if let Some(hvm) = hvm {
+        frames::free(hv, hvm.map.lock().root(), 0);
     }
 }
 
@@ -151,6 +169,9 @@ fn vcpu(domain: &Arc<Domain>, id: VcpuId) -> Arc<Vcpu> {
         schedule: Default::default(),
         timers: Mutex::default(),
         runstate: Mutex::default(),
-        state: Mutex::new(Some(Box::default())),
+        state: Mutex::new(Some(Box::new(VcpuState {
+            hvm: domain.hvm.as_ref().map(hvm::new_vcpu),
+            ..Default::default()
+        }))),
     })
 }

@@ -27,6 +27,7 @@ use crate::evtchn::{EventChannels, Fifo};
 use crate::frames::DomainMemory;
 use crate::grant::GrantTable;
 use crate::hardware::CpuSet;
+use crate::hvm::HvmDomain;
 use crate::rules::Limiter;
 use crate::sched::VcpuSchedule;
 use crate::time::{Runstate, VcpuTimers};
@@ -41,6 +42,8 @@ pub struct Domain {
     pub privileged: bool,
     /// The frame of its `shared_info`.
     pub shared_info: Mfn,
+    /// What it has by hardware assistance; nothing in a PV domain.
+    pub hvm: Option<HvmDomain>,
     /// Frames it owns and may own.
     pub memory: Mutex<DomainMemory>,
     /// Its event channels.

@@ -4,6 +4,7 @@ use alloc::boxed::Box;
 
 use pv_abi::Mfn;
 
+use crate::hvm::Vmcb;
 use crate::registers::Registers;
 
 /// Where a guest wants an exception to go (`trap_info`); address 0 for nowhere.
@@ -108,6 +109,8 @@ pub struct VcpuState {
     pub segments: Segments,
     /// Whether it is in guest-kernel mode; a `syscall` is a hypercall only then.
     pub kernel_mode: bool,
+    /// What it runs by with hardware assistance.
+    pub hvm: Option<Box<Vmcb>>,
     /// Root table of guest-kernel mode; referenced and typed L4.
     pub kernel_root: Option<Mfn>,
     /// Root table of guest-user mode; referenced and typed L4.
@@ -168,12 +171,27 @@ impl Default for FpuArea {
     }
 }
 
+/// XSAVE state components that the first 512 bytes hold: x87 and SSE.
+const LEGACY_COMPONENTS: u64 = 3;
+
+impl VcpuState {
+    /// Takes floating-point registers as `fxsave` has them.
+    pub(crate) fn take_legacy_fpu(&mut self, registers: &[u8; 512]) {
+        self.fpu.0[..512].copy_from_slice(registers);
+        self.fpu.0[512..520].copy_from_slice(&LEGACY_COMPONENTS.to_le_bytes());
+        self.fpu.0[520..576].fill(0);
+        let control = u32::from_le_bytes([registers[24], registers[25], registers[26], 0]);
+        self.fpu.0[24..28].copy_from_slice(&(control & 0xffff).to_le_bytes());
+    }
+}
+
 impl Default for VcpuState {
     fn default() -> Self {
         Self {
             registers: Registers::default(),
             segments: Segments::default(),
             kernel_mode: true,
+            hvm: None,
             kernel_root: None,
             user_root: None,
             unfinished: None,

@@ -13,8 +13,9 @@ use super::fifo::WORDS;
 use super::table::{EventChannels, MAX_PORTS, State};
 use crate::Hypervisor;
 use crate::domain::Domain;
-use crate::frames::{self, ClaimedMfn, PageType};
+use crate::frames::{self, PageType};
 use crate::hardware::Machine;
+use crate::hvm;
 use crate::refusal::{Evidence, Refusal};
 use crate::rules::evtchn as rule;
 
@@ -154,6 +155,6 @@ pub(super) fn leave<M: Machine>(hv: &Hypervisor<M>, domain: &Domain) -> Result<(
 
 /// Takes references on a page of the domain that the hypervisor will write.
 fn take_page<M: Machine>(hv: &Hypervisor<M>, domain: &Domain, frame: u64) -> Result<Mfn, Refusal> {
-    frames::get_typed(hv, ClaimedMfn(frame), domain.id, PageType::Writable)
+    frames::get_typed(hv, hvm::named(hv, domain, frame), domain.id, PageType::Writable)
         .map_err(|refusal| Refusal::errno(Errno::Inval, rule::FIFO_FRAME).with(refusal.evidence))
 }

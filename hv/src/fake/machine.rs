@@ -503,6 +503,9 @@ impl Machine for FakeMachine {
     fn cpuid(&self, leaf: u32, subleaf: u32) -> CpuidResult {
         self.cpuid.lock().get(&(leaf, subleaf)).copied().unwrap_or_default()
     }
+    fn has_hvm(&self) -> bool {
+        self.cpuid(0x8000_0001, 0).ecx & 1 << 2 != 0
+    }
     fn read_msr(&self, msr: u32) -> Option<u64> {
         self.msrs.lock().get(&msr).copied()
     }

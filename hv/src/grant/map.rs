@@ -38,6 +38,9 @@ fn map_one<M: Machine>(call: &Call<'_, M>, request: &mut GnttabMapGrantRef) -> R
     if flags & (GNTMAP_HOST_MAP | GNTMAP_DEVICE_MAP) == 0 {
         return Err(Refusal::status(GNTST_BAD_GNTREF, rule::NO_MODE).with(Evidence::Value(flags.into())));
     }
+    if call.domain().hvm.is_some() {
+        return Err(Refusal::status(GNTST_GENERAL_ERROR, crate::rules::hvm::NO_GRANT_MAPPING));
+    }
     let granter = domain_of(call, request.dom)?;
     let handle = call.domain().grants.lock().reserve()?;
     match map_reserved(call, request, &granter) {

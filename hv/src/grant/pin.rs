@@ -13,6 +13,7 @@ use crate::Hypervisor;
 use crate::domain::Domain;
 use crate::frames::{self, ClaimedMfn, PageType};
 use crate::hardware::Machine;
+use crate::hvm;
 use crate::refusal::{Evidence, Refusal};
 use crate::rules::grant as rule;
 
@@ -184,11 +185,21 @@ fn mark<M: Machine>(
                 Version::One => set_bits_in_entry(hv, place, &asked)?,
                 Version::Two => set_bits_apart(hv, place, &asked, before.is_some())?,
             };
-            before.map_or(read, |pinned| pinned.granted)
+            before.map_or_else(|| in_machine(hv, granter, read), |pinned| pinned.granted)
         }
     };
     table.count(reference, Pinned { by, granted: marked, readers: 0, writers: 0 }, writable);
     Ok(marked)
+}
+
+/// What is granted, by the machine's frames: a guest with hardware assistance names its own.
+fn in_machine<M: Machine>(hv: &Hypervisor<M>, granter: &Domain, granted: Granted) -> Granted {
+    let named = |frame: Mfn| Mfn(hvm::named(hv, granter, frame.0).0);
+    match granted {
+        Granted::Page(frame) => Granted::Page(named(frame)),
+        Granted::Part { mfn, start, length } => Granted::Part { mfn: named(mfn), start, length },
+        through @ Granted::Through { .. } => through,
+    }
 }
 
 /// Passes a further use of an entry in use.
@@ -273,7 +284,7 @@ pub(super) fn hold_own<M: Machine>(
     frame: u64,
     writable: bool,
 ) -> Result<Mfn, Refusal> {
-    let claimed = ClaimedMfn(frame);
+    let claimed = hvm::named(hv, domain, frame);
     let mfn = frames::get(hv, claimed, domain.id)
         .map_err(|refusal| Refusal::status(GNTST_BAD_PAGE, rule::COPY_FRAME).with(refusal.evidence))?;
     if writable {

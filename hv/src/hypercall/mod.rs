@@ -16,7 +16,7 @@ use crate::hardware::Machine;
 use crate::refusal::{Consequence, Evidence, Refusal};
 use crate::registers::Registers;
 use crate::rules;
-use crate::{Hypervisor, control, evtchn, grant, memory, paging, sched, traps};
+use crate::{Hypervisor, control, evtchn, grant, hvm, memory, paging, sched, traps};
 
 mod multicall;
 #[cfg(test)]
@@ -83,6 +83,7 @@ hypercalls! {
     number::HYPERVISOR_CALLBACK_OP, "callback_op" => traps::callback_op;
     number::HYPERVISOR_EVENT_CHANNEL_OP, "event_channel_op" => evtchn::event_channel_op;
     number::HYPERVISOR_PHYSDEV_OP, "physdev_op" => control::physdev_op;
+    number::HYPERVISOR_HVM_OP, "hvm_op" => hvm::hvm_op;
     number::HYPERVISOR_SYSCTL, "sysctl" => control::sysctl;
     number::HYPERVISOR_DOMCTL, "domctl" => control::domctl;
 }

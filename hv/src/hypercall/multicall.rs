@@ -9,10 +9,9 @@ use zerocopy::IntoBytes;
 
 use super::{explain, handle, immediate};
 use crate::call::Call;
-use crate::control;
 use crate::hardware::Machine;
 use crate::refusal::{Consequence, Refusal};
-use crate::{paging, rules};
+use crate::{control, hvm, paging, rules};
 
 /// Byte offset of `result` in an entry.
 const RESULT_OFFSET: u64 = core::mem::offset_of!(MulticallEntry, result) as u64;
@@ -22,12 +21,25 @@ const RESULT_OFFSET: u64 = core::mem::offset_of!(MulticallEntry, result) as u64;
 /// # Errors
 /// `EFAULT` where the array is not readable or a result not writable, `EINVAL` for a multicall in a multicall.
 pub(super) fn multicall<M: Machine>(call: &mut Call<'_, M>, args: [u64; 5]) -> Result<u64, Refusal> {
-    let [entries, count, ..] = args;
     if call.in_multicall {
         return Err(Refusal::errno(Errno::Inval, rules::core::MULTICALL_NESTED));
     }
     call.in_multicall = true;
-    if !paging::entry::is_guest_address(entries) {
+    if call.running.state.hvm.is_some() { entries_apart(call, args) } else { entries::<M, false>(call, args) }
+}
+
+/// Those of a guest with hardware assistance, apart, so that others do not pay.
+#[cold]
+#[inline(never)]
+fn entries_apart<M: Machine>(call: &mut Call<'_, M>, args: [u64; 5]) -> Result<u64, Refusal> {
+    entries::<M, true>(call, args)
+}
+
+/// Does the entries; `HVM`: of a guest with hardware assistance, which may not make all hypercalls.
+#[inline(always)]
+fn entries<M: Machine, const HVM: bool>(call: &mut Call<'_, M>, args: [u64; 5]) -> Result<u64, Refusal> {
+    let [entries, count, ..] = args;
+    if !HVM && !paging::entry::is_guest_address(entries) {
         return Err(call.fault(entries));
     }
     let count = u64::from(count as u32);
@@ -41,6 +53,7 @@ pub(super) fn multicall<M: Machine>(call: &mut Call<'_, M>, args: [u64; 5]) -> R
         call.read_bytes(place, entry.as_mut_bytes())?;
         let result = match immediate(entry.op, entry.args[0]) {
             Some(answer) => answer,
+            None if HVM && !hvm::may_call(entry.op) => Errno::NoSys.as_return().cast_unsigned(),
             None => match one(call, &entry) {
                 Ok(result) => result,
                 Err(refusal) if refusal.consequence == Consequence::Continue => {

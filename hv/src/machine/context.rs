@@ -199,8 +199,9 @@ pub(crate) fn flush_page(address: u64) {
     x86_64::instructions::tlb::flush(VirtAddr::new_truncate(address));
 }
 
-/// Forgets every translation, global ones too.
+/// Forgets every translation, global ones too, and those of guest mode before it is entered again.
 pub(crate) fn flush_all() {
+    Cpu::current().forget_guests.set(true);
     let flags = Cr4::read_raw();
     // SAFETY: as in `load_root`.
     unsafe { Cr4::write_raw(flags ^ Cr4Flags::PAGE_GLOBAL.bits()) };

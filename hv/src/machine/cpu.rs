@@ -39,6 +39,10 @@ pub(crate) struct Cpu {
     pub(crate) xcr0: Cell<u64>,
     /// Whether a guest's debug registers are armed.
     pub(crate) debugging: Cell<bool>,
+    /// Guests in guest mode run here only after their translations were forgotten.
+    pub(crate) forget_guests: Cell<bool>,
+    /// Physical address of the block from which guest mode is left (svm.rs).
+    pub(crate) own_block: Cell<u64>,
     /// The hypervisor, once there is one.
     hv: Cell<Option<&'static Hypervisor<Hardware>>>,
     /// The vCPU that runs here.
@@ -265,6 +269,8 @@ pub(crate) unsafe fn enter_block(id: u32, windows: *mut u64, then: extern "C" fn
         guest_cr4: Cell::new(0),
         xcr0: Cell::new(0),
         debugging: Cell::new(false),
+        forget_guests: Cell::new(true),
+        own_block: Cell::new(0),
         hv: Cell::new(None),
         running: UnsafeCell::new(None),
         raised: Cell::new(Registers::default()),

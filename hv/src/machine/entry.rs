@@ -18,7 +18,7 @@ use super::cpu::{Cpu, SYSCALL_FRAME};
 use super::hardware::Hardware;
 use super::layout::{CPU_DATA, selector};
 use super::smap::smap_site;
-use super::{cpu, fixup, interrupts, panic, vectors};
+use super::{cpu, fixup, interrupts, panic, svm, vectors};
 
 global_asm!(
     ".macro CLAC",
@@ -87,6 +87,9 @@ fn current(cpu: &Cpu) -> (&'static Hypervisor<Hardware>, &mut Running) {
 #[cold]
 fn switch(hv: &Hypervisor<Hardware>, cpu: &Cpu, registers: &mut Registers) {
     sched::switch(hv, cpu.running(), registers);
+    if cpu.running().as_ref().is_some_and(|running| running.state.hvm.is_some()) {
+        svm::run_guests(hv, cpu, registers);
+    }
     registers.entry_vector = ENTRY_FULL;
 }
 

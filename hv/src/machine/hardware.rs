@@ -25,7 +25,7 @@ use super::layout::{DIRECT_MAP, LARGE_PAGE, LDT_WINDOW, M2P_INVALID, PAGE, SLOTS
 use super::multiboot::MemoryRange;
 use super::serial::Serial;
 use super::vectors::{FIRST_MESSAGE, KICK, MESSAGES};
-use super::{context, debug, fixup, fpu, port, power, smp};
+use super::{context, debug, fixup, fpu, port, power, smp, svm};
 
 /// The serial console; a panic writes here too.
 pub(crate) static CONSOLE: Serial = Serial::new();
@@ -279,10 +279,18 @@ impl Machine for Hardware {
     }
 
     fn save_context(&self, state: &mut VcpuState) {
+        if state.hvm.is_some() {
+            return svm::save(state);
+        }
         context::save(state);
     }
 
     fn load_context(&self, state: &mut VcpuState) -> Result<(), BadSelector> {
+        if state.hvm.is_some() {
+            context::load_root(self.root);
+            svm::load(state);
+            return Ok(());
+        }
         context::load(state)
     }
 
@@ -387,6 +395,10 @@ impl Machine for Hardware {
     #[inline]
     fn is_intel(&self) -> bool {
         self.intel
+    }
+
+    fn has_hvm(&self) -> bool {
+        svm::is_on()
     }
 
     fn read_msr(&self, msr: u32) -> Option<u64> {

@@ -12,6 +12,7 @@
 //! | [`smp`] | the other CPUs: starting them, having them do something |
 //! | `entry.s`, [`entry`] | the ways in and out |
 //! | [`context`], [`fpu`], [`debug`] | what of a vCPU is in the CPU |
+//! | `svm.s`, [`svm`] | guest mode |
 //! | [`fixup`], [`smap`] | instructions that may fault and say so; guests' pages out of reach |
 //! | [`apic`], [`interrupts`], [`clock`], [`serial`], [`port`], [`power`] | devices |
 //! | [`hardware`] | the library's `Machine` |
@@ -42,4 +43,5 @@ mod serial;
 mod smap;
 mod smp;
 mod start;
+mod svm;
 mod vectors;

@@ -30,7 +30,7 @@ use super::heap::ALLOCATOR;
 use super::layout::{DIRECT_MAP, PAGE};
 use super::multiboot::{MemoryRange, Module};
 use super::vectors::msr;
-use super::{entry, fixup, fpu, messages, smap, smp};
+use super::{entry, fixup, fpu, messages, smap, smp, svm};
 
 /// The interrupt of the first serial line on the ISA bus.
 const COM1_ISA: u8 = 4;
@@ -70,6 +70,7 @@ pub(super) fn turn_on_features() {
         let _ = fixup::write_msr(msr::EFER, features | 1 | 1 << 11);
     }
     fpu::start();
+    svm::start();
 }
 
 /// Starts the devices and makes the library's hypervisor of what there is.

@@ -85,6 +85,9 @@ fn run<M: Machine>(call: &Call<'_, M>, asked: &mut MemoryExchange, chunk: Chunk)
         return Ok(());
     }
     let domain = call.target(DomId(asked.in_.domid)).map_err(Stop::Refused)?;
+    if domain.hvm.is_some() {
+        return Err(Stop::Refused(Refusal::errno(Errno::OpNotSupp, crate::rules::hvm::NO_EXCHANGE)));
+    }
     let below = below(call.hv, asked.out.mem_flags).map_err(|refusal| {
         // No frame has so few address bits; here that is no more than there being none (Xen: -ENOMEM).
         Stop::Refused(Refusal::errno(Errno::NoMem, refusal.rule).with(refusal.evidence))

@@ -26,6 +26,7 @@ use pv_abi::memory::{
 use crate::call::Call;
 use crate::domain::Domain;
 use crate::hardware::Machine;
+use crate::hvm::{self, HvmDomain};
 use crate::refusal::{Evidence, Refusal};
 use crate::rules::{core as core_rules, memory as rules};
 
@@ -51,8 +52,8 @@ pub fn memory_op<M: Machine>(call: &mut Call<'_, M>, args: [u64; 5]) -> Result<u
             reservation::adjust(call, args, command, done)
         }
         XENMEM_ACQUIRE_RESOURCE => resource::acquire(call, args, done),
-        XENMEM_ADD_TO_PHYSMAP => refuse_physmap(call, call.read::<AddToPhysmap>(args[1])?.domid),
-        XENMEM_ADD_TO_PHYSMAP_BATCH => refuse_physmap(call, call.read::<AddToPhysmapBatch>(args[1])?.domid),
+        XENMEM_ADD_TO_PHYSMAP => add_to_physmap(call, args[1]),
+        XENMEM_ADD_TO_PHYSMAP_BATCH => add_batch_to_physmap(call, args, done),
         _ if done != 0 => Err(Refusal::errno(Errno::Inval, rules::NOT_CONTINUED).with(Evidence::Value(done))),
         XENMEM_EXCHANGE => exchange::exchange(call, args),
         XENMEM_MAXIMUM_RAM_PAGE => Ok(call.hv.machine.frame_count()),
@@ -60,6 +61,9 @@ pub fn memory_op<M: Machine>(call: &mut Call<'_, M>, args: [u64; 5]) -> Result<u
         XENMEM_MAXIMUM_RESERVATION => Ok(of_named(call, args[1])?.memory.lock().max),
         XENMEM_MAXIMUM_GPFN => {
             let domain = of_named(call, args[1])?;
+            if let Some(hvm) = &domain.hvm {
+                return Ok(hvm.map.lock().highest());
+            }
             let count = call.hv.machine.read_word(domain.shared_info, SHARED_MAX_PFN / 8);
             Ok(count.max(1) - 1)
         }
@@ -69,7 +73,7 @@ pub fn memory_op<M: Machine>(call: &mut Call<'_, M>, args: [u64; 5]) -> Result<u
         XENMEM_MACHINE_MEMORY_MAP => maps::machine_memory_map(call, args[1]),
         XENMEM_SET_MEMORY_MAP => maps::set_memory_map(call, args[1]),
         XENMEM_RESERVED_DEVICE_MEMORY_MAP => maps::reserved_device_memory(call, args[1]),
-        XENMEM_REMOVE_FROM_PHYSMAP => refuse_physmap(call, call.read::<RemoveFromPhysmap>(args[1])?.domid),
+        XENMEM_REMOVE_FROM_PHYSMAP => remove_from_physmap(call, args[1]),
         XENMEM_CLAIM_PAGES => reservation::claim(call, args[1]),
         XENMEM_SET_POD_TARGET | XENMEM_GET_POD_TARGET => refuse_on_demand(call, args[1]),
         XENMEM_GET_SHARING_FREED_PAGES | XENMEM_GET_SHARING_SHARED_PAGES => Ok(0),
@@ -89,10 +93,27 @@ fn of_named<M: Machine>(call: &Call<'_, M>, argument: u64) -> Result<Arc<Domain>
     call.target(DomId(named.domid))
 }
 
-/// PV domains have no physical map to add to.
-fn refuse_physmap<M: Machine>(call: &Call<'_, M>, domain: u16) -> Result<u64, Refusal> {
-    call.target(DomId(domain))?;
-    Err(Refusal::errno(Errno::Access, rules::NO_PHYSMAP))
+/// What a domain has by hardware assistance: PV domains have no physical map to add to.
+fn physmap(domain: &Domain) -> Result<&HvmDomain, Refusal> {
+    domain.hvm.as_ref().ok_or_else(|| Refusal::errno(Errno::Access, rules::NO_PHYSMAP))
+}
+
+fn add_to_physmap<M: Machine>(call: &Call<'_, M>, argument: u64) -> Result<u64, Refusal> {
+    let request: AddToPhysmap = call.read(argument)?;
+    let domain = call.target(DomId(request.domid))?;
+    hvm::memory::add(call.hv, &domain, physmap(&domain)?, &request)
+}
+
+fn add_batch_to_physmap<M: Machine>(call: &mut Call<'_, M>, args: [u64; 5], done: u64) -> Result<u64, Refusal> {
+    let request: AddToPhysmapBatch = call.read(args[1])?;
+    let domain = call.target(DomId(request.domid))?;
+    hvm::memory::add_batch(call, args, done, &domain, physmap(&domain)?)
+}
+
+fn remove_from_physmap<M: Machine>(call: &Call<'_, M>, argument: u64) -> Result<u64, Refusal> {
+    let request: RemoveFromPhysmap = call.read(argument)?;
+    let domain = call.target(DomId(request.domid))?;
+    hvm::memory::remove(call.hv, &domain, physmap(&domain)?, &request)
 }
 
 /// PV domains have no memory on demand.

@@ -18,6 +18,7 @@ use crate::call::Call;
 use crate::domain::Domain;
 use crate::frames::{self, Block, ClaimedMfn, NoBlock};
 use crate::hardware::Machine;
+use crate::hvm;
 use crate::hypercall::explain;
 use crate::paging::entry::is_guest_address;
 use crate::refusal::{Evidence, Refusal};
@@ -157,7 +158,7 @@ fn increase<M: Machine>(
     index: u64,
 ) -> Result<(), Stop> {
     let mfn = take(call.hv, domain, block)?;
-    if asked.extent_start != 0 {
+    if asked.extent_start != 0 && domain.hvm.is_none() {
         call.write_element(asked.extent_start, index, &mfn.0)?;
     }
     Ok(())
@@ -171,7 +172,13 @@ fn populate<M: Machine>(
     index: u64,
 ) -> Result<(), Stop> {
     let pfn: u64 = call.read_element(asked.extent_start, index)?;
+    if domain.hvm.is_some() {
+        hvm::memory::check_block(pfn, block.order)?;
+    }
     let mfn = take(call.hv, domain, block)?;
+    if let Some(hvm) = &domain.hvm {
+        return Ok(hvm::memory::populate(call.hv, domain, hvm, (pfn, block.order), mfn)?);
+    }
     for n in 0..1 << block.order {
         call.hv.machine.set_m2p(Mfn(mfn.0 + n), pfn.wrapping_add(n));
     }
@@ -194,6 +201,10 @@ fn give<M: Machine>(
         if n != begin && n.is_multiple_of(GIVE_STEP) && call.should_stop() {
             call.state().given = Some(Given { argument, index, frames: n });
             return Err(Stop::Interrupted);
+        }
+        if let Some(hvm) = &domain.hvm {
+            hvm::memory::give(call.hv, domain, hvm, first.wrapping_add(n))?;
+            continue;
         }
         let mfn = frames::get(call.hv, ClaimedMfn(first.wrapping_add(n)), domain.id)?;
         call.hv.machine.set_m2p(mfn, frames::INVALID_M2P);

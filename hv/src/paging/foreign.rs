@@ -6,10 +6,13 @@ use pv_abi::DomId;
 use pv_abi::errno::Errno;
 use pv_abi::xen::{DOMID_FIRST_RESERVED, DOMID_IO, DOMID_SELF, DOMID_XEN};
 
+use super::entry;
 use super::table::Owners;
+use crate::Hypervisor;
 use crate::call::Call;
 use crate::domain::Domain;
 use crate::hardware::Machine;
+use crate::hvm;
 use crate::refusal::{Evidence, Refusal};
 use crate::rules;
 
@@ -60,6 +63,19 @@ impl PageOwner {
             Self::Other(domain) => Owners { table, page: domain.id, device: domain },
             Self::Io => Owners { table, page: DomId(DOMID_IO), device: caller },
             Self::Hypervisor => Owners { table, page: DomId(DOMID_XEN), device: caller },
+        }
+    }
+
+    /// An L1 entry that maps one of its frames, with the machine's frame number: of a domain with hardware assistance,
+    /// callers name guest frames.
+    #[inline]
+    pub(super) fn machine_entry<M: Machine>(&self, hv: &Hypervisor<M>, value: u64) -> u64 {
+        match self {
+            Self::Other(domain) if domain.hvm.is_some() && entry::is_present(value) => {
+                let claimed = hvm::named(hv, domain, entry::claimed(value).0);
+                value & !entry::FRAME | claimed.0 << 12 & entry::FRAME
+            }
+            _ => value,
         }
     }
 

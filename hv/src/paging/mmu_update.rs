@@ -148,6 +148,7 @@ fn write_entry<M: Machine>(
     let seen = call.hv.frames.record(mfn).type_word();
     match seen.kind().level().filter(|_| seen.count() != 0 && seen.has(TypeWord::VALIDATED)) {
         Some(level) => {
+            let value = shared.page_owner.machine_entry(call.hv, value);
             if level > 1 && !shared.page_owner.is(caller, table_domain) {
                 frames::put(call.hv, mfn);
                 return Err(Refusal::errno(Errno::Inval, rules::FOREIGN_TABLE).into());

@@ -40,6 +40,7 @@ pub fn update_va_mapping_otherdomain<M: Machine>(call: &mut Call<'_, M>, args: [
     let owner = PageOwner::named(call, domain as u16)?;
     owner.permitted(call)?;
     let caller = call.domain();
+    let entry = owner.machine_entry(call.hv, entry);
     write(call, address, entry, owner.with_table(caller, caller))?;
     flush_for(call, address, flags)?;
     Ok(0)

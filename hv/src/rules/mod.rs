@@ -59,6 +59,7 @@ pub mod control;
 pub mod core;
 pub mod evtchn;
 pub mod grant;
+pub mod hvm;
 pub mod memory;
 pub mod paging;
 pub mod physdev;
@@ -70,7 +71,7 @@ pub use report::{Limiter, admit, report};
 
 /// All rules, a table a room.
 #[must_use]
-pub const fn tables() -> [&'static [Rule]; 9] {
+pub const fn tables() -> [&'static [Rule]; 10] {
     [
         core::TABLE,
         memory::TABLE,
@@ -81,6 +82,7 @@ pub const fn tables() -> [&'static [Rule]; 9] {
         traps::TABLE,
         control::TABLE,
         physdev::TABLE,
+        hvm::TABLE,
     ]
 }
 

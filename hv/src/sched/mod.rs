@@ -36,6 +36,7 @@ pub use queue::{Scheduler, VcpuSchedule, idle_time};
 pub(crate) use queue::{end_slice, slice_end};
 pub use shutdown::{resume, shutdown};
 pub use switch::switch;
+pub(crate) use vcpu_op::down;
 pub use vcpu_op::{register_vcpu_info, vcpu_op};
 pub(crate) use wait::poll_timed_out;
 pub use wait::{block, notify, unblock, wake_pollers};

@@ -24,7 +24,7 @@ use crate::frames::{self, ClaimedMfn, PageType};
 use crate::hardware::Machine;
 use crate::refusal::{Evidence, Refusal};
 use crate::rules::sched as rule;
-use crate::{Hypervisor, domain, evtchn, rules, time};
+use crate::{Hypervisor, domain, evtchn, hvm, rules, time};
 
 /// The shortest period of a periodic timer.
 const SHORTEST_PERIOD_NS: u64 = 1_000_000;
@@ -72,7 +72,7 @@ pub fn vcpu_op<M: Machine>(call: &mut Call<'_, M>, args: [u64; 5]) -> Result<u64
             Ok(0)
         }
         VCPUOP_DOWN => {
-            down(call, &vcpu);
+            down(call.hv, &vcpu);
             Ok(0)
         }
         VCPUOP_GET_RUNSTATE_INFO => call.write(argument, &runstate(call.hv, &vcpu)).map(|()| 0),
@@ -131,13 +131,13 @@ fn initialise<M: Machine>(call: &mut Call<'_, M>, vcpu: &Arc<Vcpu>, argument: u6
 }
 
 /// Takes a vCPU down. When the last one of a domain goes down, the domain powers off.
-fn down<M: Machine>(call: &Call<'_, M>, vcpu: &Arc<Vcpu>) {
+pub(crate) fn down<M: Machine>(hv: &Hypervisor<M>, vcpu: &Arc<Vcpu>) {
     let is_up = |other: &Arc<Vcpu>| other.stopped.load(Ordering::Acquire) & stopped::DOWN == 0;
-    let others = call.domain().vcpus.get().into_iter().flatten().filter(|other| !Arc::ptr_eq(other, vcpu));
+    let others = vcpu.domain.vcpus.get().into_iter().flatten().filter(|other| !Arc::ptr_eq(other, vcpu));
     if others.clone().any(is_up) {
-        wait::take_down(call.hv, vcpu);
+        wait::take_down(hv, vcpu);
     } else {
-        shutdown(call.hv, call.domain(), SHUTDOWN_POWEROFF);
+        shutdown(hv, &vcpu.domain, SHUTDOWN_POWEROFF);
     }
 }
 
@@ -193,7 +193,8 @@ pub fn register_vcpu_info<M: Machine>(
     if !own && vcpu.stopped.load(Ordering::Acquire) & stopped::DOWN == 0 {
         return Err(Refusal::errno(Errno::Inval, rule::INFO_RUNNING).with(Evidence::Value(vcpu.id.0.into())));
     }
-    let new = frames::get_typed(hv, ClaimedMfn(mfn), vcpu.domain.id, PageType::Writable)
+    let claimed = hvm::named(hv, &vcpu.domain, mfn);
+    let new = frames::get_typed(hv, claimed, vcpu.domain.id, PageType::Writable)
         .map_err(|refusal| Refusal::errno(Errno::Inval, rule::INFO_FRAME).with(refusal.evidence))?;
     if vcpu.info.load(Ordering::Acquire) != 0 {
         hv.machine.copy_bytes(new, offset, old, old_offset, size_of::<VcpuInfo>());

@@ -12,7 +12,8 @@ use zerocopy::IntoBytes;
 
 use crate::Hypervisor;
 use crate::domain::{Domain, Running, Vcpu};
-use crate::hardware::Machine;
+use crate::hardware::{GuestFault, Machine};
+use crate::hvm::walk;
 
 /// Word of `vcpu_info` where the time page starts.
 const TIME: usize = offset_of!(VcpuInfo, time) / 8;
@@ -39,12 +40,12 @@ pub fn update_guest_clock<M: Machine>(hv: &Hypervisor<M>, running: &mut Running)
     }
     with_kernel_tables(hv, running, || {
         if area != 0 {
-            write_runstate(hv, &running.vcpu, area, runstate);
+            write_runstate(hv, running, area, runstate);
         }
         if time_area != 0
             && let Some(page) = changed
         {
-            write_time_area(hv, time_area, page);
+            write_time_area(hv, running, time_area, page);
         }
     });
 }
@@ -56,7 +57,7 @@ pub(crate) fn update_runstate_area<M: Machine>(hv: &Hypervisor<M>, running: &Run
         (runstate.area, *runstate.entered())
     };
     if area != 0 {
-        with_kernel_tables(hv, running, || write_runstate(hv, &running.vcpu, area, runstate));
+        with_kernel_tables(hv, running, || write_runstate(hv, running, area, runstate));
     }
 }
 
@@ -107,21 +108,29 @@ pub(crate) fn publish_again(vcpu: &Vcpu) {
     vcpu.timers.lock().clock.what = None;
 }
 
+/// Writes the running vCPU's memory.
+fn copy<M: Machine>(hv: &Hypervisor<M>, running: &Running, to: u64, from: &[u8]) -> Result<(), GuestFault> {
+    if running.state.hvm.is_some() {
+        return walk::copy_to(hv, running, to, from);
+    }
+    hv.machine.copy_to_guest(to, from)
+}
+
 /// Writes a time page to guest memory; a guest that unmapped its area gets none.
-fn write_time_area<M: Machine>(hv: &Hypervisor<M>, area: u64, page: VcpuTimeInfo) {
+fn write_time_area<M: Machine>(hv: &Hypervisor<M>, running: &Running, area: u64, page: VcpuTimeInfo) {
     let mut odd = page;
     odd.version = page.version.wrapping_sub(1);
-    if hv.machine.copy_to_guest(area, odd.as_bytes()).is_ok() {
-        let _ = hv.machine.copy_to_guest(area, page.version.as_bytes());
+    if copy(hv, running, area, odd.as_bytes()).is_ok() {
+        let _ = copy(hv, running, area, page.version.as_bytes());
     }
 }
 
 /// Writes a runstate area to guest memory; a guest that unmapped its area gets none.
-fn write_runstate<M: Machine>(hv: &Hypervisor<M>, vcpu: &Vcpu, area: u64, runstate: VcpuRunstateInfo) {
+fn write_runstate<M: Machine>(hv: &Hypervisor<M>, running: &Running, area: u64, runstate: VcpuRunstateInfo) {
     let entered = offset_of!(VcpuRunstateInfo, state_entry_time) as u64;
-    let says_so = vcpu.domain.assists.load(Ordering::Relaxed) >> VMASST_TYPE_RUNSTATE_UPDATE_FLAG & 1 != 0;
+    let says_so = running.vcpu.domain.assists.load(Ordering::Relaxed) >> VMASST_TYPE_RUNSTATE_UPDATE_FLAG & 1 != 0;
     if !says_so {
-        let _ = hv.machine.copy_to_guest(area, runstate.as_bytes());
+        let _ = copy(hv, running, area, runstate.as_bytes());
         return;
     }
     let mut marked = runstate;
@@ -129,10 +138,10 @@ fn write_runstate<M: Machine>(hv: &Hypervisor<M>, vcpu: &Vcpu, area: u64, runsta
     let Some(place) = area.checked_add(entered) else {
         return;
     };
-    if hv.machine.copy_to_guest(place, marked.state_entry_time.as_bytes()).is_ok()
-        && hv.machine.copy_to_guest(area, marked.as_bytes()).is_ok()
+    if copy(hv, running, place, marked.state_entry_time.as_bytes()).is_ok()
+        && copy(hv, running, area, marked.as_bytes()).is_ok()
     {
-        let _ = hv.machine.copy_to_guest(place, runstate.state_entry_time.as_bytes());
+        let _ = copy(hv, running, place, runstate.state_entry_time.as_bytes());
     }
 }
 

@@ -98,16 +98,12 @@ pub(crate) const UNTOLD: &[(&str, &str)] = &[
 
 /// Operations that hv knows and refuses on purpose, with the reason.
 const REFUSED: &[(&str, &str)] = &[
-    ("XENMEM_add_to_physmap", "a PV domain has no physical map to add to; Xen refuses too"),
-    ("XENMEM_add_to_physmap_batch", "a PV domain has no physical map to add to; Xen refuses too"),
-    ("XENMEM_remove_from_physmap", "a PV domain has no physical map to take from; Xen refuses too"),
     ("XENMEM_set_pod_target", "a PV domain has no memory on demand; Xen refuses too"),
     ("XENMEM_get_pod_target", "a PV domain has no memory on demand; Xen refuses too"),
     ("XENMEM_get_vnumainfo", "no domain has virtual memory nodes"),
     ("MMUEXT_MARK_SUPER", "PV guests have no superpages; Xen refuses too"),
     ("MMUEXT_UNMARK_SUPER", "PV guests have no superpages; Xen refuses too"),
     ("GNTTABOP_transfer", "frames are not transferred"),
-    ("XEN_DOMCTL_shadow_op", "PV guests run on their own page tables; Xen built without shadow paging refuses too"),
     ("XEN_DOMCTL_assign_device", "there is no IOMMU"),
     ("XEN_DOMCTL_test_assign_device", "there is no IOMMU"),
     ("XEN_DOMCTL_deassign_device", "there is no IOMMU"),

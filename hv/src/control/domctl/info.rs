@@ -44,6 +44,7 @@ pub(crate) fn describe<M: Machine>(hv: &Hypervisor<M>, domain: &Arc<Domain>) -> 
     let set = |on, bit| if on { bit } else { 0 };
     info.flags = set(lifecycle.dying, abi::XEN_DOMINF_DYING)
         | set(lifecycle.paused_by_control, abi::XEN_DOMINF_PAUSED)
+        | set(domain.hvm.is_some(), abi::XEN_DOMINF_HVM_GUEST | abi::XEN_DOMINF_HAP)
         | lifecycle.shutdown.map_or(0, |reason| {
             abi::XEN_DOMINF_SHUTDOWN | (reason & abi::XEN_DOMINF_SHUTDOWNMASK) << abi::XEN_DOMINF_SHUTDOWNSHIFT
         });

@@ -4,11 +4,11 @@ use alloc::boxed::Box;
 use alloc::sync::Arc;
 use core::sync::atomic::Ordering;
 
-use pv_abi::arch::XEN_X86_EMU_PIT;
+use pv_abi::arch::{XEN_X86_EMU_LAPIC, XEN_X86_EMU_PIT};
 use pv_abi::domctl::{
     Domctl, DomctlAddressSize, DomctlCreatedomain, DomctlHypercallInit, DomctlMaxMem, DomctlMaxVcpus,
-    DomctlSetdomainhandle, DomctlSettimeoffset, XEN_DOMCTL_CDF_OOS_OFF, XEN_DOMCTL_CDF_S3_INTEGRITY,
-    XEN_DOMCTL_CDF_XS_DOMAIN, XEN_DOMCTL_GRANT_VERSION_MASK,
+    DomctlSetdomainhandle, DomctlSettimeoffset, XEN_DOMCTL_CDF_HAP, XEN_DOMCTL_CDF_HVM, XEN_DOMCTL_CDF_OOS_OFF,
+    XEN_DOMCTL_CDF_S3_INTEGRITY, XEN_DOMCTL_CDF_XS_DOMAIN, XEN_DOMCTL_GRANT_VERSION_MASK,
 };
 use pv_abi::errno::Errno;
 use pv_abi::{DomId, hypercall_page};
@@ -22,6 +22,7 @@ use crate::grant::Version;
 use crate::hardware::Machine;
 use crate::refusal::{Evidence, Refusal};
 use crate::rules::control as rule;
+use crate::rules::hvm::NO_HARDWARE;
 use crate::{sched, time};
 
 /// Flags that a PV domain may have.
@@ -32,7 +33,8 @@ const MOST_PAUSES: u32 = 255;
 /// `XEN_DOMCTL_createdomain`: the number is the frame's, or a free one where that is 0.
 pub(super) fn create<M: Machine>(call: &Call<'_, M>, frame: &mut Domctl) -> Result<Answer, Refusal> {
     let request: DomctlCreatedomain = frame.payload();
-    check(&request)?;
+    let hvm = request.flags & XEN_DOMCTL_CDF_HVM != 0;
+    check(&request, hvm, call.hv.machine.has_hvm())?;
     let wanted = DomId(frame.domain);
     let id = if wanted.0 == 0 || wanted >= DomId::FIRST_RESERVED {
         call.hv.domains.free_number().ok_or_else(|| Refusal::errno(Errno::NoMem, rule::NO_MEMORY_FOR_DOMAIN))?
@@ -42,6 +44,7 @@ pub(super) fn create<M: Machine>(call: &Call<'_, M>, frame: &mut Domctl) -> Resu
     let or_usual = |wanted: i32, usual| u32::try_from(wanted).unwrap_or(usual);
     let usual = DomainConfig::default();
     let config = DomainConfig {
+        hvm,
         handle: request.handle,
         max_event_port: request.max_evtchn_port,
         max_grant_frames: or_usual(request.max_grant_frames, usual.max_grant_frames),
@@ -59,12 +62,20 @@ pub(super) fn create<M: Machine>(call: &Call<'_, M>, frame: &mut Domctl) -> Resu
     Ok(Answer::Changed)
 }
 
-fn check(request: &DomctlCreatedomain) -> Result<(), Refusal> {
-    let kind = request.flags & !FLAGS != 0
+fn check(request: &DomctlCreatedomain, hvm: bool, has_hvm: bool) -> Result<(), Refusal> {
+    if hvm && !has_hvm {
+        return Err(Refusal::errno(Errno::Inval, NO_HARDWARE).with(Evidence::Value(request.flags.into())));
+    }
+    let (flags, emulation) = if hvm {
+        (FLAGS | XEN_DOMCTL_CDF_HVM | XEN_DOMCTL_CDF_HAP, XEN_X86_EMU_LAPIC)
+    } else {
+        (FLAGS, XEN_X86_EMU_PIT)
+    };
+    let kind = request.flags & !flags != 0
         || request.iommu_opts != 0
         || request.vmtrace_size != 0
         || request.cpupool_id != 0
-        || request.arch.emulation_flags & !XEN_X86_EMU_PIT != 0;
+        || request.arch.emulation_flags & !emulation != 0;
     if kind {
         let evidence = Evidence::Value(request.flags.into());
         return Err(Refusal::errno(Errno::Inval, rule::DOMAIN_KIND).with(evidence));

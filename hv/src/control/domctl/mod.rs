@@ -18,6 +18,7 @@ use pv_abi::errno::Errno;
 use crate::call::Call;
 use crate::domain::Domain;
 use crate::hardware::Machine;
+use crate::hvm;
 use crate::refusal::{Evidence, Refusal};
 use crate::rules::{control as rule, core as core_rule};
 
@@ -116,8 +117,22 @@ fn other<M: Machine>(call: &mut Call<'_, M>, frame: &mut Domctl, domain: &Arc<Do
         }
         abi::XEN_DOMCTL_GETTSCINFO => Ok(info::get_tsc(call, domain, frame)),
         abi::XEN_DOMCTL_SETTSCINFO => Ok(info::set_tsc(domain, &frame.payload())),
+        abi::XEN_DOMCTL_SETHVMCONTEXT => {
+            hvm::set_context(call, domain, &frame.payload())?;
+            Ok(Answer::Done)
+        }
+        abi::XEN_DOMCTL_GETHVMCONTEXT => {
+            let mut request: abi::DomctlHvmcontext = frame.payload();
+            request.size = hvm::get_context(call, domain, &request)?;
+            frame.set_payload(&request);
+            Ok(Answer::Changed)
+        }
         abi::XEN_DOMCTL_SHADOW_OP => {
             let shadow: abi::DomctlShadowOp = frame.payload();
+            // The tables of nested paging come from free memory: a pool of any size is there.
+            if domain.hvm.is_some() && shadow.op == abi::XEN_DOMCTL_SHADOW_OP_SET_ALLOCATION {
+                return Ok(Answer::Done);
+            }
             Err(Refusal::errno(Errno::Inval, rule::LOG_DIRTY).with(Evidence::Value(shadow.op.into())))
         }
         abi::XEN_DOMCTL_IRQ_PERMISSION => permissions::interrupt(call, domain, &frame.payload()),

@@ -81,7 +81,8 @@ fn domains_that_cannot_be_are_not_made() {
         domctl_refused(&bed, &mut dom0, dom::XEN_DOMCTL_CREATEDOMAIN, 0, &request)
     };
     let kind = (rule::DOMAIN_KIND, Some(Errno::Inval));
-    assert_eq!(create(|request| request.flags = dom::XEN_DOMCTL_CDF_HVM), kind);
+    let hvm = (crate::rules::hvm::NO_HARDWARE, Some(Errno::Inval));
+    assert_eq!(create(|request| request.flags = dom::XEN_DOMCTL_CDF_HVM), hvm);
     assert_eq!(create(|request| request.cpupool_id = 1), kind);
     assert_eq!(create(|request| request.arch.emulation_flags = 1), kind);
     assert_eq!(create(|request| request.max_vcpus = 33), (rule::VCPU_COUNT, Some(Errno::Inval)));

@@ -1,0 +1,286 @@
+//! Why a guest stopped, and what is done about it.
+//!
+//! The CPU does not say how long an instruction was (QEMU's saves no next `rip`), so what is emulated is read again and
+//! must be what the exit names. Source: AMD APM 2 §15.9 to §15.21, appendix C.
+
+use core::sync::atomic::Ordering;
+
+use pv_abi::errno::Errno;
+
+use super::vmcb::{event, intercept, interrupt};
+use super::{Vmcb, may_call, registers, walk};
+use crate::Hypervisor;
+use crate::domain::Running;
+use crate::entry::{self, Next};
+use crate::hardware::Machine;
+use crate::refusal::{Evidence, Refusal};
+use crate::registers::{Registers, flags};
+use crate::rules::hvm as rule;
+use crate::{control, evtchn, hypercall, sched};
+
+/// Exit codes.
+#[allow(missing_docs, reason = "the architecture's names")]
+mod code {
+    pub(super) const INTR: u64 = 0x60;
+    pub(super) const NMI: u64 = 0x61;
+    pub(super) const INIT: u64 = 0x63;
+    pub(super) const VINTR: u64 = 0x64;
+    pub(super) const RDPMC: u64 = 0x6f;
+    pub(super) const CPUID: u64 = 0x72;
+    pub(super) const INVD: u64 = 0x76;
+    pub(super) const HLT: u64 = 0x78;
+    pub(super) const INVLPGA: u64 = 0x7a;
+    pub(super) const IOIO: u64 = 0x7b;
+    pub(super) const MSR: u64 = 0x7c;
+    pub(super) const SHUTDOWN: u64 = 0x7f;
+    pub(super) const VMRUN: u64 = 0x80;
+    pub(super) const VMMCALL: u64 = 0x81;
+    pub(super) const VMLOAD: u64 = 0x82;
+    pub(super) const RDTSCP: u64 = 0x87;
+    pub(super) const WBINVD: u64 = 0x89;
+    pub(super) const MONITOR: u64 = 0x8a;
+    pub(super) const MWAIT: u64 = 0x8b;
+    pub(super) const XSETBV: u64 = 0x8d;
+    pub(super) const NPF: u64 = 0x400;
+}
+
+const INVALID_OPCODE: u8 = 6;
+const PROTECTION: u8 = 13;
+/// CR4: XSAVE is switched on.
+const CR4_OSXSAVE: u64 = 1 << 18;
+
+/// What an instruction that is emulated comes to.
+enum Done {
+    /// The guest goes on behind it.
+    Next,
+    /// The guest goes on where it is now.
+    Here,
+    /// The guest gets #GP.
+    Fault,
+}
+
+/// A vCPU stopped; its general registers are in `registers`.
+pub fn on_exit<M: Machine>(hv: &Hypervisor<M>, running: &mut Running, registers: &mut Registers) -> Next {
+    if let Err(refusal) = handle(hv, running, registers) {
+        control::crash(hv, running, registers, &refusal);
+    }
+    entry::before_return(hv, running, registers)
+}
+
+fn block(running: &mut Running) -> Result<&mut Vmcb, Refusal> {
+    running.state.hvm.as_deref_mut().ok_or_else(|| Refusal::crash(rule::NOT_HVM))
+}
+
+fn handle<M: Machine>(hv: &Hypervisor<M>, running: &mut Running, registers: &mut Registers) -> Result<(), Refusal> {
+    let vmcb = block(running)?;
+    // An event whose delivery stopped in its middle comes again; a software one comes with its instruction.
+    let interrupted = vmcb.exit_event;
+    let comes_again = interrupted & event::VALID != 0 && interrupted & event::TYPE != event::SOFTWARE;
+    vmcb.event = if comes_again { interrupted } else { 0 };
+    let [info, info_2] = vmcb.exit_info;
+    match vmcb.exit_code {
+        code::INTR | code::NMI | code::INIT | code::VINTR => Ok(()),
+        code::CPUID => emulate(hv, running, registers, &[0x0f, 0xa2], |running, registers| {
+            registers::cpuid(hv, running, registers);
+            Ok(Done::Next)
+        }),
+        code::VMMCALL => {
+            emulate(hv, running, registers, &[0x0f, 0x01, 0xd9], |running, registers| hypercall(hv, running, registers))
+        }
+        code::HLT => emulate(hv, running, registers, &[0xf4], |running, registers| Ok(halt(hv, running, registers))),
+        code::MSR if info == 0 => emulate(hv, running, registers, &[0x0f, 0x32], |running, registers| {
+            Ok(registers::read_msr(hv, running, registers).map_or(Done::Fault, |()| Done::Next))
+        }),
+        code::MSR => emulate(hv, running, registers, &[0x0f, 0x30], |running, registers| {
+            Ok(registers::write_msr(hv, running, registers).map_or(Done::Fault, |()| Done::Next))
+        }),
+        code::XSETBV => emulate(hv, running, registers, &[0x0f, 0x01, 0xd1], |running, registers| {
+            Ok(set_xcr(hv, running, registers).map_or(Done::Fault, |()| Done::Next))
+        }),
+        code::WBINVD => emulate(hv, running, registers, &[0x0f, 0x09], |_, _| Ok(Done::Next)),
+        code::INVD => emulate(hv, running, registers, &[0x0f, 0x08], |_, _| Ok(Done::Next)),
+        code::IOIO => port(vmcb, registers, info, info_2),
+        code::RDPMC => {
+            vmcb.raise(PROTECTION, Some(0));
+            Ok(())
+        }
+        code::INVLPGA | code::VMRUN | code::VMLOAD..=code::RDTSCP | code::MONITOR | code::MWAIT => {
+            vmcb.raise(INVALID_OPCODE, None);
+            Ok(())
+        }
+        code::NPF => Err(Refusal::crash(rule::NOTHING_THERE).with(Evidence::Value(info_2))),
+        code::SHUTDOWN => Err(Refusal::crash(rule::TRIPLE_FAULT)),
+        other => Err(Refusal::crash(rule::NOT_EMULATED).with(Evidence::Value(other))),
+    }
+}
+
+/// Emulates the instruction at the guest's `rip`, which must be this one.
+fn emulate<M: Machine>(
+    hv: &Hypervisor<M>,
+    running: &mut Running,
+    registers: &mut Registers,
+    opcode: &[u8],
+    work: impl FnOnce(&mut Running, &mut Registers) -> Result<Done, Refusal>,
+) -> Result<(), Refusal> {
+    let length = length(hv, running, registers, opcode)?;
+    let next = registers.rip.wrapping_add(length);
+    let done = work(running, registers)?;
+    let vmcb = block(running)?;
+    match done {
+        Done::Next => {
+            registers.rip = if vmcb.is_long() { next } else { next & 0xffff_ffff };
+            vmcb.interrupt_shadow = 0;
+        }
+        Done::Here => {}
+        Done::Fault => vmcb.raise(PROTECTION, Some(0)),
+    }
+    Ok(())
+}
+
+/// How long the instruction at the guest's `rip` is, prefixes included.
+fn length<M: Machine>(
+    hv: &Hypervisor<M>,
+    running: &mut Running,
+    registers: &Registers,
+    opcode: &[u8],
+) -> Result<u64, Refusal> {
+    let vmcb = block(running)?;
+    let is_long = vmcb.is_long();
+    let address = if is_long { registers.rip } else { vmcb.cs.base.wrapping_add(registers.rip) & 0xffff_ffff };
+    for at in 0..=(crate::decode::LONGEST - opcode.len()) as u64 {
+        let mut bytes = [0; 3];
+        let bytes = &mut bytes[..opcode.len()];
+        let first = &mut bytes[..1];
+        walk::copy_from(hv, running, address.wrapping_add(at), first).map_err(|_| unreadable(address))?;
+        if is_prefix(first[0], is_long) {
+            continue;
+        }
+        walk::copy_from(hv, running, address.wrapping_add(at), bytes).map_err(|_| unreadable(address))?;
+        if bytes == opcode {
+            return Ok(at + opcode.len() as u64);
+        }
+        break;
+    }
+    Err(unreadable(address))
+}
+
+#[cold]
+fn unreadable(address: u64) -> Refusal {
+    Refusal::crash(rule::INSTRUCTION).with(Evidence::Value(address))
+}
+
+const fn is_prefix(byte: u8, is_long: bool) -> bool {
+    matches!(byte, 0x66 | 0x67 | 0xf2 | 0xf3 | 0x26 | 0x2e | 0x36 | 0x3e | 0x64 | 0x65)
+        || is_long && matches!(byte, 0x40..=0x4f)
+}
+
+/// A hypercall. It is executed again where it stopped in its middle.
+fn hypercall<M: Machine>(
+    hv: &Hypervisor<M>,
+    running: &mut Running,
+    registers: &mut Registers,
+) -> Result<Done, Refusal> {
+    let vmcb = block(running)?;
+    if vmcb.privilege != 0 {
+        registers.rax = Errno::Perm.as_return().cast_unsigned();
+        return Ok(Done::Next);
+    }
+    if !vmcb.is_long() {
+        return Ok(refuse(hv, running, registers, rule::HYPERCALL_MODE));
+    }
+    if !may_call(registers.rax) {
+        return Ok(refuse(hv, running, registers, rule::HYPERCALL));
+    }
+    let rip = registers.rip;
+    // Where it is executed again, `dispatch` goes back over the two bytes of a PV guest's `syscall`.
+    registers.rip = rip.wrapping_add(2);
+    hypercall::dispatch(hv, running, registers);
+    let again = registers.rip == rip;
+    registers.rip = rip;
+    Ok(if again { Done::Here } else { Done::Next })
+}
+
+fn refuse<M: Machine>(
+    hv: &Hypervisor<M>,
+    running: &Running,
+    registers: &mut Registers,
+    rule: crate::rules::Rule,
+) -> Done {
+    let refusal = Refusal::errno(Errno::NoSys, rule).with(Evidence::Value(registers.rax));
+    hypercall::explain(hv, running, registers.rax, registers.hypercall_arguments(), &refusal);
+    registers.rax = Errno::NoSys.as_return().cast_unsigned();
+    Done::Next
+}
+
+/// `hlt`: waits for an event; with interrupts off nothing can wake the vCPU, so it goes down.
+fn halt<M: Machine>(hv: &Hypervisor<M>, running: &Running, registers: &Registers) -> Done {
+    if registers.rflags & flags::IF == 0 {
+        sched::down(hv, &running.vcpu);
+    } else {
+        sched::block(hv, &running.vcpu);
+    }
+    Done::Next
+}
+
+fn set_xcr<M: Machine>(hv: &Hypervisor<M>, running: &mut Running, registers: &Registers) -> Option<()> {
+    let value = registers.rdx << 32 | registers.rax & 0xffff_ffff;
+    let vmcb = running.state.hvm.as_deref()?;
+    let allowed = vmcb.privilege == 0 && vmcb.cr4 & CR4_OSXSAVE != 0 && registers.rcx as u32 == 0;
+    if !allowed || !crate::traps::privileged::valid_xcr0(value, crate::traps::cpuid::xcr0_mask(&hv.machine)) {
+        return None;
+    }
+    running.state.xcr0 = value;
+    hv.machine.set_xcr0(value);
+    Some(())
+}
+
+/// I/O ports that nothing is behind: reads float, writes are lost. The CPU says where the next instruction is.
+fn port(vmcb: &mut Vmcb, registers: &mut Registers, info: u64, next: u64) -> Result<(), Refusal> {
+    const INPUT: u64 = 1;
+    const STRING: u64 = 1 << 2;
+    if info & STRING != 0 {
+        return Err(Refusal::crash(rule::STRING_IO).with(Evidence::Value(info >> 16)));
+    }
+    if info & INPUT != 0 {
+        registers.rax = match info >> 4 & 7 {
+            1 => registers.rax | 0xff,
+            2 => registers.rax | 0xffff,
+            _ => 0xffff_ffff,
+        };
+    }
+    registers.rip = next;
+    vmcb.interrupt_shadow = 0;
+    Ok(())
+}
+
+/// Delivers what is due as far as the guest takes it now: an upcall as an interrupt, or a stop as soon as it takes one.
+///
+/// An upcall is due as long as the guest has not taken its pending flag back, so it comes again where it was not.
+pub fn before_entry<M: Machine>(hv: &Hypervisor<M>, running: &mut Running, registers: &Registers) {
+    let due = evtchn::upcall_due(hv, &running.vcpu);
+    let vector = running.vcpu.domain.hvm.as_ref().filter(|_| due).and_then(super::HvmDomain::callback_vector);
+    let Some(vmcb) = running.state.hvm.as_deref_mut() else {
+        return;
+    };
+    vmcb.interrupt_control &= !interrupt::WINDOW;
+    vmcb.intercepts[0] &= !intercept::VIRTUAL_INTERRUPT;
+    let Some(vector) = vector else {
+        return;
+    };
+    let takes_it = registers.rflags & flags::IF != 0 && vmcb.interrupt_shadow & 1 == 0 && vmcb.event == 0;
+    if takes_it {
+        vmcb.event = event::VALID | u64::from(vector);
+    } else {
+        vmcb.interrupt_control |= interrupt::WINDOW;
+        vmcb.intercepts[0] |= intercept::VIRTUAL_INTERRUPT;
+    }
+}
+
+/// Has a vCPU get a non-maskable interrupt, unless another event is just being delivered.
+pub(crate) fn deliver_nmi(running: &mut Running) {
+    const NMI: u64 = 2 << 8 | 2;
+    running.vcpu.nmi_pending.store(0, Ordering::Relaxed);
+    if let Some(vmcb) = running.state.hvm.as_deref_mut().filter(|vmcb| vmcb.event == 0) {
+        vmcb.event = event::VALID | NMI;
+    }
+}

@@ -1,0 +1,117 @@
+//! Guests with hardware assistance: their own page tables and descriptor tables, in a memory that nested paging makes.
+//!
+//! Such a domain names its memory by *guest frames*; [`PhysMap`] says which machine frame is behind one. A vCPU runs in the
+//! CPU's guest mode by what its [`Vmcb`] says, until something happens that is not its own: the machine comes back with
+//! the reason, [`on_exit`] decides, [`before_entry`] delivers what is due. Its hypercalls are those of a PV guest, less the
+//! ones about page and descriptor tables ([`may_call`]); its memory is reached by a walk of its page tables ([`walk`]).
+//!
+//! PVH guests run: no device is emulated. What is not there is named and ends the guest alone.
+//!
+//! | file | what |
+//! |---|---|
+//! | [`physmap`] | guest frames |
+//! | `memory` | what `memory_op` means for such a domain |
+//! | [`walk`] | a guest's addresses |
+//! | [`vmcb`], `exit`, `registers` | why a guest stopped, and what is done about it |
+//! | `params`, `context` | what a toolstack and a kernel set |
+//!
+//! Source: AMD APM 2, chapter 15; Xen: public/hvm/hvm_op.h, public/hvm/params.h, public/arch-x86/cpuid.h.
+
+mod context;
+mod exit;
+pub(crate) mod memory;
+mod params;
+pub mod physmap;
+mod registers;
+#[cfg(test)]
+mod tests;
+pub mod vmcb;
+pub mod walk;
+
+use alloc::boxed::Box;
+
+use pv_abi::Mfn;
+use pv_abi::hvm::{HVM_NR_PARAMS, HVM_PARAM_CALLBACK_IRQ, HVM_PARAM_CALLBACK_TYPE_VECTOR};
+use pv_abi::xen as number;
+use spin::Mutex;
+
+pub(crate) use context::{get as get_context, set as set_context};
+pub(crate) use exit::deliver_nmi;
+pub use exit::{before_entry, on_exit};
+pub use params::hvm_op;
+pub use physmap::PhysMap;
+pub use vmcb::Vmcb;
+
+use crate::Hypervisor;
+use crate::domain::Domain;
+use crate::frames::ClaimedMfn;
+use crate::hardware::Machine;
+
+/// What a domain with hardware assistance has that others have not.
+#[derive(Debug)]
+pub struct HvmDomain {
+    /// Its memory.
+    pub map: Mutex<PhysMap>,
+    /// Its parameters (`HVM_PARAM_*`).
+    pub params: Mutex<[u64; HVM_NR_PARAMS as usize]>,
+}
+
+impl HvmDomain {
+    /// With nothing in its memory and all parameters zero.
+    #[must_use]
+    pub fn new<M: Machine>(hv: &Hypervisor<M>) -> Option<Self> {
+        PhysMap::new(hv).map(|map| Self { map: Mutex::new(map), params: Mutex::new([0; HVM_NR_PARAMS as usize]) })
+    }
+
+    /// The vector by which events come, if any.
+    fn callback_vector(&self) -> Option<u8> {
+        let value = self.params.lock()[HVM_PARAM_CALLBACK_IRQ as usize];
+        (value >> 56 == HVM_PARAM_CALLBACK_TYPE_VECTOR).then_some(value as u8)
+    }
+}
+
+/// A vCPU's block.
+#[must_use]
+pub fn new_vcpu(domain: &HvmDomain) -> Box<Vmcb> {
+    Box::new(Vmcb::new(domain.map.lock().root().address().0))
+}
+
+/// Whether a guest with hardware assistance may make a hypercall.
+#[must_use]
+pub const fn may_call(hypercall: u64) -> bool {
+    matches!(
+        hypercall,
+        number::HYPERVISOR_MEMORY_OP
+            | number::HYPERVISOR_MULTICALL
+            | number::HYPERVISOR_SET_TIMER_OP
+            | number::HYPERVISOR_XEN_VERSION
+            | number::HYPERVISOR_CONSOLE_IO
+            | number::HYPERVISOR_GRANT_TABLE_OP
+            | number::HYPERVISOR_VM_ASSIST
+            | number::HYPERVISOR_VCPU_OP
+            | number::HYPERVISOR_SCHED_OP
+            | number::HYPERVISOR_EVENT_CHANNEL_OP
+            | number::HYPERVISOR_HVM_OP
+    )
+}
+
+/// The machine frame that a domain means by a frame's number: in a domain with hardware assistance the one behind the
+/// guest frame, and none that exists where there is nothing.
+#[inline]
+#[must_use]
+pub fn named<M: Machine>(hv: &Hypervisor<M>, domain: &Domain, frame: u64) -> ClaimedMfn {
+    match &domain.hvm {
+        None => ClaimedMfn(frame),
+        Some(hvm) => behind(hv, hvm, frame),
+    }
+}
+
+#[cold]
+fn behind<M: Machine>(hv: &Hypervisor<M>, hvm: &HvmDomain, frame: u64) -> ClaimedMfn {
+    hvm.map.lock().find(&hv.machine, frame).unwrap_or(Mfn(u64::MAX)).into()
+}
+
+/// Takes the memory of a domain apart that is being destroyed; whether nothing is left of it.
+pub(crate) fn relinquish<M: Machine>(hv: &Hypervisor<M>, domain: &Domain) -> bool {
+    domain.hvm.as_ref().is_none_or(|hvm| hvm.map.lock().take_apart(hv))
+}

@@ -1,0 +1,104 @@
+//! `hvm_op`: the parameters of a domain with hardware assistance.
+//!
+//! Xen: public/hvm/hvm_op.h, public/hvm/params.h.
+
+use alloc::sync::Arc;
+
+use pv_abi::DomId;
+use pv_abi::errno::Errno;
+use pv_abi::hvm::{
+    HVM_NR_PARAMS, HVM_PARAM_CALLBACK_IRQ, HVM_PARAM_CALLBACK_TYPE_VECTOR, HVM_PARAM_CONSOLE_EVTCHN,
+    HVM_PARAM_CONSOLE_PFN, HVM_PARAM_STORE_EVTCHN, HVM_PARAM_STORE_PFN, HVM_PARAM_VM_GENERATION_ID_ADDR,
+    HVM_PARAM_VM86_TSS, HVM_PARAM_VM86_TSS_SIZED, HVM_PARAM_X87_FIP_WIDTH, HVMOP_GET_PARAM, HVMOP_GET_TIME,
+    HVMOP_SET_PARAM, HvmGetTime, HvmParam,
+};
+
+use super::HvmDomain;
+use crate::call::Call;
+use crate::domain::Domain;
+use crate::hardware::Machine;
+use crate::refusal::{Evidence, Refusal};
+use crate::rules::{core as core_rules, hvm as rule};
+
+/// The lowest vector that an interrupt can have.
+const FIRST_VECTOR: u64 = 16;
+
+/// `hvm_op(command, argument*)`.
+///
+/// # Errors
+/// `EFAULT`, `ESRCH`, `EPERM`; `EINVAL` for a domain of another kind, a parameter that there is not or a value that it
+/// cannot have; `ENOSYS` for an unknown command.
+pub fn hvm_op<M: Machine>(call: &mut Call<'_, M>, args: [u64; 5]) -> Result<u64, Refusal> {
+    let [command, argument, ..] = args;
+    match command as u32 {
+        HVMOP_SET_PARAM => {
+            let request: HvmParam = call.read(argument)?;
+            let domain = call.target(DomId(request.domid))?;
+            set(call, &domain, &request).map(|()| 0)
+        }
+        HVMOP_GET_PARAM => {
+            let mut request: HvmParam = call.read(argument)?;
+            let domain = call.target(DomId(request.domid))?;
+            request.value = get(call, &domain, request.index)?;
+            call.write(argument, &request).map(|()| 0)
+        }
+        HVMOP_GET_TIME if call.domain().hvm.is_some() => {
+            call.write(argument, &HvmGetTime { now: call.hv.machine.now() }).map(|()| 0)
+        }
+        other => Err(Refusal::errno(Errno::NoSys, core_rules::UNKNOWN_OPERATION).with(Evidence::Value(other.into()))),
+    }
+}
+
+/// The place of a parameter.
+fn checked(domain: &Domain, index: u32) -> Result<(&HvmDomain, usize), Refusal> {
+    let hvm = domain
+        .hvm
+        .as_ref()
+        .ok_or_else(|| Refusal::errno(Errno::Inval, rule::NOT_HVM).with(Evidence::Value(domain.id.0.into())))?;
+    if index >= HVM_NR_PARAMS {
+        return Err(Refusal::errno(Errno::Inval, rule::PARAM).with(Evidence::Value(index.into())));
+    }
+    Ok((hvm, index as usize))
+}
+
+#[cold]
+fn not_yours(index: u32) -> Refusal {
+    Refusal::errno(Errno::Perm, rule::PARAM_NOT_YOURS).with(Evidence::Value(index.into()))
+}
+
+/// What a guest itself may set.
+const fn is_guests(index: u32) -> bool {
+    matches!(
+        index,
+        HVM_PARAM_CALLBACK_IRQ
+            | HVM_PARAM_STORE_EVTCHN
+            | HVM_PARAM_CONSOLE_EVTCHN
+            | HVM_PARAM_VM86_TSS
+            | HVM_PARAM_VM86_TSS_SIZED
+            | HVM_PARAM_VM_GENERATION_ID_ADDR
+            | HVM_PARAM_X87_FIP_WIDTH
+    )
+}
+
+fn set<M: Machine>(call: &Call<'_, M>, domain: &Arc<Domain>, request: &HvmParam) -> Result<(), Refusal> {
+    let (hvm, index) = checked(domain, request.index)?;
+    if domain.id == call.domain().id && !is_guests(request.index) {
+        return Err(not_yours(request.index));
+    }
+    let by_vector = request.value >> 56 == HVM_PARAM_CALLBACK_TYPE_VECTOR;
+    let reaches = request.value == 0 || by_vector && request.value & 0xff >= FIRST_VECTOR;
+    if request.index == HVM_PARAM_CALLBACK_IRQ && !reaches {
+        return Err(Refusal::errno(Errno::Inval, rule::CALLBACK).with(Evidence::Value(request.value)));
+    }
+    hvm.params.lock()[index] = request.value;
+    Ok(())
+}
+
+fn get<M: Machine>(call: &Call<'_, M>, domain: &Arc<Domain>, index: u32) -> Result<u64, Refusal> {
+    let (hvm, place) = checked(domain, index)?;
+    let may_see = is_guests(index) || matches!(index, HVM_PARAM_STORE_PFN | HVM_PARAM_CONSOLE_PFN);
+    if domain.id == call.domain().id && !may_see {
+        return Err(not_yours(index));
+    }
+    Ok(hvm.params.lock()[place])
+}

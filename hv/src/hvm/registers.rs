@@ -1,0 +1,127 @@
+//! CPUID and model-specific registers, as guests with hardware assistance see them.
+//!
+//! CPUID is a PV guest's, with what such a guest can use besides: its own page tables. Registers that hold a guest's own
+//! state are in its [`Vmcb`](super::Vmcb) and mostly reached without an exit; the few others are here, and all the rest
+//! raise #GP. Source: abi-needs of Xen 4.17, §4; AMD APM 2 §15.11, appendix A; Xen: public/arch-x86/cpuid.h.
+
+use pv_abi::cpuid::{XEN_HVM_CPUID_DOMID_PRESENT, XEN_HVM_CPUID_VCPU_ID_PRESENT};
+use pv_abi::hypercall_page;
+
+use super::vmcb::{EFER_LMA, EFER_SVME};
+use super::walk;
+use crate::Hypervisor;
+use crate::domain::Running;
+use crate::hardware::Machine;
+use crate::registers::Registers;
+use crate::traps::cpuid as pv;
+
+/// CPUID.1:EDX besides a PV guest's: virtual 8086 mode, page sizes, memory types, global pages.
+const LEAF_1_EDX: u32 = 1 << 1 | 1 << 3 | 1 << 13 | 1 << 17;
+/// CPUID.1:EDX: a local APIC, which there is none of.
+const APIC: u32 = 1 << 9;
+/// CPUID.1:ECX: XSAVE is switched on.
+const OSXSAVE: u32 = 1 << 27;
+/// CPUID.7:EBX besides a PV guest's: FSGSBASE, SMEP.
+const LEAF_7_EBX: u32 = 1 << 0 | 1 << 7;
+/// CPUID.8000_0001:EDX besides a PV guest's: page sizes, global pages, 1 GiB pages.
+const EXTENDED_EDX: u32 = 1 << 3 | 1 << 13 | 1 << 17 | 1 << 26;
+
+const CR4_OSXSAVE: u64 = 1 << 18;
+
+/// Executes `cpuid` for the guest.
+pub(super) fn cpuid<M: Machine>(hv: &Hypervisor<M>, running: &Running, registers: &mut Registers) {
+    let (leaf, subleaf) = (registers.rax as u32, registers.rcx as u32);
+    let mut result = pv::guest_cpuid(hv, running, leaf, subleaf, false);
+    let host = || hv.machine.cpuid(leaf, subleaf);
+    let cr4 = running.state.hvm.as_ref().map_or(0, |vmcb| vmcb.cr4);
+    match leaf {
+        1 => {
+            let has_xsave = result.ecx & pv::XSAVE != 0 && cr4 & CR4_OSXSAVE != 0;
+            result.ecx = result.ecx & !OSXSAVE | if has_xsave { OSXSAVE } else { 0 };
+            result.edx = (result.edx | host().edx & LEAF_1_EDX) & !APIC;
+            result.ebx = result.ebx & 0x00ff_ffff | running.vcpu.id.0 << 25;
+        }
+        7 if subleaf == 0 => result.ebx |= host().ebx & LEAF_7_EBX,
+        0x8000_0001 => result.edx = (result.edx | host().edx & EXTENDED_EDX) & !APIC,
+        _ => {}
+    }
+    if leaf == pv::BASE + 2 {
+        result.ecx = 0;
+    } else if leaf == pv::BASE + 4 {
+        result.eax = XEN_HVM_CPUID_VCPU_ID_PRESENT | XEN_HVM_CPUID_DOMID_PRESENT;
+        (result.ebx, result.ecx) = (running.vcpu.id.0, running.vcpu.domain.id.0.into());
+    } else if leaf == pv::BASE + 5 {
+        result.ebx = 0;
+    }
+    registers.rax = result.eax.into();
+    registers.rbx = result.ebx.into();
+    registers.rcx = result.ecx.into();
+    registers.rdx = result.edx.into();
+}
+
+mod msr {
+    pub(super) const TSC: u32 = 0x10;
+    pub(super) const MICROCODE: u32 = 0x8b;
+    pub(super) const PAT: u32 = 0x277;
+    /// The one that makes a hypercall page (CPUID leaf 0x40000002).
+    pub(super) const HYPERCALL_PAGE: u32 = 0x4000_0000;
+    pub(super) const EFER: u32 = 0xc000_0080;
+}
+
+/// EFER: `syscall`, long mode, no-execute.
+const EFER_OWN: u64 = 1 | 1 << 8 | 1 << 11;
+/// CR0: paging is on.
+const CR0_PG: u64 = 1 << 31;
+
+/// `rdmsr`; `None` for #GP.
+pub(super) fn read_msr<M: Machine>(hv: &Hypervisor<M>, running: &Running, registers: &mut Registers) -> Option<()> {
+    let vmcb = running.state.hvm.as_deref().filter(|vmcb| vmcb.privilege == 0)?;
+    let value = match registers.rcx as u32 {
+        msr::TSC => hv.machine.tsc().wrapping_add(vmcb.tsc_offset),
+        msr::MICROCODE => 0,
+        msr::PAT => vmcb.page_attributes,
+        msr::EFER => vmcb.efer & !EFER_SVME,
+        _ => return None,
+    };
+    (registers.rax, registers.rdx) = (value & 0xffff_ffff, value >> 32);
+    Some(())
+}
+
+/// `wrmsr`; `None` for #GP.
+pub(super) fn write_msr<M: Machine>(hv: &Hypervisor<M>, running: &mut Running, registers: &Registers) -> Option<()> {
+    let value = registers.rdx << 32 | registers.rax & 0xffff_ffff;
+    let vmcb = running.state.hvm.as_deref_mut().filter(|vmcb| vmcb.privilege == 0)?;
+    match registers.rcx as u32 {
+        msr::MICROCODE => {}
+        msr::PAT if value.to_le_bytes().iter().all(|kind| matches!(kind, 0 | 1 | 4..=7)) => {
+            vmcb.page_attributes = value
+        }
+        msr::EFER => vmcb.efer = new_efer(vmcb.cr0, vmcb.efer, value)?,
+        msr::HYPERCALL_PAGE => return fill_hypercall_page(hv, running, value),
+        _ => return None,
+    }
+    Some(())
+}
+
+/// EFER as it becomes: long mode is not changed while paging is on, and whether it is active is the CPU's to say.
+fn new_efer(cr0: u64, old: u64, value: u64) -> Option<u64> {
+    const LME: u64 = 1 << 8;
+    let changes_mode = cr0 & CR0_PG != 0 && (old ^ value) & LME != 0;
+    if value & !(EFER_OWN | EFER_LMA) != 0 || changes_mode {
+        return None;
+    }
+    Some(value & EFER_OWN | old & EFER_LMA | EFER_SVME)
+}
+
+/// Fills a page of the guest's with hypercall stubs (Xen: the low bits say which page, and there is one).
+fn fill_hypercall_page<M: Machine>(hv: &Hypervisor<M>, running: &Running, value: u64) -> Option<()> {
+    const VMMCALL: [u8; 3] = [0x0f, 0x01, 0xd9];
+    if value & 0xfff != 0 {
+        return None;
+    }
+    let frame = walk::hold(hv, &running.vcpu.domain, value >> 12)?;
+    let mut stubs = alloc::boxed::Box::new([0; 4096]);
+    hypercall_page::fill_by(&mut stubs, VMMCALL);
+    hv.machine.write_bytes(frame.mfn, 0, &*stubs);
+    Some(())
+}

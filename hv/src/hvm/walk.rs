@@ -1,0 +1,134 @@
+//! A guest's addresses: through its own page tables, as the CPU would walk them, then through the physical map.
+//!
+//! The guest changes its tables and its memory while they are read: each entry is read once, marked accessed by an exchange
+//! of exactly what was read, and each frame is held while bytes are copied. Addresses are used as its kernel would use
+//! them. Source: AMD APM 2 §5.3.
+
+use pv_abi::Mfn;
+
+use super::HvmDomain;
+use super::vmcb::{EFER_LMA, Vmcb};
+use crate::Hypervisor;
+use crate::domain::{Domain, Running};
+use crate::frames;
+use crate::hardware::{GuestFault, Machine};
+use crate::traps::is_canonical;
+
+const CR0_PG: u64 = 1 << 31;
+const CR0_WP: u64 = 1 << 16;
+const CR4_LA57: u64 = 1 << 12;
+const PRESENT: u64 = 1;
+const WRITABLE: u64 = 1 << 1;
+const ACCESSED: u64 = 1 << 5;
+const DIRTY: u64 = 1 << 6;
+const LARGE: u64 = 1 << 7;
+const FRAME: u64 = 0x000f_ffff_ffff_f000;
+
+/// A frame of a domain that stays what it is while this exists.
+pub(super) struct Held<'a, M: Machine> {
+    hv: &'a Hypervisor<M>,
+    pub(super) mfn: Mfn,
+}
+
+impl<M: Machine> Drop for Held<'_, M> {
+    fn drop(&mut self) {
+        frames::put(self.hv, self.mfn);
+    }
+}
+
+/// Holds the frame behind a guest frame.
+pub(super) fn hold<'a, M: Machine>(hv: &'a Hypervisor<M>, domain: &Domain, guest_frame: u64) -> Option<Held<'a, M>> {
+    let hvm: &HvmDomain = domain.hvm.as_ref()?;
+    let mfn = hvm.map.lock().find(&hv.machine, guest_frame)?;
+    frames::try_get(hv, mfn.into(), domain.id).then_some(Held { hv, mfn })
+}
+
+/// Where an address of the guest lies in its memory.
+///
+/// # Errors
+/// The address, where the tables do not lead anywhere, or not for writing; also in a paging mode other than four levels.
+pub fn translate<M: Machine>(
+    hv: &Hypervisor<M>,
+    domain: &Domain,
+    block: &Vmcb,
+    address: u64,
+    write: bool,
+) -> Result<u64, GuestFault> {
+    let fault = GuestFault(address);
+    if block.cr0 & CR0_PG == 0 {
+        return Ok(address & 0xffff_ffff);
+    }
+    if block.efer & EFER_LMA == 0 || block.cr4 & CR4_LA57 != 0 || !is_canonical(address) {
+        return Err(fault);
+    }
+    let mut table = (block.cr3 & FRAME) >> 12;
+    for level in (1..=4_u32).rev() {
+        let frame = hold(hv, domain, table).ok_or(fault)?;
+        let shift = 12 + 9 * (level - 1);
+        let index = (address >> shift & 511) as usize;
+        let is_leaf = |entry: u64| level == 1 || matches!(level, 2 | 3) && entry & LARGE != 0;
+        let entry = loop {
+            let entry = hv.machine.read_word(frame.mfn, index);
+            if entry & PRESENT == 0 || write && entry & WRITABLE == 0 && block.cr0 & CR0_WP != 0 {
+                return Err(fault);
+            }
+            let marked = entry | ACCESSED | if write && is_leaf(entry) { DIRTY } else { 0 };
+            if marked == entry || hv.machine.compare_exchange_word(frame.mfn, index, entry, marked).is_ok() {
+                break entry;
+            }
+        };
+        if is_leaf(entry) {
+            let within = (1 << shift) - 1;
+            return Ok(entry & FRAME & !within | address & within);
+        }
+        table = (entry & FRAME) >> 12;
+    }
+    Err(fault)
+}
+
+/// Does `each` with the frame, the offset in it and the part of `0..len` for each piece of a range that lies in one frame.
+fn pieces<M: Machine>(
+    hv: &Hypervisor<M>,
+    running: &Running,
+    (address, len, write): (u64, usize, bool),
+    mut each: impl FnMut(Mfn, usize, core::ops::Range<usize>),
+) -> Result<(), GuestFault> {
+    let block = running.state.hvm.as_deref().ok_or(GuestFault(address))?;
+    let domain = &running.vcpu.domain;
+    let mut done = 0;
+    while done < len {
+        let here = address.wrapping_add(done as u64);
+        let physical = translate(hv, domain, block, here, write)?;
+        let frame = hold(hv, domain, physical >> 12).ok_or(GuestFault(here))?;
+        let offset = (physical & 0xfff) as usize;
+        let count = (4096 - offset).min(len - done);
+        each(frame.mfn, offset, done..done + count);
+        done += count;
+    }
+    Ok(())
+}
+
+/// Reads the memory of a vCPU with hardware assistance.
+///
+/// # Errors
+/// The first address that could not be read.
+#[cold]
+pub fn copy_from<M: Machine>(
+    hv: &Hypervisor<M>,
+    running: &Running,
+    from: u64,
+    into: &mut [u8],
+) -> Result<(), GuestFault> {
+    let range = (from, into.len(), false);
+    pieces(hv, running, range, |mfn, offset, part| hv.machine.read_bytes(mfn, offset, &mut into[part]))
+}
+
+/// Writes the memory of a vCPU with hardware assistance.
+///
+/// # Errors
+/// The first address that could not be written.
+#[cold]
+pub fn copy_to<M: Machine>(hv: &Hypervisor<M>, running: &Running, to: u64, from: &[u8]) -> Result<(), GuestFault> {
+    let range = (to, from.len(), true);
+    pieces(hv, running, range, |mfn, offset, part| hv.machine.write_bytes(mfn, offset, &from[part]))
+}

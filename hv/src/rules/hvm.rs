@@ -1,0 +1,25 @@
+//! Rules of the room `hvm`.
+
+crate::rules! {
+    NO_HARDWARE = "HVM-01", "Guests with hardware assistance need AMD SVM with nested paging", "Xen: XEN_DOMCTL_createdomain, -EINVAL without HVM";
+    NOT_HVM = "HVM-02", "The domain named must be one with hardware assistance", "Xen: hvm_op, -EINVAL; XEN_DOMCTL_sethvmcontext, -EINVAL";
+    HYPERCALL = "HVM-03", "A guest with hardware assistance has its own page and descriptor tables, so hypercalls about them are none of its", "Xen: hvm_hypercall_table, -ENOSYS";
+    HYPERCALL_MODE = "HVM-04", "Hypercalls are made in 64-bit mode", "hv: no 32-bit hypercall ABI";
+    PARAM = "HVM-05", "A parameter's number must be one that there is", "Xen: HVMOP_set_param, -EINVAL";
+    PARAM_NOT_YOURS = "HVM-06", "This parameter is for the toolstack", "Xen: hvm_allow_set_param, hvm_allow_get_param, -EPERM";
+    CALLBACK = "HVM-07", "Upcalls come by a vector from 16 on (HVM_PARAM_CALLBACK_TYPE_VECTOR), or not at all", "hv: no interrupt lines";
+    GUEST_FRAME = "HVM-08", "A guest frame must have memory behind it", "Xen: XENMEM_decrease_reservation, XENMEM_remove_from_physmap";
+    GUEST_FRAME_RANGE = "HVM-09", "A guest frame has a number below 2^36, and a block of frames is aligned to its size", "AMD APM 2 §15.25";
+    TABLE_MEMORY = "HVM-10", "There must be memory for the tables that map the guest's", "Xen: p2m_alloc_ptp, -ENOMEM";
+    MAP_SPACE = "HVM-11", "Only the shared page and frames of the grant table can be put at a guest frame", "Xen: XENMEM_add_to_physmap, -EINVAL";
+    CONTEXT = "HVM-12", "A saved state has a header, then whole records of vCPUs that there are, then an end", "Xen: hvm_load, -EINVAL";
+    CONTEXT_STATE = "HVM-13", "A vCPU's saved state must have registers that the CPU can have", "Xen: hvm_load_cpu_ctxt, -EINVAL";
+    NO_PV_CONTEXT = "HVM-14", "A vCPU with hardware assistance has no PV context", "Xen: arch_set_info_guest, arch_initialise_vcpu, -EINVAL";
+    NO_EXCHANGE = "HVM-15", "Only PV domains exchange frames", "Xen: XENMEM_exchange, -EOPNOTSUPP";
+    NO_GRANT_MAPPING = "HVM-16", "A guest with hardware assistance maps no grants; it copies them", "hv: no grant mappings in the physical map";
+    NOTHING_THERE = "HVM-17", "The guest used an address that has neither memory nor a device", "AMD APM 2 §15.25.6";
+    TRIPLE_FAULT = "HVM-18", "The guest's exception handlers failed (triple fault)", "Xen: SVM, VMEXIT_SHUTDOWN";
+    NOT_EMULATED = "HVM-19", "The guest used what is not emulated (the exit's code is in the way)", "hv: docs/compat.md";
+    STRING_IO = "HVM-20", "String instructions on I/O ports are not emulated", "hv: docs/compat.md";
+    INSTRUCTION = "HVM-21", "An instruction that is emulated must be readable, and the one that the exit names", "Xen: svm_get_insn_len";
+}
