@@ -39,6 +39,9 @@ pub const ENTRY_SYSCALL: u32 = u32::MAX;
 /// The registers must be restored by `iretq`: they no longer are what `syscall` saved.
 pub const ENTRY_FULL: u32 = 0x101;
 
+/// The registers are those of a vCPU with hardware assistance: it is entered by another way.
+pub const ENTRY_ASSISTED: u32 = 0x102;
+
 /// Flags of `rflags` that the hypervisor looks at (AMD APM 2 §3.1.6).
 pub mod flags {
     #![allow(missing_docs, reason = "the architecture's names")]

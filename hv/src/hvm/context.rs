@@ -21,7 +21,7 @@ use crate::call::Call;
 use crate::domain::{Domain, Vcpu, VcpuState, stopped};
 use crate::hardware::Machine;
 use crate::refusal::{Evidence, Refusal};
-use crate::registers::{Registers, flags};
+use crate::registers::{ENTRY_ASSISTED, Registers, flags};
 use crate::rules::{control as control_rule, hvm as rule};
 
 /// The most bytes of state that are read.
@@ -178,6 +178,7 @@ fn registers(cpu: &HvmHwCpu) -> Registers {
         rsi: cpu.rsi,
         rdi: cpu.rdi,
         rip: cpu.rip,
+        entry_vector: ENTRY_ASSISTED,
         cs: cpu.cs_sel.into(),
         rflags: cpu.rflags | flags::ALWAYS,
         rsp: cpu.rsp,

@@ -50,7 +50,7 @@ fn entries<M: Machine, const HVM: bool>(call: &mut Call<'_, M>, args: [u64; 5]) 
             return Err(call.again([entries.wrapping_add(done), count - index, 0, 0, 0]));
         }
         let place = entries.wrapping_add(index * size_of::<MulticallEntry>() as u64);
-        call.read_bytes(place, entry.as_mut_bytes())?;
+        read::<M, HVM>(call, place, entry.as_mut_bytes())?;
         let result = match immediate(entry.op, entry.args[0]) {
             Some(answer) => answer,
             None if HVM && !hvm::may_call(entry.op) => Errno::NoSys.as_return().cast_unsigned(),
@@ -72,6 +72,15 @@ fn entries<M: Machine, const HVM: bool>(call: &mut Call<'_, M>, args: [u64; 5]) 
         }
     }
     Ok(0)
+}
+
+/// [`Call::read_bytes`], which for a PV guest need not remember what to try otherwise.
+#[inline(always)]
+fn read<M: Machine, const HVM: bool>(call: &Call<'_, M>, from: u64, into: &mut [u8]) -> Result<(), Refusal> {
+    if HVM {
+        return call.read_bytes(from, into);
+    }
+    call.hv.machine.copy_from_guest(from, into).map_err(|fault| call.fault(fault.0))
 }
 
 /// Does one entry; gives what goes into its `result`, unless the whole is to stop.

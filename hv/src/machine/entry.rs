@@ -9,7 +9,7 @@ use core::mem::offset_of;
 
 use hv::domain::Running;
 use hv::entry::{self, Exception, Next};
-use hv::registers::{ENTRY_FULL, Registers, flags};
+use hv::registers::{ENTRY_ASSISTED, ENTRY_FULL, Registers, flags};
 use hv::traps::SystemCall;
 use hv::{Hypervisor, sched};
 use x86_64::registers::control::Cr2;
@@ -87,8 +87,8 @@ fn current(cpu: &Cpu) -> (&'static Hypervisor<Hardware>, &mut Running) {
 #[cold]
 fn switch(hv: &Hypervisor<Hardware>, cpu: &Cpu, registers: &mut Registers) {
     sched::switch(hv, cpu.running(), registers);
-    if cpu.running().as_ref().is_some_and(|running| running.state.hvm.is_some()) {
-        svm::run_guests(hv, cpu, registers);
+    if registers.entry_vector == ENTRY_ASSISTED {
+        svm::run_guests(registers);
     }
     registers.entry_vector = ENTRY_FULL;
 }

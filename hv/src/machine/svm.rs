@@ -13,7 +13,6 @@ use core::arch::{asm, global_asm};
 use core::mem::offset_of;
 
 use alloc::boxed::Box;
-use hv::Hypervisor;
 use hv::domain::VcpuState;
 use hv::entry::Next;
 use hv::hvm::{self, Vmcb};
@@ -23,7 +22,6 @@ use spin::Once;
 
 use super::cpu::Cpu;
 use super::fixup::{read_msr, write_msr};
-use super::hardware::Hardware;
 use super::layout::{DIRECT_MAP, IMAGE_BASE, PAGE};
 use super::vectors::msr;
 use super::{debug, fpu};
@@ -155,7 +153,11 @@ pub(crate) fn load(state: &mut VcpuState) {
 /// Runs guests in guest mode, as long as the scheduler chooses such.
 #[cold]
 #[inline(never)]
-pub(crate) fn run_guests(hv: &Hypervisor<Hardware>, cpu: &Cpu, registers: &mut Registers) {
+pub(crate) fn run_guests(registers: &mut Registers) {
+    let cpu = Cpu::current();
+    let Some(hv) = cpu.hv() else {
+        return;
+    };
     while let Some(running) = cpu.running()
         && running.state.hvm.is_some()
     {
