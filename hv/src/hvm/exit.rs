@@ -194,10 +194,16 @@ fn hypercall<M: Machine>(
     let rip = registers.rip;
     // Where it is executed again, `dispatch` goes back over the two bytes of a PV guest's `syscall`.
     registers.rip = rip.wrapping_add(2);
-    hypercall::dispatch(hv, running, registers);
+    dispatch(hv, running, registers);
     let again = registers.rip == rip;
     registers.rip = rip;
     Ok(if again { Done::Here } else { Done::Next })
+}
+
+/// [`hypercall::dispatch`], which is part of its caller for PV guests.
+#[inline(never)]
+fn dispatch<M: Machine>(hv: &Hypervisor<M>, running: &mut Running, registers: &mut Registers) {
+    hypercall::dispatch(hv, running, registers);
 }
 
 fn refuse<M: Machine>(

@@ -108,7 +108,7 @@ fn unknown(number: u64) -> Refusal {
 /// Does what the guest's registers ask: the number in `rax`, the result goes there too.
 ///
 /// Leaves the registers ready to go on, or to execute the hypercall again.
-#[inline]
+#[inline(always)]
 pub fn dispatch<M: Machine>(hv: &Hypervisor<M>, running: &mut Running, registers: &mut Registers) {
     running.state.recent.push(registers.rax, registers.rdi, registers.rsi);
     let (number, arguments) = (registers.rax, registers.hypercall_arguments());
