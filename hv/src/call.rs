@@ -56,7 +56,14 @@ impl<M: Machine> Call<'_, M> {
     /// `EFAULT` where it is not readable guest memory.
     #[inline]
     pub fn read<T: FromBytes + IntoBytes>(&self, from: u64) -> Result<T, Refusal> {
-        self.hv.machine.read_from_guest(from).or_else(|fault| self.read_apart(from, fault))
+        match self.hv.machine.read_from_guest(from) {
+            Ok(value) => Ok(value),
+            Err(fault) => {
+                // Apart from the value of the usual way, which so never needs to be in memory.
+                let mut value = T::new_zeroed();
+                self.read_bytes_apart(value.as_mut_bytes(), fault).map(|()| value)
+            }
+        }
     }
 
     /// Writes one result structure.
@@ -65,10 +72,7 @@ impl<M: Machine> Call<'_, M> {
     /// `EFAULT` where it is not writable guest memory.
     #[inline]
     pub fn write<T: IntoBytes + Immutable + ?Sized>(&self, to: u64, value: &T) -> Result<(), Refusal> {
-        self.hv
-            .machine
-            .copy_to_guest(to, value.as_bytes())
-            .or_else(|fault| self.write_apart(to, value.as_bytes(), fault))
+        self.hv.machine.copy_to_guest(to, value.as_bytes()).or_else(|fault| self.write_apart(value.as_bytes(), fault))
     }
 
     /// Reads bytes, once.
@@ -77,31 +81,27 @@ impl<M: Machine> Call<'_, M> {
     /// `EFAULT` where they are not readable guest memory.
     #[inline]
     pub fn read_bytes(&self, from: u64, into: &mut [u8]) -> Result<(), Refusal> {
-        self.hv.machine.copy_from_guest(from, into).or_else(|fault| self.read_bytes_apart(from, into, fault))
+        self.hv.machine.copy_from_guest(from, into).or_else(|fault| self.read_bytes_apart(into, fault))
     }
 
-    /// The tables of a caller with hardware assistance are never loaded here: its memory is found by a walk of them.
+    /// The tables of a caller with hardware assistance are never loaded here: its memory is found by a walk of them. The
+    /// fault is at the first byte then.
     #[cold]
-    fn read_apart<T: FromBytes + IntoBytes>(&self, from: u64, fault: GuestFault) -> Result<T, Refusal> {
-        let mut value = T::new_zeroed();
-        self.read_bytes_apart(from, value.as_mut_bytes(), fault)?;
-        Ok(value)
-    }
-
-    #[cold]
-    fn read_bytes_apart(&self, from: u64, into: &mut [u8], fault: GuestFault) -> Result<(), Refusal> {
+    #[inline(never)]
+    fn read_bytes_apart(&self, into: &mut [u8], fault: GuestFault) -> Result<(), Refusal> {
         if self.running.state.hvm.is_none() {
             return Err(memory_refusal(fault.0));
         }
-        walk::copy_from(self.hv, self.running, from, into).map_err(|fault| memory_refusal(fault.0))
+        walk::copy_from(self.hv, self.running, fault.0, into).map_err(|fault| memory_refusal(fault.0))
     }
 
     #[cold]
-    fn write_apart(&self, to: u64, from: &[u8], fault: GuestFault) -> Result<(), Refusal> {
+    #[inline(never)]
+    fn write_apart(&self, from: &[u8], fault: GuestFault) -> Result<(), Refusal> {
         if self.running.state.hvm.is_none() {
             return Err(memory_refusal(fault.0));
         }
-        walk::copy_to(self.hv, self.running, to, from).map_err(|fault| memory_refusal(fault.0))
+        walk::copy_to(self.hv, self.running, fault.0, from).map_err(|fault| memory_refusal(fault.0))
     }
 
     /// Reads element `index` of an array in guest memory.

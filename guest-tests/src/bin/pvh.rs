@@ -104,8 +104,9 @@ fn build(domain: u16) {
     let pool = DomctlShadowOp { op: XEN_DOMCTL_SHADOW_OP_SET_ALLOCATION, mb: 4, ..Default::default() };
     while control(XEN_DOMCTL_SHADOW_OP, domain, &pool).0 != 0 {}
     for n in 0..FRAMES {
+        let place = (LIST.va() + 8 * n) as *mut u64;
         // SAFETY: the page is this test's, and it has one vCPU.
-        unsafe { (LIST.va() as *mut u64).add(n as usize).write(KERNEL + n) };
+        unsafe { place.write(KERNEL + n) };
     }
     let mut asked =
         MemoryReservation { extent_start: LIST.va(), nr_extents: FRAMES, domid: domain, ..Default::default() };

@@ -169,8 +169,10 @@ fn vcpu(domain: &Arc<Domain>, id: VcpuId) -> Arc<Vcpu> {
         schedule: Default::default(),
         timers: Mutex::default(),
         runstate: Mutex::default(),
+        inbox: domain.hvm.as_ref().map(|_| Box::new(hvm::Inbox::new(id.0))),
         state: Mutex::new(Some(Box::new(VcpuState {
             hvm: domain.hvm.as_ref().map(hvm::new_vcpu),
+            assisted: domain.hvm.as_ref().map(|_| Box::new(hvm::Assisted::new(id.0))),
             ..Default::default()
         }))),
     })

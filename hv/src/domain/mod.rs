@@ -27,7 +27,7 @@ use crate::evtchn::{EventChannels, Fifo};
 use crate::frames::DomainMemory;
 use crate::grant::GrantTable;
 use crate::hardware::CpuSet;
-use crate::hvm::HvmDomain;
+use crate::hvm::{self, HvmDomain};
 use crate::rules::Limiter;
 use crate::sched::VcpuSchedule;
 use crate::time::{Runstate, VcpuTimers};
@@ -136,6 +136,8 @@ pub struct Vcpu {
     pub timers: Mutex<VcpuTimers>,
     /// How long it spent in which state.
     pub runstate: Mutex<Runstate>,
+    /// What others want of its local APIC, which hardware assistance comes with.
+    pub inbox: Option<Box<hvm::Inbox>>,
     /// Registers and tables; empty while a CPU runs it.
     pub state: Mutex<Option<Box<VcpuState>>>,
 }

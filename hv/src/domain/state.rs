@@ -4,7 +4,7 @@ use alloc::boxed::Box;
 
 use pv_abi::Mfn;
 
-use crate::hvm::Vmcb;
+use crate::hvm::{self, Vmcb};
 use crate::registers::Registers;
 
 /// Where a guest wants an exception to go (`trap_info`); address 0 for nowhere.
@@ -111,6 +111,8 @@ pub struct VcpuState {
     pub kernel_mode: bool,
     /// What it runs by with hardware assistance.
     pub hvm: Option<Box<Vmcb>>,
+    /// What else it has with hardware assistance.
+    pub assisted: Option<Box<hvm::Assisted>>,
     /// Root table of guest-kernel mode; referenced and typed L4.
     pub kernel_root: Option<Mfn>,
     /// Root table of guest-user mode; referenced and typed L4.
@@ -192,6 +194,7 @@ impl Default for VcpuState {
             segments: Segments::default(),
             kernel_mode: true,
             hvm: None,
+            assisted: None,
             kernel_root: None,
             user_root: None,
             unfinished: None,

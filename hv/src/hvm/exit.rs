@@ -8,9 +8,9 @@ use core::sync::atomic::Ordering;
 use pv_abi::errno::Errno;
 
 use super::vmcb::{event, intercept, interrupt};
-use super::{Vmcb, may_call, registers, walk};
+use super::{Vmcb, apic, may_call, mmio, registers, walk};
 use crate::Hypervisor;
-use crate::domain::Running;
+use crate::domain::{Running, VcpuState};
 use crate::entry::{self, Next};
 use crate::hardware::Machine;
 use crate::refusal::{Evidence, Refusal};
@@ -21,6 +21,7 @@ use crate::{control, evtchn, hypercall, sched};
 /// Exit codes.
 #[allow(missing_docs, reason = "the architecture's names")]
 mod code {
+    pub(super) const CR8_WRITE: u64 = 0x18;
     pub(super) const INTR: u64 = 0x60;
     pub(super) const NMI: u64 = 0x61;
     pub(super) const INIT: u64 = 0x63;
@@ -72,6 +73,7 @@ fn block(running: &mut Running) -> Result<&mut Vmcb, Refusal> {
 }
 
 fn handle<M: Machine>(hv: &Hypervisor<M>, running: &mut Running, registers: &mut Registers) -> Result<(), Refusal> {
+    take_cr8(running);
     let vmcb = block(running)?;
     // An event whose delivery stopped in its middle comes again; a software one comes with its instruction.
     let interrupted = vmcb.exit_event;
@@ -108,7 +110,8 @@ fn handle<M: Machine>(hv: &Hypervisor<M>, running: &mut Running, registers: &mut
             vmcb.raise(INVALID_OPCODE, None);
             Ok(())
         }
-        code::NPF => Err(Refusal::crash(rule::NOTHING_THERE).with(Evidence::Value(info_2))),
+        code::NPF => mmio::carry_out(hv, running, registers, info_2),
+        code::CR8_WRITE => write_cr8(hv, running, registers),
         code::SHUTDOWN => Err(Refusal::crash(rule::TRIPLE_FAULT)),
         other => Err(Refusal::crash(rule::NOT_EMULATED).with(Evidence::Value(other))),
     }
@@ -192,7 +195,7 @@ fn hypercall<M: Machine>(
         return Ok(refuse(hv, running, registers, rule::HYPERCALL));
     }
     let rip = registers.rip;
-    // Where it is executed again, `dispatch` goes back over the two bytes of a PV guest's `syscall`.
+    // Where it is executed again, it goes back over the two bytes of a PV guest's `syscall`.
     registers.rip = rip.wrapping_add(2);
     dispatch(hv, running, registers);
     let again = registers.rip == rip;
@@ -203,7 +206,7 @@ fn hypercall<M: Machine>(
 /// [`hypercall::dispatch`], which is part of its caller for PV guests.
 #[inline(never)]
 fn dispatch<M: Machine>(hv: &Hypervisor<M>, running: &mut Running, registers: &mut Registers) {
-    hypercall::dispatch(hv, running, registers);
+    hypercall::dispatch_assisted(hv, running, registers);
 }
 
 fn refuse<M: Machine>(
@@ -222,10 +225,44 @@ fn refuse<M: Machine>(
 fn halt<M: Machine>(hv: &Hypervisor<M>, running: &Running, registers: &Registers) -> Done {
     if registers.rflags & flags::IF == 0 {
         sched::down(hv, &running.vcpu);
-    } else {
-        sched::block(hv, &running.vcpu);
+        return Done::Next;
+    }
+    sched::block(hv, &running.vcpu);
+    if apic::is_due(running) {
+        sched::unblock(hv, &running.vcpu);
     }
     Done::Next
+}
+
+/// The guest's CR8 is its APIC's task priority.
+fn take_cr8(running: &mut Running) {
+    if let (Some(vmcb), Some(own)) = (running.state.hvm.as_deref(), running.state.assisted.as_deref_mut()) {
+        own.apic.set_cr8(vmcb.interrupt_control as u8 & 15);
+    }
+}
+
+/// `mov cr8, register`, which stops a guest only while an interrupt waits for it.
+fn write_cr8<M: Machine>(hv: &Hypervisor<M>, running: &mut Running, registers: &mut Registers) -> Result<(), Refusal> {
+    const OPCODE: [u8; 2] = [0x0f, 0x22];
+    let length = length(hv, running, registers, &OPCODE)?;
+    let at = registers.rip.wrapping_add(length);
+    // The operands, and the prefix before the opcode, which extends them.
+    let (mut operands, mut prefix) = ([0], [0]);
+    let prefix_at = registers.rip.wrapping_add(length - OPCODE.len() as u64).wrapping_sub(1);
+    walk::copy_from(hv, running, at, &mut operands).map_err(|_| unreadable(at))?;
+    walk::copy_from(hv, running, prefix_at, &mut prefix).map_err(|_| unreadable(prefix_at))?;
+    let extension = if prefix[0] & 0xf1 == 0x41 { 8 } else { 0 };
+    let value = crate::decode::get_register(registers, operands[0] & 7 | extension);
+    let vmcb = block(running)?;
+    if value > 15 {
+        vmcb.raise(PROTECTION, Some(0));
+        return Ok(());
+    }
+    registers.rip = at.wrapping_add(1);
+    vmcb.interrupt_shadow = 0;
+    vmcb.interrupt_control = vmcb.interrupt_control & !0xff | value;
+    take_cr8(running);
+    Ok(())
 }
 
 fn set_xcr<M: Machine>(hv: &Hypervisor<M>, running: &mut Running, registers: &Registers) -> Option<()> {
@@ -264,21 +301,34 @@ fn port(vmcb: &mut Vmcb, registers: &mut Registers, info: u64, next: u64) -> Res
 /// An upcall is due as long as the guest has not taken its pending flag back, so it comes again where it was not.
 pub fn before_entry<M: Machine>(hv: &Hypervisor<M>, running: &mut Running, registers: &Registers) {
     let due = evtchn::upcall_due(hv, &running.vcpu);
-    let vector = running.vcpu.domain.hvm.as_ref().filter(|_| due).and_then(super::HvmDomain::callback_vector);
-    let Some(vmcb) = running.state.hvm.as_deref_mut() else {
+    let Running { vcpu, state } = running;
+    let VcpuState { hvm: Some(vmcb), assisted: Some(own), .. } = &mut **state else {
         return;
     };
-    vmcb.interrupt_control &= !interrupt::WINDOW;
+    let (Some(hvm), Some(inbox)) = (vcpu.domain.hvm.as_ref(), vcpu.inbox.as_deref()) else {
+        return;
+    };
+    let apic = &mut own.apic;
+    vmcb.interrupt_control = vmcb.interrupt_control & !(interrupt::WINDOW | 0xff) | u64::from(apic.cr8());
     vmcb.intercepts[0] &= !intercept::VIRTUAL_INTERRUPT;
-    let Some(vector) = vector else {
+    vmcb.control_register_intercepts &= !intercept::CR8_WRITE;
+    let takes_any = registers.rflags & flags::IF != 0 && vmcb.interrupt_shadow & 1 == 0 && vmcb.event == 0;
+    apic.upcall(inbox, due);
+    // What comes past the APIC knows no priority.
+    let past = hvm.callback_vector().filter(|_| due);
+    let Some(vector) = past.or_else(|| apic.next(inbox)) else {
         return;
     };
-    let takes_it = registers.rflags & flags::IF != 0 && vmcb.interrupt_shadow & 1 == 0 && vmcb.event == 0;
-    if takes_it {
-        vmcb.event = event::VALID | u64::from(vector);
-    } else {
+    if past.is_none() && !apic.lets(vector) {
+        vmcb.control_register_intercepts |= intercept::CR8_WRITE;
+    } else if !takes_any {
         vmcb.interrupt_control |= interrupt::WINDOW;
         vmcb.intercepts[0] |= intercept::VIRTUAL_INTERRUPT;
+    } else {
+        vmcb.event = event::VALID | u64::from(vector);
+        if past.is_none() {
+            apic.serve(inbox, vector);
+        }
     }
 }
 

@@ -5,7 +5,7 @@
 //! the reason, [`on_exit`] decides, [`before_entry`] delivers what is due. Its hypercalls are those of a PV guest, less the
 //! ones about page and descriptor tables ([`may_call`]); its memory is reached by a walk of its page tables ([`walk`]).
 //!
-//! PVH guests run: no device is emulated. What is not there is named and ends the guest alone.
+//! PVH guests run: no device is emulated but the local APIC. What is not there is named and ends the guest alone.
 //!
 //! | file | what |
 //! |---|---|
@@ -13,28 +13,36 @@
 //! | `memory` | what `memory_op` means for such a domain |
 //! | [`walk`] | a guest's addresses |
 //! | [`vmcb`], `exit`, `registers` | why a guest stopped, and what is done about it |
+//! | `apic`, `mmio` | the local APIC, and its registers in memory |
+//! | `types` | memory types, which are kept and change nothing |
 //! | `params`, `context` | what a toolstack and a kernel set |
 //!
 //! Source: AMD APM 2, chapter 15; Xen: public/hvm/hvm_op.h, public/hvm/params.h, public/arch-x86/cpuid.h.
 
+mod apic;
 mod context;
 mod exit;
 pub(crate) mod memory;
+mod mmio;
 mod params;
 pub mod physmap;
 mod registers;
 #[cfg(test)]
 mod tests;
+mod types;
 pub mod vmcb;
 pub mod walk;
 
 use alloc::boxed::Box;
+use core::sync::atomic::{AtomicU8, Ordering};
 
 use pv_abi::Mfn;
-use pv_abi::hvm::{HVM_NR_PARAMS, HVM_PARAM_CALLBACK_IRQ, HVM_PARAM_CALLBACK_TYPE_VECTOR};
+use pv_abi::hvm::HVM_NR_PARAMS;
 use pv_abi::xen as number;
 use spin::Mutex;
 
+pub(crate) use apic::on_timer as on_apic_timer;
+pub use apic::{Apic, Inbox};
 pub(crate) use context::{get as get_context, set as set_context};
 pub(crate) use exit::deliver_nmi;
 pub use exit::{before_entry, on_exit};
@@ -54,19 +62,42 @@ pub struct HvmDomain {
     pub map: Mutex<PhysMap>,
     /// Its parameters (`HVM_PARAM_*`).
     pub params: Mutex<[u64; HVM_NR_PARAMS as usize]>,
+    /// The vector by which all its vCPUs' upcalls come, past their local APICs; 0 for none.
+    callback: AtomicU8,
+}
+
+/// What a vCPU has beside its block.
+#[derive(Clone, Debug)]
+pub struct Assisted {
+    /// Its local APIC.
+    pub apic: Apic,
+    /// Its memory types.
+    types: types::MemoryTypes,
+}
+
+impl Assisted {
+    /// After reset.
+    #[must_use]
+    pub fn new(vcpu: u32) -> Self {
+        Self { apic: Apic::new(vcpu), types: types::MemoryTypes::default() }
+    }
 }
 
 impl HvmDomain {
     /// With nothing in its memory and all parameters zero.
     #[must_use]
     pub fn new<M: Machine>(hv: &Hypervisor<M>) -> Option<Self> {
-        PhysMap::new(hv).map(|map| Self { map: Mutex::new(map), params: Mutex::new([0; HVM_NR_PARAMS as usize]) })
+        PhysMap::new(hv).map(|map| Self {
+            map: Mutex::new(map),
+            params: Mutex::new([0; HVM_NR_PARAMS as usize]),
+            callback: AtomicU8::new(0),
+        })
     }
 
     /// The vector by which events come, if any.
     fn callback_vector(&self) -> Option<u8> {
-        let value = self.params.lock()[HVM_PARAM_CALLBACK_IRQ as usize];
-        (value >> 56 == HVM_PARAM_CALLBACK_TYPE_VECTOR).then_some(value as u8)
+        let vector = self.callback.load(Ordering::Relaxed);
+        (vector != 0).then_some(vector)
     }
 }
 

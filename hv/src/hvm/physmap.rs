@@ -29,7 +29,7 @@ const FRAME: u64 = 0x000f_ffff_ffff_f000;
 /// Bits of a guest frame's number.
 const GUEST_FRAME_BITS: u32 = 36;
 /// The order of a large leaf.
-pub(super) const LARGE_ORDER: u32 = 9;
+pub const LARGE_ORDER: u32 = 9;
 
 /// The map.
 #[derive(Debug)]

@@ -20,6 +20,8 @@ use pv_abi::xen::{self as number, DOMID_SELF, MmuUpdate};
 use pv_abi::{DomId, Mfn, VcpuId};
 use zerocopy::{FromZeros, Immutable, IntoBytes};
 
+mod apic;
+
 use super::vmcb::{EFER_LMA, event, interrupt};
 use super::*;
 use crate::domain::{Running, Vcpu, stopped};
@@ -63,10 +65,15 @@ fn request() -> dom::DomctlCreatedomain {
 
 /// dom0 makes a PVH domain with 32 frames from guest frame 0 on.
 fn made(bed: &Bed, dom0: &mut Guest) -> Arc<Domain> {
-    let (result, frame) = ask(bed, dom0, dom::XEN_DOMCTL_CREATEDOMAIN, 0, &request());
+    made_with(bed, dom0, 1)
+}
+
+fn made_with(bed: &Bed, dom0: &mut Guest, vcpus: u32) -> Arc<Domain> {
+    let asked = dom::DomctlCreatedomain { max_vcpus: vcpus, ..request() };
+    let (result, frame) = ask(bed, dom0, dom::XEN_DOMCTL_CREATEDOMAIN, 0, &asked);
     assert_eq!(result, 0);
     let id = frame.domain;
-    assert_eq!(ask(bed, dom0, dom::XEN_DOMCTL_MAX_VCPUS, id, &dom::DomctlMaxVcpus { max: 1 }).0, 0);
+    assert_eq!(ask(bed, dom0, dom::XEN_DOMCTL_MAX_VCPUS, id, &dom::DomctlMaxVcpus { max: vcpus }).0, 0);
     assert_eq!(ask(bed, dom0, dom::XEN_DOMCTL_MAX_MEM, id, &dom::DomctlMaxMem { max_memkb: 4096 }).0, 0);
     let frames: Vec<u64> = (0..32).collect();
     assert_eq!(adjust(bed, dom0, XENMEM_POPULATE_PHYSMAP, id, 0, &frames), 32);
@@ -296,9 +303,15 @@ fn an_upcall_comes_when_the_guest_takes_interrupts() {
     before_entry(&bed.hv, &mut pvh.running, &pvh.registers);
     assert_eq!((pvh.vmcb().event, pvh.vmcb().interrupt_control & interrupt::WINDOW), (event::VALID | 0xf3, 0));
     let _ = broken_rules();
-    let by_line = own(5);
-    assert!(pvh.call_with(&bed, number::HYPERVISOR_HVM_OP, HVMOP_SET_PARAM, &by_line) < 0);
-    assert_eq!(broken_rules(), ["HVM-07"]);
+    for nowhere in [callback_via_vector(15), 3 << 56] {
+        assert!(pvh.call_with(&bed, number::HYPERVISOR_HVM_OP, HVMOP_SET_PARAM, &own(nowhere)) < 0);
+    }
+    assert_eq!(broken_rules(), ["HVM-07", "HVM-07"]);
+    // By a line, of which there is none.
+    assert_eq!(pvh.call_with(&bed, number::HYPERVISOR_HVM_OP, HVMOP_SET_PARAM, &own(1)), 0);
+    pvh.vmcb().event = 0;
+    before_entry(&bed.hv, &mut pvh.running, &pvh.registers);
+    assert_eq!(pvh.vmcb().event, 0);
 }
 
 #[test]
@@ -377,7 +390,7 @@ fn what_is_not_there_ends_the_guest_alone_and_is_named() {
         let mut dom0 = bed.guest(0, 6);
         let domain = made(&bed, &mut dom0);
         let mut pvh = Pvh::new(&bed, &domain);
-        pvh.vmcb().exit_info = [1 << 2, 0xfee0_0000];
+        pvh.vmcb().exit_info = [1 << 2, 0xfed0_0000];
         assert_eq!(pvh.exit(&bed, code, &[0x90]), Next::Switch);
         assert_eq!(domain.lifecycle.lock().shutdown, Some(3), "{rule}");
         let said = alloc::string::String::from_utf8(bed.hv.machine.take_console()).unwrap();

@@ -99,6 +99,8 @@ const _: () = {
 
 /// Bits of [`Vmcb::intercepts`].
 pub mod intercept {
+    /// Of the control registers' word: CR8 is written.
+    pub const CR8_WRITE: u32 = 1 << 24;
     /// In the first word: interrupts and the `V_IRQ` window.
     pub const VIRTUAL_INTERRUPT: u32 = 1 << 4;
     /// The first word: INTR, NMI, INIT, RDPMC, CPUID, INVD, HLT, INVLPGA, I/O, MSRs, task switches, shutdown.

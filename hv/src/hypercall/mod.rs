@@ -110,10 +110,24 @@ fn unknown(number: u64) -> Refusal {
 /// Leaves the registers ready to go on, or to execute the hypercall again.
 #[inline(always)]
 pub fn dispatch<M: Machine>(hv: &Hypervisor<M>, running: &mut Running, registers: &mut Registers) {
-    running.state.recent.push(registers.rax, registers.rdi, registers.rsi);
     let (number, arguments) = (registers.rax, registers.hypercall_arguments());
+    running.state.recent.push(number, arguments[0], arguments[1]);
     let mut call = Call { hv, running, registers, next_arguments: None, in_multicall: false };
     match handle(&mut call, number, arguments) {
+        Ok(value) => call.registers.rax = value,
+        Err(refusal) => refuse(&mut call, &refusal),
+    }
+}
+
+/// [`dispatch`] for a guest with hardware assistance.
+pub(crate) fn dispatch_assisted<M: Machine>(hv: &Hypervisor<M>, running: &mut Running, registers: &mut Registers) {
+    if registers.rax != number::HYPERVISOR_MULTICALL {
+        return dispatch(hv, running, registers);
+    }
+    let arguments = registers.hypercall_arguments();
+    running.state.recent.push(registers.rax, arguments[0], arguments[1]);
+    let mut call = Call { hv, running, registers, next_arguments: None, in_multicall: false };
+    match multicall::assisted(&mut call, arguments) {
         Ok(value) => call.registers.rax = value,
         Err(refusal) => refuse(&mut call, &refusal),
     }

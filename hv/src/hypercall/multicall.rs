@@ -25,13 +25,16 @@ pub(super) fn multicall<M: Machine>(call: &mut Call<'_, M>, args: [u64; 5]) -> R
         return Err(Refusal::errno(Errno::Inval, rules::core::MULTICALL_NESTED));
     }
     call.in_multicall = true;
-    if call.running.state.hvm.is_some() { entries_apart(call, args) } else { entries::<M, false>(call, args) }
+    entries::<M, false>(call, args)
 }
 
-/// Those of a guest with hardware assistance, apart, so that others do not pay.
-#[cold]
+/// [`multicall`] of a guest with hardware assistance, apart, so that others do not pay.
+///
+/// # Errors
+/// As [`multicall`].
 #[inline(never)]
-fn entries_apart<M: Machine>(call: &mut Call<'_, M>, args: [u64; 5]) -> Result<u64, Refusal> {
+pub(super) fn assisted<M: Machine>(call: &mut Call<'_, M>, args: [u64; 5]) -> Result<u64, Refusal> {
+    call.in_multicall = true;
     entries::<M, true>(call, args)
 }
 

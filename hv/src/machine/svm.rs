@@ -13,6 +13,7 @@ use core::arch::{asm, global_asm};
 use core::mem::offset_of;
 
 use alloc::boxed::Box;
+use hv::Hypervisor;
 use hv::domain::VcpuState;
 use hv::entry::Next;
 use hv::hvm::{self, Vmcb};
@@ -22,6 +23,7 @@ use spin::Once;
 
 use super::cpu::Cpu;
 use super::fixup::{read_msr, write_msr};
+use super::hardware::Hardware;
 use super::layout::{DIRECT_MAP, IMAGE_BASE, PAGE};
 use super::vectors::msr;
 use super::{debug, fpu};
@@ -166,9 +168,15 @@ pub(crate) fn run_guests(registers: &mut Registers) {
             run(cpu, block, registers);
         }
         if hvm::on_exit(hv, running, registers) == Next::Switch {
-            sched::switch(hv, cpu.running(), registers);
+            switch(hv, cpu, registers);
         }
     }
+}
+
+/// [`sched::switch`], apart from the one that is part of a PV guest's way.
+#[inline(never)]
+fn switch(hv: &Hypervisor<Hardware>, cpu: &Cpu, registers: &mut Registers) {
+    sched::switch(hv, cpu.running(), registers);
 }
 
 /// Lets a guest go on until it stops.

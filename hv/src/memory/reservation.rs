@@ -84,7 +84,7 @@ fn run<M: Machine>(call: &mut Call<'_, M>, argument: u64, command: u32, done: &m
         return Err(call.fault(asked.extent_start).into());
     }
     let domain = call.target(DomId(asked.domid))?;
-    let block = block_of(call.hv, &asked)?;
+    let block = block_of(call.hv, &asked, &domain)?;
     let begin = *done;
     while *done < asked.nr_extents {
         if *done != begin && call.should_stop() {
@@ -106,9 +106,15 @@ fn too_many(asked: u64, limit: u64) -> Refusal {
 }
 
 /// What block each element asks for.
-pub(super) fn block_of<M: Machine>(hv: &Hypervisor<M>, asked: &MemoryReservation) -> Result<Block, Refusal> {
-    if asked.extent_order > MAX_ORDER {
-        let evidence = Evidence::Limit { asked: asked.extent_order.into(), limit: MAX_ORDER.into() };
+pub(super) fn block_of<M: Machine>(
+    hv: &Hypervisor<M>,
+    asked: &MemoryReservation,
+    domain: &Domain,
+) -> Result<Block, Refusal> {
+    // With hardware assistance a block of 2 MiB is one entry of the tables.
+    let most = if domain.hvm.is_some() { hvm::physmap::LARGE_ORDER } else { MAX_ORDER };
+    if asked.extent_order > most {
+        let evidence = Evidence::Limit { asked: asked.extent_order.into(), limit: most.into() };
         return Err(Refusal::errno(Errno::Perm, rules::ORDER).with(evidence));
     }
     if asked.mem_flags & XENMEMF_POPULATE_ON_DEMAND != 0 {

@@ -316,7 +316,7 @@ fn lists_that_are_refused_are_explained() {
         (MemoryReservation { mem_flags: 5, ..asked(list) }, rules::ADDRESS_BITS),
     ];
     for (asked, rule) in reasons {
-        let found = reservation::block_of(&bed.hv, &asked).err().map(|refusal| refusal.rule);
+        let found = reservation::block_of(&bed.hv, &asked, &guest.domain).err().map(|refusal| refusal.rule);
         assert!(found == Some(rule) || asked.nr_extents > 1);
         guest.write(&bed, guest.address(0), &asked);
         let place = guest.address(0);

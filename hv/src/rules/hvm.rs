@@ -7,7 +7,7 @@ crate::rules! {
     HYPERCALL_MODE = "HVM-04", "Hypercalls are made in 64-bit mode", "hv: no 32-bit hypercall ABI";
     PARAM = "HVM-05", "A parameter's number must be one that there is", "Xen: HVMOP_set_param, -EINVAL";
     PARAM_NOT_YOURS = "HVM-06", "This parameter is for the toolstack", "Xen: hvm_allow_set_param, hvm_allow_get_param, -EPERM";
-    CALLBACK = "HVM-07", "Upcalls come by a vector from 16 on (HVM_PARAM_CALLBACK_TYPE_VECTOR), or not at all", "hv: no interrupt lines";
+    CALLBACK = "HVM-07", "Upcalls come by a vector from 16 on, or by an interrupt line, of which there is none", "Xen: hvm_set_callback_via, HVMOP_set_evtchn_upcall_vector, -EINVAL";
     GUEST_FRAME = "HVM-08", "A guest frame must have memory behind it", "Xen: XENMEM_decrease_reservation, XENMEM_remove_from_physmap";
     GUEST_FRAME_RANGE = "HVM-09", "A guest frame has a number below 2^36, and a block of frames is aligned to its size", "AMD APM 2 §15.25";
     TABLE_MEMORY = "HVM-10", "There must be memory for the tables that map the guest's", "Xen: p2m_alloc_ptp, -ENOMEM";
@@ -22,4 +22,5 @@ crate::rules! {
     NOT_EMULATED = "HVM-19", "The guest used what is not emulated (the exit's code is in the way)", "hv: docs/compat.md";
     STRING_IO = "HVM-20", "String instructions on I/O ports are not emulated", "hv: docs/compat.md";
     INSTRUCTION = "HVM-21", "An instruction that is emulated must be readable, and the one that the exit names", "Xen: svm_get_insn_len";
+    APIC_INSTRUCTION = "HVM-22", "The local APIC's registers in memory are reached by moves of four bytes in 64-bit mode", "Intel SDM 3 §10.4.1";
 }

@@ -18,6 +18,7 @@ use crate::{time, traps};
 /// ready to go on: what is due was delivered.
 ///
 /// `slot` holds the vCPU that ran until now, if any (its registers in `registers`), and afterwards the chosen one.
+#[inline(always)]
 pub fn switch<M: Machine>(hv: &Hypervisor<M>, slot: &mut Option<Running>, registers: &mut Registers) {
     loop {
         let choice = queue::choose(hv);

@@ -26,7 +26,7 @@ pub use runstate::Runstate;
 
 use crate::domain::Vcpu;
 use crate::hardware::Machine;
-use crate::{Hypervisor, evtchn, sched};
+use crate::{Hypervisor, evtchn, hvm, sched};
 
 /// How often a new vCPU gets `VIRQ_TIMER` until it says otherwise (Xen: 100 Hz).
 const DEFAULT_PERIOD_NS: u64 = 10_000_000;
@@ -74,6 +74,9 @@ pub struct VcpuTimers {
     poll: Option<u64>,
     /// When a watchdog expires.
     watchdogs: [Option<u64>; WATCHDOGS],
+    /// When the timer of its local APIC runs out, and in how many nanoseconds again; 0 for once.
+    apic: Option<u64>,
+    apic_period: u64,
     /// The queue that has an entry for this vCPU, and when it is due there.
     entry: Option<(u32, u64)>,
     /// What of the time page was published.
@@ -89,6 +92,8 @@ impl Default for VcpuTimers {
             ticking: false,
             poll: None,
             watchdogs: [None; WATCHDOGS],
+            apic: None,
+            apic_period: 0,
             entry: None,
             clock: clock::Published::default(),
         }
@@ -101,6 +106,7 @@ struct Due {
     timer: bool,
     poll: bool,
     watchdog: bool,
+    apic: bool,
 }
 
 fn take_due(timer: &mut Option<u64>, now: u64) -> bool {
@@ -113,7 +119,10 @@ impl VcpuTimers {
     }
 
     fn earliest(&self) -> Option<u64> {
-        [self.single, self.tick(), self.poll, self.watchdogs[0], self.watchdogs[1]].into_iter().flatten().min()
+        [self.single, self.tick(), self.poll, self.watchdogs[0], self.watchdogs[1], self.apic]
+            .into_iter()
+            .flatten()
+            .min()
     }
 
     fn take_due(&mut self, now: u64) -> Due {
@@ -125,6 +134,10 @@ impl VcpuTimers {
         due.poll = take_due(&mut self.poll, now);
         for watchdog in &mut self.watchdogs {
             due.watchdog |= take_due(watchdog, now);
+        }
+        if let Some(last) = self.apic.take_if(|at| *at <= now) {
+            due.apic = true;
+            self.apic = (self.apic_period != 0).then(|| next_tick(last, self.apic_period, now));
         }
         due
     }
@@ -190,6 +203,14 @@ pub(crate) fn move_watchdog<M: Machine>(hv: &Hypervisor<M>, first: &Arc<Vcpu>, i
     in_use
 }
 
+/// The shortest time after which the timer of a local APIC runs out again.
+pub(crate) const SHORTEST_APIC_PERIOD_NS: u64 = 100_000;
+
+/// Says when the timer of a vCPU's local APIC runs out, and in how many nanoseconds again (0: not).
+pub(crate) fn set_apic<M: Machine>(hv: &Hypervisor<M>, vcpu: &Arc<Vcpu>, at: Option<u64>, period: u64) {
+    change(hv, vcpu, |timers| (timers.apic, timers.apic_period) = (at, period));
+}
+
 /// A vCPU starts to run: its periodic timer ticks, and a tick it has missed comes now.
 pub(crate) fn starts_running<M: Machine>(hv: &Hypervisor<M>, vcpu: &Arc<Vcpu>) {
     let mut timers = vcpu.timers.lock();
@@ -246,6 +267,9 @@ fn expire<M: Machine>(hv: &Hypervisor<M>, vcpu: &Arc<Vcpu>, now: u64) {
     }
     if due.poll {
         sched::poll_timed_out(hv, vcpu);
+    }
+    if due.apic {
+        hvm::on_apic_timer(hv, vcpu);
     }
     if due.watchdog {
         sched::shutdown(hv, &vcpu.domain, pv_abi::sched::SHUTDOWN_WATCHDOG);
