@@ -1,6 +1,7 @@
 //! What both platforms do once memory and the console work, and what the loader handed over.
 
 use alloc::string::String;
+use core::ops::Range;
 use core::str::SplitWhitespace;
 
 use crate::sync::IrqLock;
@@ -10,6 +11,15 @@ use crate::sync::IrqLock;
 pub(crate) struct Handover {
     pub(crate) command_line: &'static str,
     pub(crate) ramdisk: &'static [u8],
+}
+
+/// The first `count` frames in a row from `from` on that no range of `taken` touches.
+pub(crate) fn find_free(taken: &[Range<u64>], from: u64, count: u64) -> Range<u64> {
+    let mut first = from;
+    while let Some(hit) = taken.iter().find(|range| range.start < first + count && first < range.end) {
+        first = hit.end;
+    }
+    first..first + count
 }
 
 static HANDOVER: IrqLock<Handover> = IrqLock::new(Handover { command_line: "", ramdisk: &[] });

@@ -1,8 +1,9 @@
 //! A small but real kernel, and its port to Xen's paravirtual interface.
 //!
 //! The portable kernel ([`mm`], [`task`], [`process`], [`syscall`], [`console`], [`time`]) asks one [`platform::Platform`]
-//! for what only a machine or a hypervisor can do. There are two: `platform::native`, the PC the kernel was written for,
-//! and `platform::pv`, Xen. One ELF image carries both entries; the entry that was taken decides.
+//! for what only a machine or a hypervisor can do. There are three: `platform::native`, the PC the kernel was written for,
+//! `platform::pv`, Xen, and `platform::pvh`, Xen with hardware assistance. One ELF image carries all entries; the entry
+//! that was taken decides.
 //!
 //! A kernel binary is this library plus one function:
 //! ```ignore

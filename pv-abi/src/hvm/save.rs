@@ -14,6 +14,9 @@ pub const HVM_SAVE_CODE_HEADER: u16 = 1;
 /// Type of a record that holds a [`HvmHwCpu`]; its instance is the vCPU.
 pub const HVM_SAVE_CODE_CPU: u16 = 2;
 
+/// Type of a record that holds a [`HvmHwMtrr`]; its instance is the vCPU.
+pub const HVM_SAVE_CODE_MTRR: u16 = 14;
+
 constants! {
     header "hvm/save.h";
     /// [`HvmSaveHeader::magic`].
@@ -49,6 +52,20 @@ structs! {
         pub cpuid: u32,
         /// Frequency of the guest's time-stamp counter, in kHz.
         pub gtsc_khz: u32,
+    }
+
+    /// A vCPU's memory types.
+    pub struct HvmHwMtrr ["struct hvm_hw_mtrr"] {
+        /// The page-attribute table.
+        pub msr_pat_cr: u64,
+        /// Variable ranges: base and mask of each.
+        pub msr_mtrr_var: [u64; 16],
+        /// Fixed ranges.
+        pub msr_mtrr_fixed: [u64; 11],
+        /// What there is of them.
+        pub msr_mtrr_cap: u64,
+        /// The type of all other memory.
+        pub msr_mtrr_def_type: u64,
     }
 
     /// A vCPU's processor.

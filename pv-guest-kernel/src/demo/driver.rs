@@ -16,7 +16,7 @@ pub(crate) type Hal = PvHal<RingStore>;
 
 /// Opens the devices. Without Xen, or without a xenstore, there are none.
 pub(crate) fn start() {
-    if !platform::is_pv() || store_ring().is_none() {
+    if !platform::is_xen() || store_ring().is_none() {
         return;
     }
     control::start();

@@ -23,7 +23,7 @@ pv_guest_kernel::kernel_main!(main);
 
 fn main() {
     let platform = platform::current();
-    if platform::is_pv() {
+    if platform::is_xen() {
         pv::cpus::start_all();
     }
     driver::start();

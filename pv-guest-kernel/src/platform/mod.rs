@@ -1,7 +1,8 @@
 //! The line between the kernel and what it runs on.
 //!
 //! [`Platform`] lists everything the portable kernel cannot do by itself. `native` does it with privileged
-//! instructions, `pv` with hypercalls and shared memory; the sections of `PORTING.md` follow this list.
+//! instructions, `pv` with hypercalls and shared memory; the sections of `PORTING.md` follow this list. `pvh` has the CPU
+//! of the one and the devices of the other.
 //! The entry that started the kernel sets the platform once, before anything else runs.
 
 use core::sync::atomic::{AtomicU8, Ordering};
@@ -55,6 +56,8 @@ pub mod native;
 #[cfg(target_os = "none")]
 pub mod pv;
 #[cfg(target_os = "none")]
+pub mod pvh;
+#[cfg(target_os = "none")]
 pub(crate) mod switch;
 
 pub use frame::TrapFrame;
@@ -73,7 +76,7 @@ pub enum Shutdown {
 /// What the kernel needs from the machine or the hypervisor. Functions that change page tables or switch user state are
 /// called by the kernel only, with frames it owns.
 pub trait Platform: Sync {
-    /// `native` or `pv`.
+    /// `native`, `pv` or `pvh`.
     fn name(&self) -> &'static str;
 
     /// Turns interrupts off and says whether they were on.
@@ -152,6 +155,8 @@ const HOST: u8 = 0;
 const PV: u8 = 1;
 #[cfg(target_os = "none")]
 const NATIVE: u8 = 2;
+#[cfg(target_os = "none")]
+const PVH: u8 = 3;
 
 static CURRENT: AtomicU8 = AtomicU8::new(HOST);
 
@@ -163,6 +168,8 @@ pub fn current() -> &'static dyn Platform {
         PV => &pv::Pv,
         #[cfg(target_os = "none")]
         NATIVE => &native::Native,
+        #[cfg(target_os = "none")]
+        PVH => &pvh::Pvh,
         _ => &host::Host,
     }
 }
@@ -171,6 +178,23 @@ pub fn current() -> &'static dyn Platform {
 #[must_use]
 pub fn is_pv() -> bool {
     CURRENT.load(Ordering::Relaxed) == 1
+}
+
+/// True when the kernel runs as a Xen guest with hardware assistance.
+#[must_use]
+pub fn is_pvh() -> bool {
+    CURRENT.load(Ordering::Relaxed) == 3
+}
+
+/// True when a hypervisor with Xen's interface is below, so that there are event channels, grants and a store.
+#[must_use]
+pub fn is_xen() -> bool {
+    is_pv() || is_pvh()
+}
+
+#[cfg(target_os = "none")]
+pub(crate) fn select_pvh() {
+    CURRENT.store(PVH, Ordering::Relaxed);
 }
 
 #[cfg(target_os = "none")]

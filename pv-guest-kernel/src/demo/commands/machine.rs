@@ -15,7 +15,7 @@ pub(super) fn poweroff(_arguments: &[String]) -> i32 {
 }
 
 pub(super) fn suspend(_arguments: &[String]) -> i32 {
-    if !platform::is_pv() {
+    if !platform::is_xen() {
         println!("suspend: this is a bare machine");
         return 1;
     }

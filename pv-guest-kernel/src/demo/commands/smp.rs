@@ -90,7 +90,7 @@ pub(super) fn cpu(arguments: &[String]) -> i32 {
             println!("online: {:?}", cpus::online().iter().collect::<Vec<_>>());
             0
         }
-        [number, wish] if platform::is_pv() => match (number.parse(), wish.as_str()) {
+        [number, wish] if platform::is_xen() => match (number.parse(), wish.as_str()) {
             (Ok(number), "online") => report(pv::cpus::start(number)),
             (Ok(number), "offline") => report(pv::cpus::stop(number)),
             _ => usage(),

@@ -60,7 +60,7 @@ pub(crate) fn show_memory() {
         let frames = FRAMES.lock();
         (frames.free(), frames.len())
     };
-    if platform::is_pv() {
+    if platform::is_xen() {
         all = balloon::pages() as usize;
     }
     let mib = |frames: usize| frames * PAGE_SIZE / MIB;
@@ -73,7 +73,7 @@ pub(super) fn memory(arguments: &[String]) -> i32 {
     let wanted = arguments.first().map(|text| text.parse::<u64>());
     let reached = match wanted {
         None => true,
-        Some(Ok(mib)) if platform::is_pv() => {
+        Some(Ok(mib)) if platform::is_xen() => {
             let pages = mib * (MIB / PAGE_SIZE) as u64;
             balloon::set_target(pages) == pages
         }
@@ -93,7 +93,7 @@ pub(super) fn top(_arguments: &[String]) -> i32 {
     for cpu in cpus::online().iter() {
         println!("cpu {cpu}: idle for {} of {}", Seconds(scheduler::idle_ns(cpu)), Seconds(now_ns()));
     }
-    if !platform::is_pv() {
+    if !platform::is_xen() {
         println!("hypercalls: none, this is a bare machine");
         return 0;
     }
@@ -146,7 +146,7 @@ pub(super) fn run(arguments: &[String]) -> i32 {
 const EVENTS: u64 = 1000;
 
 pub(super) fn send_events(arguments: &[String]) -> i32 {
-    if !platform::is_pv() {
+    if !platform::is_xen() {
         println!("events: this is a bare machine");
         return 1;
     }

@@ -8,13 +8,17 @@ use alloc::vec::Vec;
 use core::arch::x86_64::__cpuid;
 use core::ops::Range;
 
+use pv_abi::hvm::{
+    HvmMemmapTableEntry, HvmModlistEntry, HvmStartInfo, XEN_HVM_MEMMAP_TYPE_RAM, XEN_HVM_START_MAGIC_VALUE,
+};
 use x86_64::registers::control::{Cr4, Cr4Flags};
 
 use super::{clock, console, paging, traps};
-use crate::boot::Handover;
+use crate::boot::{Handover, find_free};
 use crate::mm::entry::index_at;
 use crate::mm::frames::FRAMES;
 use crate::mm::{DIRECT_MAP, Entry, EntryFlags, EntryUpdate, IMAGE_BASE, PAGE_SIZE, Pfn, direct, phys};
+use crate::platform::pvh;
 
 unsafe extern "C" {
     /// Where QEMU's `-kernel` enters, in 32-bit mode.
@@ -25,45 +29,6 @@ unsafe extern "C" {
     static image_end: u8;
 }
 
-/// `struct hvm_start_info`.
-#[repr(C)]
-#[derive(Clone, Copy)]
-struct HvmStartInfo {
-    magic: u32,
-    version: u32,
-    flags: u32,
-    nr_modules: u32,
-    modlist_paddr: u64,
-    cmdline_paddr: u64,
-    rsdp_paddr: u64,
-    memmap_paddr: u64,
-    memmap_entries: u32,
-    reserved: u32,
-}
-
-/// `struct hvm_modlist_entry`.
-#[repr(C)]
-#[derive(Clone, Copy)]
-struct Module {
-    paddr: u64,
-    size: u64,
-    cmdline_paddr: u64,
-    reserved: u64,
-}
-
-/// `struct hvm_memmap_table_entry`.
-#[repr(C)]
-#[derive(Clone, Copy)]
-struct MemoryRange {
-    addr: u64,
-    size: u64,
-    kind: u32,
-    reserved: u32,
-}
-
-const START_MAGIC: u32 = 0x336e_c578;
-/// Memory map: RAM.
-const RAM: u32 = 1;
 /// Below are the firmware's tables and the loader's notes.
 const LOW_MEMORY_FRAMES: u64 = 0x100;
 const FRAMES_PER_LARGE_PAGE: u64 = 512;
@@ -88,36 +53,42 @@ fn pages(bytes: u64) -> u64 {
 /// Called by `native_entry`.
 #[unsafe(no_mangle)]
 extern "C" fn native_main(start_info: u32) -> ! {
+    // The PVH entry is Xen's way into hardware-assisted guests as well; this platform drives a PC.
+    if let Some(below) = pvh::find_hypervisor() {
+        pvh::boot::main(&below, start_info.into());
+    }
     console::init();
     crate::platform::select_native();
-    let info: HvmStartInfo = load(start_info.into());
-    assert_eq!(info.magic, START_MAGIC, "not started by the PVH protocol");
-    refuse_hypervisor();
-    let ram = ram_of(&info);
-    let layout = Layout::of(&info, ram);
+    let info = start_info_at(start_info.into());
+    let layout = Layout::of(&info, start_info.into(), &[]);
     traps::init();
+    traps::start_pics();
     clock::init();
-    build_tables(&layout);
-    seed_heap(&layout);
-    give_frames(&layout);
-    protect_cpu();
-    crate::mm::kernel_map::init();
+    set_up_memory(&layout);
     crate::boot::finish(handover(&info), || {})
 }
 
-/// The PVH entry is Xen's way into hardware-assisted guests as well; this platform drives a PC and needs one.
-fn refuse_hypervisor() {
-    let leaf = __cpuid(0x4000_0000);
-    let name = [leaf.ebx, leaf.ecx, leaf.edx].map(u32::to_le_bytes);
-    let is_xen = name.as_flattened() == b"XenVMMXenVMM";
-    assert!(!is_xen, "a PVH guest of Xen has no PC to drive: start this kernel as a PV guest");
+/// What the loader left.
+pub(in crate::platform) fn start_info_at(paddr: u64) -> HvmStartInfo {
+    let info: HvmStartInfo = load(paddr);
+    assert_eq!(info.magic, XEN_HVM_START_MAGIC_VALUE, "not started by the PVH protocol");
+    info
+}
+
+/// Page tables, heap and frame allocator.
+pub(in crate::platform) fn set_up_memory(layout: &Layout) {
+    build_tables(layout);
+    seed_heap(layout);
+    give_frames(layout);
+    protect_cpu();
+    crate::mm::kernel_map::init();
 }
 
 fn ram_of(info: &HvmStartInfo) -> [Range<u64>; MAX_RANGES] {
     let mut ram = [const { 0..0 }; MAX_RANGES];
     let entries = (0..u64::from(info.memmap_entries))
-        .map(|entry| load::<MemoryRange>(info.memmap_paddr + entry * size_of::<MemoryRange>() as u64))
-        .filter(|range| range.kind == RAM);
+        .map(|entry| load::<HvmMemmapTableEntry>(info.memmap_paddr + entry * size_of::<HvmMemmapTableEntry>() as u64))
+        .filter(|range| range.type_ == XEN_HVM_MEMMAP_TYPE_RAM);
     for (place, range) in ram.iter_mut().zip(entries) {
         *place = pages(range.addr)..(range.addr + range.size) >> 12;
     }
@@ -128,8 +99,8 @@ fn ram_of(info: &HvmStartInfo) -> [Range<u64>; MAX_RANGES] {
 const MAX_RANGES: usize = 16;
 
 /// Where things are, in frames.
-struct Layout {
-    ram: [Range<u64>; MAX_RANGES],
+pub(in crate::platform) struct Layout {
+    pub(in crate::platform) ram: [Range<u64>; MAX_RANGES],
     /// First frame above all RAM.
     end: u64,
     image: Range<u64>,
@@ -137,7 +108,14 @@ struct Layout {
     tables: Range<u64>,
     heap: Range<u64>,
     ramdisk: Range<u64>,
+    /// What the loader wrote for the kernel: start info, list of modules, memory map, command line.
+    notes: [Range<u64>; 4],
+    /// Frames beyond the RAM that are mapped too.
+    special: [u64; MAX_SPECIAL],
 }
+
+/// Frames beyond the RAM that a hypervisor gives.
+pub(in crate::platform) const MAX_SPECIAL: usize = 2;
 
 /// The image's borders as addresses.
 fn borders() -> [usize; 4] {
@@ -146,28 +124,56 @@ fn borders() -> [usize; 4] {
 }
 
 impl Layout {
-    fn of(info: &HvmStartInfo, ram: [Range<u64>; MAX_RANGES]) -> Self {
+    /// Finds room for the kernel's tables and heap. `start_info` is where `info` lies; frames of `special` are mapped as RAM is.
+    pub(in crate::platform) fn of(info: &HvmStartInfo, start_info: u64, special: &[u64]) -> Self {
+        let ram = ram_of(info);
         let [start, _, _, end] = borders().map(|addr| ((addr - IMAGE_BASE) >> 12) as u64);
         let frames = ram.iter().map(|range| range.end).max().unwrap_or(0);
         let ramdisk = ramdisk_of(info).map_or(0..0, |module| module.paddr >> 12..pages(module.paddr + module.size));
         // Top, direct-map and image levels, and the last-level tables under the image at both its addresses.
         let large_pages = pages_of_large(&(start..end)) * 2;
-        let tables = 4 + frames.div_ceil(GIB_FRAMES) + large_pages;
+        // Each frame far from the others takes a table of either level.
+        let tables = 4 + frames.div_ceil(GIB_FRAMES) + large_pages + 2 * special.len() as u64;
         let heap = pages(frames * 3 + FIRST_HEAP_BYTES);
-        let mut first = end;
-        if first < ramdisk.end && ramdisk.start < first + tables + heap {
-            first = ramdisk.end;
-        }
-        let last = first + tables + heap;
+        let notes = notes_of(info, start_info);
+        let [info_frames, modules, map, text] = notes.clone();
+        let taken = [ramdisk.clone(), info_frames, modules, map, text];
+        let Range { start: first, end: last } = find_free(&taken, end, tables + heap);
         let fits = ram.iter().any(|range| range.start <= first && last <= range.end);
         assert!(fits && last <= BOOT_MAP_FRAMES, "no memory behind the kernel image");
-        Self { ram, end: frames, image: start..end, tables: first..first + tables, heap: first + tables..last, ramdisk }
+        let mapped = frames.next_multiple_of(FRAMES_PER_LARGE_PAGE);
+        let mut far = [0; MAX_SPECIAL];
+        far.iter_mut().zip(special.iter().filter(|pfn| **pfn >= mapped)).for_each(|(place, pfn)| *place = *pfn);
+        Self {
+            ram,
+            end: frames,
+            image: start..end,
+            tables: first..first + tables,
+            heap: first + tables..last,
+            ramdisk,
+            notes,
+            special: far,
+        }
     }
 
     fn is_used(&self, frame: u64) -> bool {
         let used = [&self.image, &self.tables, &self.heap, &self.ramdisk];
-        frame < LOW_MEMORY_FRAMES || used.iter().any(|range| range.contains(&frame))
+        frame < LOW_MEMORY_FRAMES || used.into_iter().chain(&self.notes).any(|range| range.contains(&frame))
     }
+}
+
+/// The frames of what the loader wrote.
+fn notes_of(info: &HvmStartInfo, start_info: u64) -> [Range<u64>; 4] {
+    let range = |paddr: u64, bytes: usize| match paddr {
+        0 => 0..0,
+        _ => paddr >> 12..pages(paddr + bytes as u64),
+    };
+    [
+        range(start_info, size_of::<HvmStartInfo>()),
+        range(info.modlist_paddr, info.nr_modules as usize * size_of::<HvmModlistEntry>()),
+        range(info.memmap_paddr, info.memmap_entries as usize * size_of::<HvmMemmapTableEntry>()),
+        range(info.cmdline_paddr, command_line_bytes(info.cmdline_paddr)),
+    ]
 }
 
 /// Large pages that frames touch.
@@ -175,8 +181,8 @@ fn pages_of_large(frames: &Range<u64>) -> u64 {
     frames.end.div_ceil(FRAMES_PER_LARGE_PAGE) - frames.start / FRAMES_PER_LARGE_PAGE
 }
 
-fn ramdisk_of(info: &HvmStartInfo) -> Option<Module> {
-    (info.nr_modules > 0).then(|| load::<Module>(info.modlist_paddr))
+fn ramdisk_of(info: &HvmStartInfo) -> Option<HvmModlistEntry> {
+    (info.nr_modules > 0).then(|| load::<HvmModlistEntry>(info.modlist_paddr))
 }
 
 /// The kernel's own page tables, from a row of frames.
@@ -249,6 +255,9 @@ fn build_tables(layout: &Layout) {
         let pfn = Pfn(((addr - IMAGE_BASE) >> 12) as u64);
         tables.map(root, addr, Entry::new(pfn, flags));
     }
+    for pfn in layout.special.into_iter().filter(|pfn| *pfn != 0) {
+        tables.map(root, direct(Pfn(pfn)), Entry::new(Pfn(pfn), EntryFlags::KERNEL_DATA));
+    }
     paging::set_kernel_root(root);
     paging::load(root);
 }
@@ -278,7 +287,7 @@ fn protect_cpu() {
     }
 }
 
-fn handover(info: &HvmStartInfo) -> Handover {
+pub(in crate::platform) fn handover(info: &HvmStartInfo) -> Handover {
     let ramdisk: &'static [u8] = ramdisk_of(info).map_or(&[], |module| {
         let start = (DIRECT_MAP as u64 + module.paddr) as *const u8;
         // SAFETY: the frames are reserved for ever and nothing writes to them.
@@ -290,8 +299,12 @@ fn handover(info: &HvmStartInfo) -> Handover {
 
 /// The loader's text, up to its NUL.
 fn command_line(paddr: u64) -> Vec<u8> {
+    (0..command_line_bytes(paddr) as u64).map(|offset| load::<u8>(paddr + offset)).collect()
+}
+
+fn command_line_bytes(paddr: u64) -> usize {
     if paddr == 0 {
-        return Vec::new();
+        return 0;
     }
-    (0..PAGE_SIZE as u64).map(|offset| load::<u8>(paddr + offset)).take_while(|byte| *byte != 0).collect()
+    (0..PAGE_SIZE as u64).take_while(|offset| load::<u8>(paddr + offset) != 0).count()
 }

@@ -146,8 +146,16 @@ native_interrupt_entries:
     .quad   native_trap_44, native_trap_45, native_trap_46, native_trap_47
 
     .text
+    # Kernel and user mode have a GS base of their own (on a PC both are 0).
+native_trap_common:
+    test    byte ptr [rsp + 24], 3          # the code segment
+    jz      native_save
+    swapgs
+    jmp     native_save
+
     .global native_syscall
 native_syscall:                             # a user process executed `syscall`; rcx = rip, r11 = rflags, IF is clear
+    swapgs
     mov     [rip + native_user_sp], rsp
     mov     rsp, [rip + native_kernel_sp]
     push    0x1b                            # user stack segment
@@ -158,7 +166,7 @@ native_syscall:                             # a user process executed `syscall`;
     push    0
     push    0x101
 
-native_trap_common:
+native_save:
     SAVE_REGISTERS
     mov     rdi, rsp
     call    native_trap
@@ -169,7 +177,10 @@ native_return:
     je      native_sysret
     RESTORE_REGISTERS
     add     rsp, 16                         # vector and error code
-    iretq
+    test    byte ptr [rsp + 8], 3
+    jz      1f
+    swapgs
+1:  iretq
 
     # The frame of a system call has a user address as its rip (the kernel put it there), so sysret cannot fault.
 native_sysret:
@@ -178,6 +189,7 @@ native_sysret:
     mov     rcx, [rsp]
     mov     r11, [rsp + 16]
     mov     rsp, [rsp + 24]
+    swapgs
     sysretq
 
     # enter_frame(frame in rdi): leaves through a TrapFrame that was prepared by hand.

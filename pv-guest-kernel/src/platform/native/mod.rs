@@ -9,11 +9,11 @@
 //! | `console` | the 8250 on COM1 |
 #![expect(unsafe_code, reason = "the machine is reached by privileged instructions")]
 
-mod boot;
+pub(in crate::platform) mod boot;
 mod clock;
 mod console;
-mod paging;
-mod traps;
+pub(in crate::platform) mod paging;
+pub(in crate::platform) mod traps;
 
 use x86_64::instructions::interrupts as cpu;
 use x86_64::instructions::port::Port;

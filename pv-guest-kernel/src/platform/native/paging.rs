@@ -13,21 +13,21 @@ use crate::mm::{Entry, EntryUpdate, Pfn, phys};
 
 static KERNEL_ROOT: AtomicU64 = AtomicU64::new(0);
 
-pub(super) fn set_kernel_root(root: Pfn) {
+pub(in crate::platform) fn set_kernel_root(root: Pfn) {
     KERNEL_ROOT.store(root.0, Ordering::Relaxed);
 }
 
-pub(super) fn kernel_root() -> Pfn {
+pub(in crate::platform) fn kernel_root() -> Pfn {
     Pfn(KERNEL_ROOT.load(Ordering::Relaxed))
 }
 
-pub(super) fn read_entry(table: Pfn, index: usize) -> Entry {
+pub(in crate::platform) fn read_entry(table: Pfn, index: usize) -> Entry {
     let bits = phys::read_u64(table, index);
     let entry = Entry::new(Pfn(Entry::frame_in(bits)), Entry::flags_in(bits));
     if entry.is_present() { entry } else { Entry::ABSENT }
 }
 
-pub(super) fn write_entries(updates: &[EntryUpdate]) {
+pub(in crate::platform) fn write_entries(updates: &[EntryUpdate]) {
     for update in updates {
         let bits = update.entry.bits_with_frame(update.entry.pfn.0);
         phys::write_u64(update.table, update.index, bits);
@@ -35,7 +35,7 @@ pub(super) fn write_entries(updates: &[EntryUpdate]) {
 }
 
 /// A top-level table shares the kernel's half with all others.
-pub(super) fn make_table(table: Pfn, level: u8) {
+pub(in crate::platform) fn make_table(table: Pfn, level: u8) {
     if level == 4 {
         for index in 256..512 {
             phys::write_u64(table, index, phys::read_u64(kernel_root(), index));
@@ -44,7 +44,7 @@ pub(super) fn make_table(table: Pfn, level: u8) {
 }
 
 /// A table in use as the root is left first.
-pub(super) fn retire_tables(tables: &[(Pfn, u8)]) {
+pub(in crate::platform) fn retire_tables(tables: &[(Pfn, u8)]) {
     if tables.iter().any(|(table, _)| *table == loaded()) {
         load(kernel_root());
     }
@@ -55,7 +55,7 @@ fn loaded() -> Pfn {
 }
 
 /// Loads a top-level table, if it is another one.
-pub(super) fn load(root: Pfn) {
+pub(in crate::platform) fn load(root: Pfn) {
     if loaded() != root {
         let frame = PhysFrame::containing_address(PhysAddr::new(root.0 << 12));
         // SAFETY: each root has the kernel's half, in which this code and its stack lie.
@@ -63,18 +63,18 @@ pub(super) fn load(root: Pfn) {
     }
 }
 
-pub(super) fn flush_page(addr: usize) {
+pub(in crate::platform) fn flush_page(addr: usize) {
     tlb::flush(VirtAddr::new_truncate(addr as u64));
 }
 
 /// The next entry from user mode lands on `kernel_stack_top`, and user mode runs in `root`.
-pub(super) fn prepare_user(kernel_stack_top: usize, root: Option<Pfn>) {
+pub(in crate::platform) fn prepare_user(kernel_stack_top: usize, root: Option<Pfn>) {
     traps::set_kernel_stack(kernel_stack_top);
     load(root.unwrap_or_else(kernel_root));
 }
 
 /// One CPU: nothing but its own translations is there to forget, and they are those of `_root`.
-pub(super) fn flush_user(_root: Pfn, addr: Option<usize>) {
+pub(in crate::platform) fn flush_user(_root: Pfn, addr: Option<usize>) {
     match addr {
         Some(addr) => flush_page(addr),
         None => tlb::flush_all(),

@@ -38,8 +38,8 @@ pub(super) const USER_CODE: u16 = 0x23;
 /// User data segment.
 pub(super) const USER_DATA: u16 = 0x1b;
 
-/// First vector of the interrupt lines.
-const FIRST_LINE: u8 = 32;
+/// First vector of the interrupt lines; the one by which events come to a domain.
+pub(in crate::platform) const FIRST_LINE: u8 = 32;
 const LINES: u8 = 16;
 const TIMER_LINE: u8 = 0;
 const SERIAL_LINE: u8 = 4;
@@ -55,7 +55,7 @@ static IDT: Once<InterruptDescriptorTable> = Once::new();
 struct Stack(#[expect(dead_code, reason = "only its address is used")] [u8; SPARE_STACK_BYTES]);
 
 /// Loads all tables; interrupts stay off.
-pub(super) fn init() {
+pub(in crate::platform) fn init() {
     let tss = TSS.call_once(task_state);
     let mut selectors = None;
     let gdt = GDT.call_once(|| {
@@ -73,7 +73,6 @@ pub(super) fn init() {
     }
     IDT.call_once(entries).load();
     enable_syscall();
-    start_pics();
 }
 
 fn load_selectors(code: SegmentSelector, data: SegmentSelector, task: SegmentSelector) {
@@ -141,7 +140,7 @@ fn write_port(port: u16, value: u8) {
 }
 
 /// Moves the PICs' vectors to [`FIRST_LINE`] and lets the timer and the serial port through.
-fn start_pics() {
+pub(super) fn start_pics() {
     let open = !(1_u8 << TIMER_LINE | 1 << SERIAL_LINE);
     let commands = [
         (0x20, 0x11), // begin, with four words
@@ -161,7 +160,7 @@ fn start_pics() {
 }
 
 /// The next entry from user mode lands on this stack.
-pub(super) fn set_kernel_stack(top: usize) {
+pub(in crate::platform) fn set_kernel_stack(top: usize) {
     // SAFETY: entry.s keeps a word there for this purpose.
     unsafe { &native_kernel_sp }.store(top, Ordering::Relaxed);
     if let Some(tss) = TSS.get() {
@@ -181,7 +180,11 @@ extern "C" fn native_trap(frame: &mut TrapFrame) {
         crate::trap::on_trap(frame, fault_addr);
         return;
     }
-    on_interrupt(line as u8);
+    if crate::platform::is_pvh() {
+        crate::platform::pv::events::dispatch();
+    } else {
+        on_interrupt(line as u8);
+    }
     scheduler::on_interrupt_end();
     if frame.from_user() {
         crate::trap::after_user_interrupt();
@@ -202,12 +205,12 @@ fn on_interrupt(line: u8) {
 }
 
 /// Registers with which user mode starts.
-pub(super) fn user_frame(entry: usize, stack: usize) -> TrapFrame {
+pub(in crate::platform) fn user_frame(entry: usize, stack: usize) -> TrapFrame {
     TrapFrame::for_user(entry, stack, USER_CODE, USER_DATA)
 }
 
 /// Goes on where `frame` says.
-pub(super) fn enter_user(frame: &TrapFrame) -> ! {
+pub(in crate::platform) fn enter_user(frame: &TrapFrame) -> ! {
     // SAFETY: the frame was built for user mode; the stack it is copied from is left behind.
     unsafe { native_enter_frame(frame) }
 }

@@ -65,6 +65,10 @@ fn reservation(operation: u32, frames: &mut [u64]) -> Result<usize, Errno> {
 
 /// Writes the direct-map entries of frames, one word each, on all vCPUs.
 fn set_direct(entries: impl Iterator<Item = (Pfn, u64)>) {
+    if !crate::platform::is_pv() {
+        // With hardware assistance the addresses stay, and lead nowhere.
+        return;
+    }
     let mut calls = [MulticallEntry::default(); BATCH];
     let mut used = 0;
     for (call, (pfn, bits)) in calls.iter_mut().zip(entries) {

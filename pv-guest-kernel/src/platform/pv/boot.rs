@@ -17,7 +17,7 @@ use pv_abi::memory::{MachphysMapping, XENMEM_MACHPHYS_MAPPING};
 use pv_abi::xen::{self, StartFlags, StartInfo};
 
 use super::{RingPage, clock, console, cpus, events, hypercall, p2m, paging, percpu, shared, traps};
-use crate::boot::Handover;
+use crate::boot::{Handover, find_free};
 use crate::mm::entry::index_at;
 use crate::mm::frames::FRAMES;
 use crate::mm::{DIRECT_MAP, Entry, EntryFlags, EntryUpdate, IMAGE_BASE, PAGE_SIZE, Pfn, direct};
@@ -88,15 +88,6 @@ fn pages(bytes: u64) -> u64 {
 /// Tables a direct map of `frames` frames needs: one L3, an L2 for each GiB, an L1 for each 2 MiB.
 fn tables_needed(frames: u64) -> u64 {
     1 + frames.div_ceil(512 * 512) + frames.div_ceil(512)
-}
-
-/// The first `count` frames in a row from `from` on that no range of `taken` touches.
-fn find_free(taken: &[Range<u64>], from: u64, count: u64) -> Range<u64> {
-    let mut first = from;
-    while let Some(hit) = taken.iter().find(|range| range.start < first + count && first < range.end) {
-        first = hit.end;
-    }
-    first..first + count
 }
 
 impl Layout {

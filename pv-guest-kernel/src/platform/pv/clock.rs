@@ -23,7 +23,7 @@ static LATEST_NS: AtomicU64 = AtomicU64::new(0);
 static OFFSET_NS: AtomicU64 = AtomicU64::new(0);
 
 /// Nanoseconds since the hypervisor on which this kernel booted had started.
-pub(super) fn now_ns() -> u64 {
+pub(in crate::platform) fn now_ns() -> u64 {
     let now = xen_ns().wrapping_add(OFFSET_NS.load(Ordering::Relaxed));
     LATEST_NS.fetch_max(now, Ordering::Relaxed).max(now)
 }
@@ -53,7 +53,7 @@ fn xen_ns() -> u64 {
 }
 
 /// Nanoseconds since 1970.
-pub(super) fn wall_clock_ns() -> u64 {
+pub(in crate::platform) fn wall_clock_ns() -> u64 {
     let shared = shared::shared_info();
     loop {
         let version = shared.wc_version.load(Ordering::Acquire);
@@ -69,7 +69,7 @@ pub(super) fn wall_clock_ns() -> u64 {
 }
 
 /// Timer interrupts come as VIRQ_TIMER, to each vCPU its own.
-pub(super) fn init() {
+pub(in crate::platform) fn init() {
     stop_tick();
     bind_timer(0).expect("the timer has an event channel");
 }
@@ -105,7 +105,7 @@ pub(super) fn stop_timer() {
 }
 
 /// One VIRQ_TIMER on this vCPU at `deadline_ns`; at once if that is past. Events are masked.
-pub(super) fn set_timer(deadline_ns: u64) {
+pub(in crate::platform) fn set_timer(deadline_ns: u64) {
     let timeout_abs_ns = deadline_ns.saturating_sub_signed(OFFSET_NS.load(Ordering::Relaxed).cast_signed());
     let timer = VcpuSetSingleshotTimer { timeout_abs_ns, flags: 0, _pad0: 0 };
     let cpu = percpu::number() as u64;

@@ -40,7 +40,7 @@ fn ring() -> Option<&'static Ring> {
 }
 
 /// Finds the ring once the direct map is there.
-pub(super) fn init() {
+pub(in crate::platform) fn init() {
     let Some(given) = shared::console_ring() else {
         return;
     };
@@ -57,7 +57,7 @@ pub(super) fn settle_in() {
 }
 
 /// Listens for input, once events work.
-pub(super) fn start() {
+pub(in crate::platform) fn start() {
     let port = match shared::console_ring() {
         Some(RingPage { port, .. }) => Some(port),
         None => events::bind_virq(xen::VIRQ_CONSOLE).ok(),
@@ -68,7 +68,7 @@ pub(super) fn start() {
     crate::console::on_input();
 }
 
-pub(super) fn console_write(bytes: &[u8]) {
+pub(in crate::platform) fn console_write(bytes: &[u8]) {
     match ring() {
         None => {
             console_io(xen::CONSOLEIO_WRITE, bytes.as_ptr() as u64, bytes.len());
@@ -130,7 +130,7 @@ fn notify() {
 }
 
 /// Waits until the daemon has read everything, for at most a second: the last words of a domain.
-pub(super) fn drain() {
+pub(in crate::platform) fn drain() {
     let Some(ring) = ring() else { return };
     let deadline = super::clock::now_ns() + 1_000_000_000;
     while ring.out_cons.load(Ordering::Acquire) != ring.out_prod.load(Ordering::Relaxed)
@@ -140,7 +140,7 @@ pub(super) fn drain() {
     }
 }
 
-pub(super) fn console_read(into: &mut [u8]) -> usize {
+pub(in crate::platform) fn console_read(into: &mut [u8]) -> usize {
     match ring() {
         None => console_io(xen::CONSOLEIO_READ, into.as_mut_ptr() as u64, into.len()),
         Some(ring) => take(ring, into),

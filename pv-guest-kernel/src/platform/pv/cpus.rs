@@ -39,6 +39,9 @@ fn vcpu_op(operation: u32, cpu: usize, argument: u64) -> Result<u64, Errno> {
 /// The vCPUs that the domain has, as far as this kernel can use them.
 #[must_use]
 pub fn count() -> usize {
+    if !crate::platform::is_pv() {
+        return 1;
+    }
     let is_there = |cpu: &usize| vcpu_op(VCPUOP_IS_UP, *cpu, 0).is_ok();
     (0..MAX_CPUS).take_while(is_there).count()
 }
@@ -59,7 +62,7 @@ pub fn start_all() -> usize {
 /// `ENOENT` when the domain has no such vCPU; whatever else Xen says.
 pub fn start(cpu: usize) -> Result<(), Errno> {
     let _turn = CHANGING.lock();
-    if cpu >= MAX_CPUS {
+    if cpu >= count().min(MAX_CPUS) {
         return Err(Errno::NoEnt);
     }
     if vcpu_op(VCPUOP_IS_UP, cpu, 0)? != 0 {
@@ -99,7 +102,7 @@ pub fn stop(cpu: usize) -> Result<(), Errno> {
 }
 
 /// Gives the first vCPU the port on which others call it.
-pub(super) fn init_first() {
+pub(in crate::platform) fn init_first() {
     bind_calls(0).expect("a port for calls between vCPUs");
 }
 
@@ -126,7 +129,7 @@ fn set_up_events(cpu: usize) -> Result<(), Errno> {
 }
 
 /// Makes `cpu` look whether it has something to do.
-pub(super) fn call(cpu: usize) {
+pub(in crate::platform) fn call(cpu: usize) {
     let port = Port(CALLS[cpu].load(Ordering::Acquire));
     if port.0 != 0 {
         // The port of a vCPU of this domain takes every event.

@@ -58,7 +58,7 @@ fn set_owner(port: Port, cpu: usize) {
 }
 
 /// Masks every port: from here on a port delivers when it is asked to. The first vCPU delivers them all.
-pub(super) fn init() {
+pub(in crate::platform) fn init() {
     for word in &shared::shared_info().evtchn_mask {
         word.store(u64::MAX, Ordering::Relaxed);
     }
@@ -229,7 +229,7 @@ pub fn is_pending(port: Port) -> bool {
 }
 
 /// Delivers everything that is pending and not masked. Called with events masked.
-pub(super) fn dispatch() {
+pub(in crate::platform) fn dispatch() {
     UPCALLS.fetch_add(1, Ordering::Relaxed);
     let vcpu = shared::vcpu();
     while vcpu.evtchn_upcall_pending.swap(0, Ordering::SeqCst) != 0 {

@@ -14,11 +14,13 @@ use core::sync::atomic::{AtomicUsize, Ordering};
 
 use pv_abi::errno::Errno;
 use pv_abi::grant_table as gnttab;
+use pv_abi::memory::{AddToPhysmap, XENMAPSPACE_GRANT_TABLE, XENMEM_ADD_TO_PHYSMAP};
 use pv_abi::xen::{self, MmuUpdate};
 use pv_abi::{DomId, GrantRef};
 
 use super::foreign::Access;
 use super::{hypercall, p2m, paging};
+use crate::mm::frames::Pages;
 use crate::mm::kernel_map::AddressRange;
 use crate::mm::{Entry, EntryFlags, PAGE_SIZE, Pfn};
 use crate::sync::IrqLock;
@@ -48,21 +50,50 @@ pub enum GrantError {
 }
 
 /// Sets up the table and maps it. Without one the kernel runs, but cannot share pages.
-pub(super) fn init() {
+pub(in crate::platform) fn init() {
+    if !crate::platform::is_pv() {
+        return use_own_frames();
+    }
     let mut frames = [0_u64; TABLE_FRAMES];
     let count = [TABLE_FRAMES, 4, 1].into_iter().find(|count| ask_for_table(&mut frames[..*count]));
     let Some(range) = count.and_then(AddressRange::reserve) else {
         log::warn!("no grant table: this domain cannot share pages");
         return;
     };
-    let bytes = range.pages() * PAGE_SIZE;
-    TABLE.store(range.addr(), Ordering::Relaxed);
-    TABLE_BYTES.store(bytes, Ordering::Relaxed);
-    let entries = (bytes / size_of::<gnttab::GrantEntryV1>()) as u32;
-    FREE.lock().extend((gnttab::GNTTAB_NR_RESERVED_ENTRIES..entries).rev());
+    set_table(range.addr(), range.pages());
     // The table keeps its addresses as long as the domain lives.
     core::mem::forget(range);
     map_table();
+}
+
+/// The table is at `addr` from now on.
+fn set_table(addr: usize, pages: usize) {
+    let bytes = pages * PAGE_SIZE;
+    TABLE.store(addr, Ordering::Relaxed);
+    TABLE_BYTES.store(bytes, Ordering::Relaxed);
+    let entries = (bytes / size_of::<gnttab::GrantEntryV1>()) as u32;
+    FREE.lock().extend((gnttab::GNTTAB_NR_RESERVED_ENTRIES..entries).rev());
+}
+
+/// With hardware assistance the table takes the place of frames of this domain, whose memory goes back to the hypervisor.
+fn use_own_frames() {
+    let Some(pages) = Pages::alloc(TABLE_FRAMES) else {
+        log::warn!("no memory for the grant table: this domain cannot share pages");
+        return;
+    };
+    let put = |page: &usize| {
+        let mut argument = AddToPhysmap {
+            domid: xen::DOMID_SELF,
+            space: XENMAPSPACE_GRANT_TABLE,
+            idx: *page as u64,
+            gpfn: pages.pfn(*page).0,
+            ..AddToPhysmap::default()
+        };
+        // SAFETY: the frame is this function's, and nothing is in it.
+        unsafe { hypercall::operation(xen::HYPERVISOR_MEMORY_OP, XENMEM_ADD_TO_PHYSMAP, &mut argument) }.is_ok()
+    };
+    set_table(pages.addr(), (0..TABLE_FRAMES).take_while(put).count());
+    core::mem::forget(pages);
 }
 
 /// Maps the table, which is another and empty one in a new domain. Entries that were in use stay with their users, who

@@ -1,4 +1,4 @@
-//! The `syscall` instruction into Xen, counted.
+//! The `syscall` instruction into Xen, counted; with hardware assistance, the stubs that the hypervisor wrote.
 //!
 //! Everything this kernel asks of Xen passes [`call`], so the counters ([`counts`]) are complete: `top` in the demo shell
 //! shows them.
@@ -8,13 +8,23 @@
 #![expect(unsafe_code, reason = "a hypercall may read and write any memory")]
 
 use core::arch::asm;
-use core::sync::atomic::{AtomicU64, Ordering};
+use core::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use pv_abi::errno::Errno;
 use pv_abi::xen;
 
 /// Hypercall numbers are below this.
 pub const NUMBERS: usize = 64;
+
+/// Where the hypervisor wrote its stubs, for a domain with hardware assistance; 0 in a PV domain.
+static STUBS: AtomicUsize = AtomicUsize::new(0);
+/// Bytes of a stub.
+const STUB_BYTES: usize = 32;
+
+/// Hypercalls go through the stubs in this page from now on.
+pub(in crate::platform) fn use_stubs(page: usize) {
+    STUBS.store(page, Ordering::Relaxed);
+}
 
 static COUNTS: [AtomicU64; NUMBERS] = [const { AtomicU64::new(0) }; NUMBERS];
 
@@ -73,6 +83,11 @@ pub fn name(number: usize) -> &'static str {
 #[inline]
 pub unsafe fn raw(number: u64, args: [u64; 5]) -> i64 {
     COUNTS[number as usize % NUMBERS].fetch_add(1, Ordering::Relaxed);
+    let stubs = STUBS.load(Ordering::Relaxed);
+    if stubs != 0 {
+        // SAFETY: the caller's promise.
+        return unsafe { by_stub(stubs + number as usize * STUB_BYTES, args) };
+    }
     let [a1, a2, a3, a4, a5] = args;
     let result: i64;
     // SAFETY: the convention above; the caller answers for the operation.
@@ -88,6 +103,32 @@ pub unsafe fn raw(number: u64, args: [u64; 5]) -> i64 {
             lateout("rcx") _,
             lateout("r11") _,
             options(nostack),
+        );
+    }
+    result
+}
+
+/// Makes the hypercall of a stub.
+///
+/// # Safety
+/// As [`raw`]; `stub` is one of the hypervisor's.
+#[inline(never)]
+unsafe fn by_stub(stub: usize, args: [u64; 5]) -> i64 {
+    let [a1, a2, a3, a4, a5] = args;
+    let result: i64;
+    // SAFETY: the stub has the convention above, loads the number, and returns.
+    unsafe {
+        asm!(
+            "call {stub}",
+            stub = in(reg) stub,
+            lateout("rax") result,
+            inlateout("rdi") a1 => _,
+            inlateout("rsi") a2 => _,
+            inlateout("rdx") a3 => _,
+            inlateout("r10") a4 => _,
+            inlateout("r8") a5 => _,
+            lateout("rcx") _,
+            lateout("r11") _,
         );
     }
     result

@@ -20,8 +20,8 @@
 
 pub mod balloon;
 mod boot;
-mod clock;
-mod console;
+pub(in crate::platform) mod clock;
+pub(in crate::platform) mod console;
 pub mod cpus;
 pub mod events;
 pub mod foreign;
@@ -31,8 +31,8 @@ pub mod hypercall;
 pub mod memory;
 pub mod p2m;
 mod paging;
-mod percpu;
-mod shared;
+pub(in crate::platform) mod percpu;
+pub(in crate::platform) mod shared;
 pub mod store;
 pub mod suspend;
 mod traps;
@@ -89,9 +89,7 @@ impl Platform for Pv {
     }
 
     fn relax(&self) {
-        let args = [u64::from(SCHEDOP_YIELD), 0, 0, 0, 0];
-        // SAFETY: no memory is involved.
-        unsafe { hypercall::raw(xen::HYPERVISOR_SCHED_OP, args) };
+        give_way();
     }
 
     fn kick(&self, cpu: usize) {
@@ -105,16 +103,28 @@ impl Platform for Pv {
     platform_in_files!();
 
     fn shutdown(&self, how: Shutdown) -> ! {
-        let reason = match how {
-            Shutdown::PowerOff => SHUTDOWN_POWEROFF,
-            Shutdown::Reboot => SHUTDOWN_REBOOT,
-            Shutdown::Crash => SHUTDOWN_CRASH,
-        };
-        console::drain();
-        loop {
-            let mut argument = SchedShutdown { reason };
-            // SAFETY: Xen reads the struct and does not return.
-            let _ = unsafe { hypercall::operation(xen::HYPERVISOR_SCHED_OP, SCHEDOP_SHUTDOWN, &mut argument) };
-        }
+        end(how)
     }
+}
+
+/// Ends the domain.
+pub(super) fn end(how: Shutdown) -> ! {
+    let reason = match how {
+        Shutdown::PowerOff => SHUTDOWN_POWEROFF,
+        Shutdown::Reboot => SHUTDOWN_REBOOT,
+        Shutdown::Crash => SHUTDOWN_CRASH,
+    };
+    console::drain();
+    loop {
+        let mut argument = SchedShutdown { reason };
+        // SAFETY: Xen reads the struct and does not return.
+        let _ = unsafe { hypercall::operation(xen::HYPERVISOR_SCHED_OP, SCHEDOP_SHUTDOWN, &mut argument) };
+    }
+}
+
+/// Lets other vCPUs run.
+pub(super) fn give_way() {
+    let args = [u64::from(SCHEDOP_YIELD), 0, 0, 0, 0];
+    // SAFETY: no memory is involved.
+    unsafe { hypercall::raw(xen::HYPERVISOR_SCHED_OP, args) };
 }

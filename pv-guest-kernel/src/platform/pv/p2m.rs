@@ -22,8 +22,8 @@ static P2M: AtomicUsize = AtomicUsize::new(0);
 static FRAMES: AtomicU64 = AtomicU64::new(0);
 static MACHINE_FRAMES: AtomicU64 = AtomicU64::new(0);
 
-/// Where the list is, how long it is, and how many machine frames the m2p table covers.
-pub(super) fn init(list: usize, frames: u64, machine_frames: u64) {
+/// Where the list is (0: there is none), how long it is, and how many machine frames the m2p table covers.
+pub(in crate::platform) fn init(list: usize, frames: u64, machine_frames: u64) {
     P2M.store(list, Ordering::Relaxed);
     FRAMES.store(frames, Ordering::Relaxed);
     MACHINE_FRAMES.store(machine_frames, Ordering::Relaxed);
@@ -33,6 +33,12 @@ pub(super) fn init(list: usize, frames: u64, machine_frames: u64) {
 #[must_use]
 pub fn frames() -> u64 {
     FRAMES.load(Ordering::Relaxed)
+}
+
+/// Without a list every pfn is its own machine frame, as far as this domain knows: with hardware assistance another table
+/// stands behind.
+fn is_identity() -> bool {
+    P2M.load(Ordering::Relaxed) == 0
 }
 
 fn slot(pfn: Pfn) -> Option<*mut u64> {
@@ -53,6 +59,9 @@ pub fn mfn_of(pfn: Pfn) -> Mfn {
 /// The machine frame of a pfn, if it has one.
 #[must_use]
 pub fn try_mfn_of(pfn: Pfn) -> Option<Mfn> {
+    if is_identity() {
+        return Some(Mfn(pfn.0));
+    }
     // SAFETY: `slot` points into the list.
     let mfn = unsafe { slot(pfn)?.read_volatile() };
     (mfn != INVALID).then_some(Mfn(mfn))
@@ -61,6 +70,9 @@ pub fn try_mfn_of(pfn: Pfn) -> Option<Mfn> {
 /// The pfn of a machine frame, if the frame is this domain's.
 #[must_use]
 pub fn pfn_of(mfn: Mfn) -> Option<Pfn> {
+    if is_identity() {
+        return Some(Pfn(mfn.0));
+    }
     if mfn.0 >= MACHINE_FRAMES.load(Ordering::Relaxed) {
         return None;
     }
@@ -72,7 +84,7 @@ pub fn pfn_of(mfn: Mfn) -> Option<Pfn> {
 
 /// `pfn` has another machine frame now ([`INVALID`]: none).
 pub(super) fn set(pfn: Pfn, mfn: Mfn) {
-    let Some(slot) = slot(pfn) else { return };
+    let Some(slot) = slot(pfn).filter(|_| !is_identity()) else { return };
     // Odd while the list changes: a toolstack that reads it then reads again.
     let generation = &shared::shared_info().p2m_generation;
     generation.fetch_add(1, Ordering::AcqRel);

@@ -25,7 +25,7 @@ const MASK_WORDS: usize = 128;
 
 /// One vCPU's own.
 #[repr(C, align(128))]
-pub(super) struct Block {
+pub(in crate::platform) struct Block {
     /// Must be first: `entry.s` and the flag functions below know its offsets.
     pub(super) vcpu_info: VcpuInfoAtomic,
     /// This block's address.
@@ -52,12 +52,12 @@ const NUMBER: usize = offset_of!(Block, number);
 static BLOCKS: [Block; MAX_CPUS] = [const { unsafe { core::mem::zeroed() } }; MAX_CPUS];
 
 /// The block of a vCPU.
-pub(super) fn block(cpu: usize) -> &'static Block {
+pub(in crate::platform) fn block(cpu: usize) -> &'static Block {
     &BLOCKS[cpu]
 }
 
 /// Where GS of a vCPU points in kernel mode.
-pub(super) fn prepare(cpu: usize) -> u64 {
+pub(in crate::platform) fn prepare(cpu: usize) -> u64 {
     let block = block(cpu);
     let addr = core::ptr::from_ref(block) as u64;
     block.this.store(addr, Ordering::Relaxed);
@@ -78,7 +78,7 @@ pub(super) fn init_first() {
 ///
 /// # Errors
 /// `EINVAL` when it was told before.
-pub(super) fn register(cpu: usize) -> Result<(), Errno> {
+pub(in crate::platform) fn register(cpu: usize) -> Result<(), Errno> {
     let addr = core::ptr::from_ref(block(cpu)) as usize;
     let pfn = Pfn((addr - IMAGE_BASE) as u64 / PAGE_SIZE as u64);
     let info = VcpuRegisterVcpuInfo { mfn: p2m::mfn_of(pfn).0, offset: (addr % PAGE_SIZE) as u32, rsvd: 0 };
@@ -89,7 +89,7 @@ pub(super) fn register(cpu: usize) -> Result<(), Errno> {
 
 /// This vCPU's number. It stays so only while events are masked.
 #[inline]
-pub(super) fn number() -> usize {
+pub(in crate::platform) fn number() -> usize {
     let number: usize;
     // SAFETY: GS points to a block from the first moment on.
     unsafe { asm!("mov {}, gs:[{}]", out(reg) number, const NUMBER, options(nostack, readonly, preserves_flags)) };

@@ -22,7 +22,7 @@ pub(super) fn shared_info() -> &'static SharedInfoAtomic {
 }
 
 /// The address at which it is mapped.
-pub(super) fn shared_info_addr() -> usize {
+pub(in crate::platform) fn shared_info_addr() -> usize {
     (&raw const shared_info_page) as usize
 }
 
@@ -33,7 +33,7 @@ pub(super) fn vcpu() -> &'static VcpuInfoAtomic {
 }
 
 /// Maps the page that Xen shares with this domain, whichever it is now.
-pub(super) fn map_shared_info() {
+pub(in crate::platform) fn map_shared_info() {
     let bits = start_info().shared_info | EntryFlags::KERNEL_DATA.bits();
     paging::update_va_mapping(shared_info_addr(), bits, xen::UVMF_INVLPG).expect("shared_info can be mapped");
 }
@@ -49,7 +49,7 @@ static START_INFO: IrqLock<Option<StartInfo>> = IrqLock::new(None);
 ///
 /// # Safety
 /// `start_info` is the address Xen passed in rsi, or of the page that a suspended domain named.
-pub(super) unsafe fn keep_start_info(start_info: *const StartInfo) {
+pub(in crate::platform) unsafe fn keep_start_info(start_info: *const StartInfo) {
     // SAFETY: the caller's promise.
     let copy = unsafe { start_info.read() };
     *START_INFO.lock() = Some(copy);

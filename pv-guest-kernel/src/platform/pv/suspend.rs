@@ -57,8 +57,11 @@ pub fn on_resume(signal: &Arc<Signal>) {
 /// ([`on_resume`]) and connect anew.
 ///
 /// # Errors
-/// Xen's errno; the domain goes on then. `ENOMEM` without a page for start_info.
+/// Xen's errno; the domain goes on then. `ENOMEM` without a page for start_info, `EOPNOTSUPP` with hardware assistance.
 pub fn suspend() -> Result<Outcome, Errno> {
+    if !crate::platform::is_pv() {
+        return Err(Errno::OpNotSupp);
+    }
     let _turn = TURN.lock();
     let page = Pages::alloc(1).ok_or(Errno::NoMem)?;
     let others: Vec<_> = crate::cpus::online().iter().filter(|cpu| *cpu != 0).collect();
