@@ -5,9 +5,14 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use dom0::ids::{DomId, Port};
 use dom0::toolstack::build::{BuildError, Built, Request, build};
-use dom0::toolstack::control::{Control, ControlError, Creation, DomainInfo, GuestMemory, TscMode};
+use dom0::toolstack::control::{Control, ControlError, Creation, DomainInfo, GuestKind, GuestMemory, TscMode};
 use proptest::prelude::*;
 use pv_abi::arch::VcpuGuestContext;
+use pv_abi::hvm::{
+    HVM_PARAM_CONSOLE_PFN, HVM_PARAM_STORE_EVTCHN, HVM_PARAM_STORE_PFN, HvmHwCpu, HvmMemmapTableEntry, HvmModlistEntry,
+    HvmSaveDescriptor, HvmSaveHeader, HvmStartInfo,
+};
+use pv_abi::memory::E820Entry;
 use pv_abi::xen::StartInfo;
 use pv_abi::{Mfn, Pfn};
 use zerocopy::FromBytes;
@@ -22,9 +27,15 @@ struct FakeXen {
     frames: Vec<Mfn>,
     pinned: Option<Mfn>,
     vcpu: Option<Box<VcpuGuestContext>>,
+    parameters: BTreeMap<u32, u64>,
+    map: Vec<E820Entry>,
+    /// Where the grant table is seen, with hardware assistance.
+    grants_at: Option<Pfn>,
+    records: Vec<u8>,
     hypercall_page: Option<Mfn>,
     next_port: u32,
     calls: u32,
+    kind: GuestKind,
     fail_at: Option<u32>,
 }
 
@@ -98,6 +109,7 @@ impl Control for FakeXen {
     fn create(&mut self, creation: &Creation) -> Result<DomId, ControlError> {
         self.call("create")?;
         assert_eq!(creation.max_vcpus, 1);
+        self.kind = creation.kind;
         self.alive.insert(5);
         Ok(DomId(5))
     }
@@ -114,12 +126,44 @@ impl Control for FakeXen {
         self.call("tsc")
     }
 
-    fn set_memory_map(&mut self, _: DomId, _: u64) -> Result<(), ControlError> {
+    fn set_memory_map(&mut self, _: DomId, map: &[E820Entry]) -> Result<(), ControlError> {
+        self.map = map.to_vec();
         self.call("memory map")
+    }
+
+    fn set_paging_memory(&mut self, _: DomId, mib: u32) -> Result<(), ControlError> {
+        assert_ne!(mib, 0);
+        self.call("memory for tables")
+    }
+
+    fn set_parameter(&mut self, _: DomId, index: u32, value: u64) -> Result<(), ControlError> {
+        self.parameters.insert(index, value);
+        self.call("parameter")
+    }
+
+    fn put_grant_table(&mut self, _: DomId, frame: Pfn) -> Result<(), ControlError> {
+        self.grants_at = Some(frame);
+        self.call("put grant table")
+    }
+
+    fn clear_frame(&mut self, _: DomId, frame: Pfn) -> Result<(), ControlError> {
+        assert_eq!(self.grants_at.take(), Some(frame));
+        self.call("clear frame")
+    }
+
+    fn set_hvm_context(&mut self, _: DomId, records: &[u8]) -> Result<(), ControlError> {
+        self.records = records.to_vec();
+        self.call("hvm context")
     }
 
     fn populate(&mut self, _: DomId, first: Pfn, count: u64) -> Result<Vec<Mfn>, ControlError> {
         self.call("populate")?;
+        if self.kind == GuestKind::Pvh {
+            let new: Vec<Mfn> = (first.0..first.0 + count).map(Mfn).collect();
+            assert!(new.iter().all(|frame| !self.frames.contains(frame)), "each guest frame once");
+            self.frames.extend(&new);
+            return Ok(new);
+        }
         assert_eq!(first.0, self.frames.len() as u64);
         // Scattered, and each frame once.
         let new: Vec<Mfn> = (first.0..first.0 + count).map(|pfn| Mfn(0x1000 + pfn * 7919 % 1_000_003)).collect();
@@ -261,6 +305,7 @@ fn request<'a>(kernel: &'a [u8], ramdisk: Option<&'a [u8]>, memory_mib: u64) -> 
         memory_mib,
         maxmem_mib: memory_mib,
         max_vcpus: 1,
+        kind: GuestKind::Pv,
         tsc: TscMode::Default,
         handle: [7; 16],
         server: DomId(0),
@@ -387,6 +432,73 @@ fn whatever_step_fails_nothing_is_left_of_the_domain() {
 fn a_kernel_without_notes_is_named_so() {
     let elf = Elf { notes: Vec::new(), ..Elf::new() };
     assert!(refusal(&elf.bytes(), 16).contains("no Xen ELF notes"));
+}
+
+fn physical(xen: &FakeXen, at: u64, len: usize) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    for address in at..at + len as u64 {
+        bytes.push(xen.page(address >> 12)[address as usize & 4095]);
+    }
+    bytes
+}
+
+fn structure<T: FromBytes>(xen: &FakeXen, at: u64) -> T {
+    T::read_from_bytes(&physical(xen, at, size_of::<T>())).expect("its size")
+}
+
+#[test]
+fn a_guest_with_hardware_assistance_finds_what_its_boot_contract_promises() {
+    let mut elf = Elf::new();
+    elf.note(18, &0x10_0008_u32.to_le_bytes());
+    let (kernel, ramdisk) = (elf.bytes(), vec![0x5a; 5000]);
+    let request = Request { kind: GuestKind::Pvh, ..request(&kernel, Some(&ramdisk), 16) };
+    let mut xen = FakeXen::default();
+    let built = build(&mut xen, &request).expect("a good kernel");
+    assert_eq!(physical(&xen, elf.paddr, elf.code.len()), elf.code);
+    let cpu_at = size_of::<HvmSaveDescriptor>() * 2 + size_of::<HvmSaveHeader>();
+    let (cpu, _) = HvmHwCpu::read_from_prefix(&xen.records[cpu_at..]).expect("a vCPU");
+    assert_eq!((cpu.rip, cpu.cr0 & 0x8000_0001, cpu.cs_limit), (0x10_0008, 1, u32::MAX));
+    let info: HvmStartInfo = structure(&xen, cpu.rbx);
+    assert_eq!((info.magic, info.version, info.nr_modules), (0x336e_c578, 1, 1));
+    assert_eq!(physical(&xen, info.cmdline_paddr, 21), b"console=hvc0 exec=ls\0");
+    let module: HvmModlistEntry = structure(&xen, info.modlist_paddr);
+    assert_eq!(physical(&xen, module.paddr, module.size as usize), ramdisk);
+    assert_eq!(physical(&xen, info.rsdp_paddr, 8), b"RSD PTR ");
+    let first: HvmMemmapTableEntry = structure(&xen, info.memmap_paddr);
+    assert_eq!((first.addr, first.size, first.type_), (0, 16 << 20, 1));
+    assert_eq!(info.memmap_entries as usize, xen.map.len());
+    // No two things share a byte of memory, and the tables and special pages are not for use.
+    for (place, one) in xen.map.iter().enumerate() {
+        assert!(xen.map[place + 1..].iter().all(|other| other.addr >= one.addr + one.size));
+    }
+    assert_eq!(xen.parameters[&HVM_PARAM_STORE_PFN], built.store_frame.0);
+    assert_eq!(xen.parameters[&HVM_PARAM_STORE_EVTCHN], built.store_port.0.into());
+    assert_eq!(xen.parameters[&HVM_PARAM_CONSOLE_PFN], built.console_frame.0);
+    assert_eq!(xen.grants_at, None, "the grant table is nowhere until the guest puts it somewhere");
+}
+
+#[test]
+fn whatever_step_fails_nothing_is_left_of_a_guest_with_hardware_assistance() {
+    let mut elf = Elf::new();
+    elf.note(18, &0x10_0008_u32.to_le_bytes());
+    let kernel = elf.bytes();
+    let request = Request { kind: GuestKind::Pvh, ..request(&kernel, None, 8) };
+    let mut good = FakeXen::default();
+    build(&mut good, &request).expect("a good kernel");
+    for step in 1..=good.calls {
+        let mut xen = FakeXen { fail_at: Some(step), ..FakeXen::default() };
+        let error = build(&mut xen, &request).expect_err("a step fails");
+        assert!(matches!(error, BuildError::Control(_)) && xen.alive.is_empty(), "step {step}");
+    }
+}
+
+#[test]
+fn a_kernel_without_a_pvh_entry_is_told_what_it_lacks() {
+    let mut xen = FakeXen::default();
+    let kernel = Elf::new().bytes();
+    let request = Request { kind: GuestKind::Pvh, ..request(&kernel, None, 8) };
+    let error = build(&mut xen, &request).expect_err("no entry").to_string();
+    assert!(error.contains("no PVH entry") && xen.calls == 0, "{error}");
 }
 
 #[test]

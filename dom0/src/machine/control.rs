@@ -7,13 +7,17 @@ use alloc::string::String;
 use alloc::vec::Vec;
 
 use dom0::ids::{DomId, Port};
-use dom0::toolstack::control::{Control, ControlError, Creation, DomainInfo, GuestMemory, StopReason, TscMode};
-use pv_abi::arch::VcpuGuestContext;
+use dom0::toolstack::control::{
+    Control, ControlError, Creation, DomainInfo, GuestKind, GuestMemory, StopReason, TscMode,
+};
+use pv_abi::arch::{VcpuGuestContext, XEN_X86_EMU_LAPIC};
 use pv_abi::domctl::{self, Domctl, XEN_INVALID_MAX_VCPU_ID};
 use pv_abi::errno::Errno;
 use pv_abi::grant_table::{GNTST_OKAY, GNTTABOP_SETUP_TABLE, GnttabSetupTable};
+use pv_abi::hvm::{HVMOP_SET_PARAM, HvmParam};
 use pv_abi::memory::{
-    E820_RAM, E820Entry, ForeignMemoryMap, MemoryReservation, XENMEM_POPULATE_PHYSMAP, XENMEM_SET_MEMORY_MAP,
+    AddToPhysmap, E820Entry, ForeignMemoryMap, MemoryReservation, RemoveFromPhysmap, XENMAPSPACE_GRANT_TABLE,
+    XENMEM_ADD_TO_PHYSMAP, XENMEM_POPULATE_PHYSMAP, XENMEM_REMOVE_FROM_PHYSMAP, XENMEM_SET_MEMORY_MAP,
 };
 use pv_abi::sysctl::{self, Sysctl};
 use pv_abi::xen::{self, MmuextOp};
@@ -158,6 +162,10 @@ impl Control for Xen {
         payload.max_grant_frames = -1;
         payload.max_maptrack_frames = -1;
         payload.grant_opts = super::queries::grant_version();
+        if creation.kind == GuestKind::Pvh {
+            payload.flags = domctl::XEN_DOMCTL_CDF_HVM | domctl::XEN_DOMCTL_CDF_HAP;
+            payload.arch.emulation_flags = XEN_X86_EMU_LAPIC;
+        }
         let (domain, _) = domctl("creating a domain", domctl::XEN_DOMCTL_CREATEDOMAIN, DomId(0), payload)?;
         Ok(domain)
     }
@@ -180,16 +188,58 @@ impl Control for Xen {
         domctl("choosing a time-stamp counter", domctl::XEN_DOMCTL_SETTSCINFO, domain, payload).map(drop)
     }
 
-    fn set_memory_map(&mut self, domain: DomId, kib: u64) -> Result<(), ControlError> {
-        let entry = E820Entry { addr: 0, size: kib << 10, type_: E820_RAM }.to_bytes();
+    fn set_memory_map(&mut self, domain: DomId, map: &[E820Entry]) -> Result<(), ControlError> {
+        let entries: Vec<_> = map.iter().map(|entry| entry.to_bytes()).collect();
         let mut argument = ForeignMemoryMap::new_zeroed();
         argument.domid = domain.0;
-        argument.map.nr_entries = 1;
-        argument.map.buffer = entry.as_ptr() as u64;
-        // SAFETY: Xen reads the one entry of the map.
+        argument.map.nr_entries = entries.len() as u32;
+        argument.map.buffer = entries.as_ptr() as u64;
+        // SAFETY: Xen reads the entries of the map.
         unsafe { hypercall::operation(xen::HYPERVISOR_MEMORY_OP, XENMEM_SET_MEMORY_MAP, &mut argument) }
             .map(drop)
             .map_err(failed("telling a guest of its memory"))
+    }
+
+    fn set_paging_memory(&mut self, domain: DomId, mib: u32) -> Result<(), ControlError> {
+        const WHAT: &str = "setting memory aside for a guest's tables";
+        let mut payload = domctl::DomctlShadowOp::new_zeroed();
+        payload.op = domctl::XEN_DOMCTL_SHADOW_OP_SET_ALLOCATION;
+        payload.mb = mib;
+        domctl(WHAT, domctl::XEN_DOMCTL_SHADOW_OP, domain, payload).map(drop)
+    }
+
+    fn set_parameter(&mut self, domain: DomId, index: u32, value: u64) -> Result<(), ControlError> {
+        let mut argument = HvmParam::new_zeroed();
+        (argument.domid, argument.index, argument.value) = (domain.0, index, value);
+        // SAFETY: Xen reads the struct.
+        unsafe { hypercall::operation(xen::HYPERVISOR_HVM_OP, HVMOP_SET_PARAM, &mut argument) }
+            .map(drop)
+            .map_err(failed("setting a parameter of a guest"))
+    }
+
+    fn put_grant_table(&mut self, domain: DomId, frame: Pfn) -> Result<(), ControlError> {
+        let mut argument = AddToPhysmap::new_zeroed();
+        (argument.domid, argument.space, argument.gpfn) = (domain.0, XENMAPSPACE_GRANT_TABLE, frame.0);
+        // SAFETY: the frame is another domain's.
+        unsafe { hypercall::operation(xen::HYPERVISOR_MEMORY_OP, XENMEM_ADD_TO_PHYSMAP, &mut argument) }
+            .map(drop)
+            .map_err(failed("reaching a guest's grant table"))
+    }
+
+    fn clear_frame(&mut self, domain: DomId, frame: Pfn) -> Result<(), ControlError> {
+        let mut argument = RemoveFromPhysmap::new_zeroed();
+        (argument.domid, argument.gpfn) = (domain.0, frame.0);
+        // SAFETY: the frame is another domain's.
+        unsafe { hypercall::operation(xen::HYPERVISOR_MEMORY_OP, XENMEM_REMOVE_FROM_PHYSMAP, &mut argument) }
+            .map(drop)
+            .map_err(failed("taking a frame of a guest away"))
+    }
+
+    fn set_hvm_context(&mut self, domain: DomId, records: &[u8]) -> Result<(), ControlError> {
+        let mut payload = domctl::DomctlHvmcontext::new_zeroed();
+        payload.size = records.len() as u32;
+        payload.buffer = records.as_ptr() as u64;
+        domctl("setting virtual CPUs", domctl::XEN_DOMCTL_SETHVMCONTEXT, domain, payload).map(drop)
     }
 
     fn populate(&mut self, domain: DomId, first: Pfn, count: u64) -> Result<Vec<Mfn>, ControlError> {

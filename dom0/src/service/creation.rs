@@ -181,6 +181,7 @@ impl Service {
             memory_mib: config.memory_mib,
             maxmem_mib: config.maxmem_mib,
             max_vcpus: config.max_vcpus,
+            kind: config.kind,
             tsc: config.tsc,
             handle,
             server: DomId(0),

@@ -8,16 +8,18 @@ use alloc::format;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 use core::fmt;
+use core::ops::Range;
 
 use pv_abi::arch::{FLAT_KERNEL_CS, FLAT_KERNEL_SS, VGCF_IN_KERNEL, VGCF_ONLINE, VcpuGuestContext, xen_pfn_to_cr3};
+use pv_abi::memory::{E820_RAM, E820Entry};
 use pv_abi::xen::{MAX_GUEST_CMDLINE, SIF_MOD_START_PFN, SIF_VIRT_P2M_4TOOLS, START_INFO_MAGIC, StartInfo};
 use pv_abi::{Mfn, Pfn};
 use zerocopy::{FromZeros, IntoBytes};
 
-use super::control::{Control, ControlError, Creation, GuestMemory, TscMode};
+use super::control::{Control, ControlError, Creation, GuestKind, GuestMemory, TscMode};
 use super::image::{self, Kernel};
 use super::layout::{Layout, PAGE};
-use super::unpack;
+use super::{pvh, unpack};
 use crate::ids::{DomId, Port};
 
 /// KiB a guest may have above its memory, for what the hypervisor counts with it.
@@ -44,6 +46,8 @@ pub struct Request<'a> {
     pub maxmem_mib: u64,
     /// Virtual CPUs that there are; the store says which of them are on line.
     pub max_vcpus: u32,
+    /// What it is made as.
+    pub kind: GuestKind,
     /// Its time-stamp counter.
     pub tsc: TscMode,
     /// A number that names it for ever.
@@ -99,20 +103,37 @@ impl From<ControlError> for BuildError {
 /// What is wrong with the request, or the hypervisor's refusal. Nothing is left of the domain.
 pub fn build<C: Control + GuestMemory>(control: &mut C, request: &Request<'_>) -> Result<Built, BuildError> {
     let unpacked = unpack(request.kernel)?;
-    let kernel = Kernel::parse(&unpacked).map_err(kernel_problem)?;
+    let kernel = Kernel::parse(&unpacked, request.kind).map_err(kernel_problem)?;
     let pages = request.memory_mib << 20 >> 12;
     let ramdisk_len = request.ramdisk.map(|bytes| bytes.len() as u64);
-    let layout = Layout::plan(&kernel, ramdisk_len, pages).map_err(BuildError::Image)?;
     if request.command_line.len() >= MAX_GUEST_CMDLINE {
         let len = request.command_line.len();
         return Err(BuildError::Image(format!(
             "extra has {len} bytes, a guest's command line has room for 1023: shorten it"
         )));
     }
-    let creation = Creation { handle: request.handle, max_vcpus: request.max_vcpus };
+    match request.kind {
+        GuestKind::Pv => {
+            let layout = Layout::plan(&kernel, ramdisk_len, pages).map_err(BuildError::Image)?;
+            on_site(control, request, |site| site.raise(&kernel, &layout, request))
+        }
+        GuestKind::Pvh => {
+            let plan = pvh::Plan::new(&kernel, request).map_err(BuildError::Image)?;
+            on_site(control, request, |site| site.raise_pvh(&kernel, &plan, request))
+        }
+    }
+}
+
+/// Creates a domain and has it built; takes it down where that fails.
+fn on_site<C: Control + GuestMemory>(
+    control: &mut C,
+    request: &Request<'_>,
+    raise: impl FnOnce(&mut Site<'_, C>) -> Result<Built, BuildError>,
+) -> Result<Built, BuildError> {
+    let creation = Creation { handle: request.handle, max_vcpus: request.max_vcpus, kind: request.kind };
     let domain = control.create(&creation)?;
     let mut site = Site { control, domain, finished: false };
-    let built = site.raise(&kernel, &layout, request)?;
+    let built = raise(&mut site)?;
     site.finished = true;
     Ok(built)
 }
@@ -130,9 +151,9 @@ fn kernel_problem(error: image::ImageError) -> BuildError {
 }
 
 /// A domain under construction; leaving early takes it down.
-struct Site<'a, C: Control + GuestMemory> {
-    control: &'a mut C,
-    domain: DomId,
+pub(super) struct Site<'a, C: Control + GuestMemory> {
+    pub(super) control: &'a mut C,
+    pub(super) domain: DomId,
     finished: bool,
 }
 
@@ -153,10 +174,11 @@ impl<C: Control + GuestMemory> Site<'_, C> {
         self.control.set_max_vcpus(domain, request.max_vcpus)?;
         self.control.set_max_memory(domain, request.memory_mib * 1024 + SLACK_KIB)?;
         self.control.set_tsc(domain, request.tsc)?;
-        self.control.set_memory_map(domain, request.maxmem_mib * 1024)?;
+        let map = E820Entry { addr: 0, size: request.maxmem_mib << 20, type_: E820_RAM };
+        self.control.set_memory_map(domain, &[map])?;
         let store_port = self.control.alloc_unbound(domain, request.server)?;
         let console_port = self.control.alloc_unbound(domain, request.server)?;
-        let frames = self.populate(layout.pages)?;
+        let frames = self.populate(0, layout.pages)?;
         let frame = |pfn: u64| frames[to_index(pfn)];
         let built = Built {
             domain,
@@ -165,7 +187,7 @@ impl<C: Control + GuestMemory> Site<'_, C> {
             console_frame: frame(layout.console),
             console_port,
         };
-        self.load(kernel, layout, &frames)?;
+        self.load(kernel, layout.kernel.clone(), &frames)?;
         if let (Some(place), Some(bytes)) = (&layout.ramdisk, request.ramdisk) {
             self.copy(&frames[to_index(place.pfn)..], bytes)?;
         }
@@ -184,24 +206,27 @@ impl<C: Control + GuestMemory> Site<'_, C> {
             self.control.fill_hypercall_page(domain, *page)?;
         }
         self.mask_events(shared_info)?;
-        self.grant_rings(&built, request.server)?;
+        let table = self.control.grant_frame(domain)?;
+        self.grant_rings(table, &built, request.server)?;
         let context = first_vcpu(kernel, layout, frame(layout.tables.root()));
         self.control.set_vcpu(domain, &context)?;
         Ok(built)
     }
 
-    fn populate(&mut self, pages: u64) -> Result<Vec<Mfn>, ControlError> {
+    /// Gives it memory for `pages` guest frames from `first` on.
+    pub(super) fn populate(&mut self, first: u64, pages: u64) -> Result<Vec<Mfn>, ControlError> {
         let mut frames = Vec::with_capacity(to_index(pages));
         while (frames.len() as u64) < pages {
-            let first = frames.len() as u64;
-            let count = (pages - first).min(STEP_FRAMES as u64);
-            frames.extend(self.control.populate(self.domain, Pfn(first), count)?);
+            let done = frames.len() as u64;
+            let count = (pages - done).min(STEP_FRAMES as u64);
+            frames.extend(self.control.populate(self.domain, Pfn(first + done), count)?);
         }
         Ok(frames)
     }
 
-    fn load(&mut self, kernel: &Kernel<'_>, layout: &Layout, frames: &[Mfn]) -> Result<(), ControlError> {
-        let image = &frames[to_index(layout.kernel.start)..to_index(layout.kernel.end)];
+    /// Loads the kernel, whose image takes the guest frames `image`.
+    pub(super) fn load(&mut self, kernel: &Kernel<'_>, image: Range<u64>, frames: &[Mfn]) -> Result<(), ControlError> {
+        let image = &frames[to_index(image.start)..to_index(image.end)];
         for step in image.chunks(STEP_FRAMES) {
             self.control.clear(self.domain, step)?;
         }
@@ -212,11 +237,11 @@ impl<C: Control + GuestMemory> Site<'_, C> {
         Ok(())
     }
 
-    fn copy(&mut self, frames: &[Mfn], bytes: &[u8]) -> Result<(), ControlError> {
+    pub(super) fn copy(&mut self, frames: &[Mfn], bytes: &[u8]) -> Result<(), ControlError> {
         self.copy_at(frames, 0, bytes)
     }
 
-    fn copy_at(&mut self, frames: &[Mfn], offset: usize, bytes: &[u8]) -> Result<(), ControlError> {
+    pub(super) fn copy_at(&mut self, frames: &[Mfn], offset: usize, bytes: &[u8]) -> Result<(), ControlError> {
         let page = to_index(PAGE);
         let mut done = 0;
         while done < bytes.len() {
@@ -263,8 +288,7 @@ impl<C: Control + GuestMemory> Site<'_, C> {
     }
 
     /// Writes the two reserved grants by which the server maps the console and the store page.
-    fn grant_rings(&mut self, built: &Built, server: DomId) -> Result<(), ControlError> {
-        let table = self.control.grant_frame(self.domain)?;
+    pub(super) fn grant_rings(&mut self, table: Mfn, built: &Built, server: DomId) -> Result<(), ControlError> {
         let mut entries = [0_u8; 16];
         for (entry, frame) in entries.chunks_exact_mut(8).zip([built.console_frame, built.store_frame]) {
             // A version 1 entry: flags (permit access), the domain, the frame.
@@ -324,6 +348,6 @@ fn first_vcpu(kernel: &Kernel<'_>, layout: &Layout, root: Mfn) -> VcpuGuestConte
 }
 
 /// Frame numbers and sizes of one guest fit the address space of the builder.
-fn to_index(number: u64) -> usize {
+pub(super) fn to_index(number: u64) -> usize {
     usize::try_from(number).unwrap_or(usize::MAX)
 }

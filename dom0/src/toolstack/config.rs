@@ -21,7 +21,7 @@ use core::ops::Range;
 
 use toml::de::{DeTable, DeValue};
 
-use super::control::TscMode;
+use super::control::{GuestKind, TscMode};
 use super::cpus::CpuSet;
 use super::device::{Disk, Vif};
 
@@ -41,6 +41,8 @@ pub enum Action {
 pub struct GuestConfig {
     /// Its name, unique among the guests.
     pub name: String,
+    /// What it is made as.
+    pub kind: GuestKind,
     /// File with its kernel.
     pub kernel: String,
     /// File with its ramdisk.
@@ -92,8 +94,9 @@ impl fmt::Display for ConfigError {
 
 impl core::error::Error for ConfigError {}
 
-const KEYS: [&str; 16] = [
+const KEYS: [&str; 17] = [
     "name",
+    "type",
     "kernel",
     "ramdisk",
     "extra",
@@ -135,6 +138,7 @@ pub fn parse(file: &str, text: &str) -> Result<GuestConfig, ConfigError> {
     let vifs = vifs.into_iter().enumerate().map(|(index, vif)| vif.with_default_mac(&name, index)).collect();
     let (vcpus, max_vcpus) = table.vcpus()?;
     Ok(GuestConfig {
+        kind: table.chosen("type", guest_kind)?.unwrap_or_default(),
         kernel: table.text("kernel")?.ok_or_else(|| table.missing("kernel", "/boot/demo"))?,
         ramdisk: table.text("ramdisk")?,
         extra: table.text("extra")?.unwrap_or_default(),
@@ -286,6 +290,14 @@ fn action(text: &str) -> Result<Action, String> {
         "restart" => Ok(Action::Restart),
         "preserve" => Ok(Action::Preserve),
         _ => Err(format!("\"{text}\" is not known: write \"destroy\", \"restart\" or \"preserve\"")),
+    }
+}
+
+fn guest_kind(text: &str) -> Result<GuestKind, String> {
+    match text {
+        "pv" => Ok(GuestKind::Pv),
+        "pvh" => Ok(GuestKind::Pvh),
+        _ => Err(format!("\"{text}\" is not known: write \"pv\" or \"pvh\"")),
     }
 }
 

@@ -6,6 +6,7 @@ use alloc::vec::Vec;
 use core::fmt;
 
 use pv_abi::arch::VcpuGuestContext;
+use pv_abi::memory::E820Entry;
 use pv_abi::{Mfn, Pfn};
 
 use crate::ids::{DomId, Port};
@@ -38,6 +39,16 @@ impl fmt::Display for ControlError {
 
 impl core::error::Error for ControlError {}
 
+/// What a guest is made as.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum GuestKind {
+    /// Paravirtualized.
+    #[default]
+    Pv,
+    /// With hardware assistance for CPU and memory, and no device but paravirtual ones.
+    Pvh,
+}
+
 /// What a new domain is allowed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Creation {
@@ -45,6 +56,8 @@ pub struct Creation {
     pub handle: [u8; 16],
     /// Virtual CPUs.
     pub max_vcpus: u32,
+    /// What it is made as.
+    pub kind: GuestKind,
 }
 
 /// How a domain's time-stamp counter behaves (`XEN_DOMCTL_settscinfo`).
@@ -173,11 +186,42 @@ pub trait Control {
     /// The hypervisor's.
     fn set_tsc(&mut self, domain: DomId, mode: TscMode) -> Result<(), ControlError>;
 
-    /// Tells it of memory that it may grow into, from 0 up to `kib` (`XENMEM_set_memory_map`).
+    /// Tells it what is where in its memory (`XENMEM_set_memory_map`).
     ///
     /// # Errors
     /// The hypervisor's.
-    fn set_memory_map(&mut self, domain: DomId, kib: u64) -> Result<(), ControlError>;
+    fn set_memory_map(&mut self, domain: DomId, map: &[E820Entry]) -> Result<(), ControlError>;
+
+    /// Sets memory aside for the tables by which hardware assistance finds its memory
+    /// (`XEN_DOMCTL_SHADOW_OP_SET_ALLOCATION`).
+    ///
+    /// # Errors
+    /// The hypervisor's.
+    fn set_paging_memory(&mut self, domain: DomId, mib: u32) -> Result<(), ControlError>;
+
+    /// Sets a parameter of a domain with hardware assistance (`HVMOP_set_param`).
+    ///
+    /// # Errors
+    /// The hypervisor's.
+    fn set_parameter(&mut self, domain: DomId, index: u32, value: u64) -> Result<(), ControlError>;
+
+    /// Puts the first page of its grant table at a guest frame (`XENMEM_add_to_physmap`), where hardware assistance is.
+    ///
+    /// # Errors
+    /// The hypervisor's.
+    fn put_grant_table(&mut self, domain: DomId, frame: Pfn) -> Result<(), ControlError>;
+
+    /// Takes away what is at a guest frame (`XENMEM_remove_from_physmap`).
+    ///
+    /// # Errors
+    /// The hypervisor's.
+    fn clear_frame(&mut self, domain: DomId, frame: Pfn) -> Result<(), ControlError>;
+
+    /// Sets the state in which virtual CPUs with hardware assistance start, as records (`XEN_DOMCTL_sethvmcontext`).
+    ///
+    /// # Errors
+    /// The hypervisor's.
+    fn set_hvm_context(&mut self, domain: DomId, records: &[u8]) -> Result<(), ControlError>;
 
     /// Gives it memory for the guest frames from `first` on (`XENMEM_populate_physmap`).
     ///

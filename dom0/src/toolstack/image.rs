@@ -12,6 +12,7 @@ use elf::abi::{EM_X86_64, ET_DYN, ET_EXEC, PT_LOAD};
 use elf::endian::LittleEndian;
 use elf::file::Class;
 
+use super::control::GuestKind;
 use super::notes::Notes;
 
 /// Why a kernel cannot be started: one phrase with the cure.
@@ -57,21 +58,29 @@ impl<'a> Kernel<'a> {
     ///
     /// # Errors
     /// What makes it unusable.
-    pub fn parse(bytes: &'a [u8]) -> Result<Self, ImageError> {
+    pub fn parse(bytes: &'a [u8], kind: GuestKind) -> Result<Self, ImageError> {
         let file = ElfBytes::<LittleEndian>::minimal_parse(bytes).map_err(|error| elf_error(bytes, &error))?;
         let header = &file.ehdr;
         if header.class != Class::ELF64 || header.e_machine != EM_X86_64 || !matches!(header.e_type, ET_EXEC | ET_DYN) {
-            return Err(ImageError("it is no 64-bit x86 program: only 64-bit PV kernels can be started".into()));
+            return Err(ImageError("it is no 64-bit x86 program: only 64-bit kernels can be started".into()));
         }
-        let notes = Notes::read(&file).map_err(ImageError)?;
-        let pieces = pieces(&file, notes.paddr_base())?;
+        let notes = Notes::read(&file, kind).map_err(ImageError)?;
+        // What a PVH kernel says is physical.
+        let (paddr_base, virt_base) = match kind {
+            GuestKind::Pv => (notes.paddr_base(), notes.virt_base),
+            GuestKind::Pvh => (0, 0),
+        };
+        let pieces = pieces(&file, paddr_base)?;
         let start = pieces.iter().map(|piece| piece.start).min();
         let end = pieces.iter().map(|piece| piece.start + piece.len).max();
         let (Some(start), Some(end)) = (start, end) else {
             return Err(ImageError("it has nothing to load: its ELF header lists no PT_LOAD segment".into()));
         };
-        let entry = notes.entry.unwrap_or(header.e_entry);
-        if !(start..=end).contains(&entry.wrapping_sub(notes.virt_base)) {
+        let entry = match kind {
+            GuestKind::Pv => notes.entry.unwrap_or(header.e_entry),
+            GuestKind::Pvh => notes.phys_entry.unwrap_or(header.e_entry),
+        };
+        if !(start..=end).contains(&entry.wrapping_sub(virt_base)) {
             return Err(ImageError(format!("its entry {entry:#x} is outside of the image: check its ELF notes")));
         }
         Ok(Self { pieces, start, end, entry, notes })

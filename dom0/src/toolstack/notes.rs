@@ -12,6 +12,8 @@ use elf::ElfBytes;
 use elf::abi::{PT_NOTE, SHT_NOTE};
 use elf::endian::LittleEndian;
 
+use super::control::GuestKind;
+
 /// The name all of Xen's notes carry.
 const XEN: &[u8] = b"Xen\0";
 
@@ -37,8 +39,8 @@ pub struct Notes {
     loader: String,
     xen_version: String,
     legacy: bool,
-    /// It can be entered without paging, as a PVH guest is.
-    pvh: bool,
+    /// Where it can be entered without paging, as a PVH guest is: a physical address.
+    pub phys_entry: Option<u64>,
 }
 
 /// Features a kernel may require: what every hypervisor with Xen's interface gives a PV guest or a kernel lives without.
@@ -58,13 +60,16 @@ impl Notes {
     ///
     /// # Errors
     /// One phrase: there are none, or they ask for what is not there.
-    pub fn read(file: &ElfBytes<'_, LittleEndian>) -> Result<Self, String> {
+    pub fn read(file: &ElfBytes<'_, LittleEndian>, kind: GuestKind) -> Result<Self, String> {
         let mut notes = Self::default();
         let found = notes.take_segments(file) || notes.take_sections(file) || notes.take_legacy(file);
         if !found {
             return Err("it has no Xen ELF notes: build it with Xen PV support (Linux: CONFIG_XEN_PV=y)".into());
         }
-        notes.check()?;
+        match kind {
+            GuestKind::Pv => notes.check()?,
+            GuestKind::Pvh => notes.check_pvh()?,
+        }
         Ok(notes)
     }
 
@@ -145,15 +150,26 @@ impl Notes {
             10 => self.required_features = text(),
             15 => self.init_p2m = number(),
             16 => self.mod_start_pfn = number().is_some_and(|flag| flag & 1 != 0),
-            18 => self.pvh = true,
+            18 => self.phys_entry = number(),
             _ => {}
         }
     }
 
+    fn check_pvh(&self) -> Result<(), String> {
+        match self.phys_entry {
+            Some(_) => Ok(()),
+            None => {
+                Err("it has no PVH entry: build it with PVH support (Linux: CONFIG_PVH=y), or leave type = \"pvh\" \
+                         out"
+                .into())
+            }
+        }
+    }
+
     fn check(&mut self) -> Result<(), String> {
-        if self.pvh && self.entry.is_none() && self.virt_base == 0 {
+        if self.phys_entry.is_some() && self.entry.is_none() && self.virt_base == 0 {
             return Err("its Xen ELF notes are those of a PVH guest alone: build it with Xen PV support (Linux: \
-                        CONFIG_XEN_PV=y)"
+                        CONFIG_XEN_PV=y), or write type = \"pvh\""
                 .into());
         }
         if self.loader != "generic" && self.guest_os != "linux" {

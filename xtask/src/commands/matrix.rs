@@ -14,6 +14,8 @@ use serde::Serialize;
 use tabled::builder::Builder;
 use tabled::settings::Style;
 
+pub(crate) use cells::whole_linux;
+
 use super::run::{Dom0, Hypervisor};
 use super::test::guests;
 use crate::artifacts::Artifacts;

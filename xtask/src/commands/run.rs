@@ -28,7 +28,7 @@ pub(crate) struct Options {
     /// What the guest runs on
     #[arg(long, value_enum, default_value = "hv")]
     pub(crate) on: Hypervisor,
-    /// How the guest's kernel runs: paravirtualized, or alone on the machine
+    /// How the guest's kernel runs: paravirtualized, with hardware assistance, or alone on the machine
     #[arg(long, value_enum, default_value = "pv")]
     pub(crate) mode: Mode,
     /// A guest's description (TOML with the keys of xl.cfg) instead of the usual one
@@ -89,6 +89,8 @@ pub(crate) enum Dom0 {
 pub(crate) enum Mode {
     /// As a paravirtualized guest.
     Pv,
+    /// As a guest with hardware assistance for CPU and memory, and paravirtual devices.
+    Pvh,
     /// As the kernel of the machine.
     Native,
 }
@@ -167,8 +169,8 @@ impl System {
         }
         let machine = match (options.mode, options.dom0) {
             (Mode::Native, _) => native(guest, options)?,
-            (Mode::Pv, Dom0::Ours) => with_our_dom0(artifacts, &guest, options, folder.path())?,
-            (Mode::Pv, Dom0::Linux) => with_linux_dom0(artifacts, &guest, options, folder.path())?,
+            (Mode::Pv | Mode::Pvh, Dom0::Ours) => with_our_dom0(artifacts, &guest, options, folder.path())?,
+            (Mode::Pv | Mode::Pvh, Dom0::Linux) => with_linux_dom0(artifacts, &guest, options, folder.path())?,
         };
         let registered = match &machine.control {
             Some(control) => {
@@ -264,7 +266,7 @@ fn native(guest: Guest, options: &Options) -> Result<Machine> {
 fn with_our_dom0(artifacts: &Artifacts, guest: &Guest, options: &Options, folder: &Path) -> Result<Machine> {
     let description = match &options.config {
         Some(file) => std::fs::read(file).with_context(|| format!("{} cannot be read", file.display()))?,
-        None => guest.describe(options.exec.as_deref(), options.cpus)?.into_bytes(),
+        None => guest.describe(options)?.into_bytes(),
     };
     let mut files = guest.files()?;
     files.push(("guests/guest.toml".to_owned(), description));
@@ -293,7 +295,7 @@ fn with_linux_dom0(artifacts: &Artifacts, guest: &Guest, options: &Options, fold
     let mut memory_mib = LINUX_DOM0_MIB + 128;
     if options.guest.is_some() {
         let mut files = guest.files()?;
-        let description = guest.describe(options.exec.as_deref(), options.cpus)?;
+        let description = guest.describe(options)?;
         files.push(("etc/xen/guest.cfg".to_owned(), description.into_bytes()));
         // A ramdisk may be several archives, one behind the other.
         ramdisk.resize(ramdisk.len().next_multiple_of(4), 0);

@@ -56,15 +56,21 @@ fn demo(cell: &Cell, artifacts: &Artifacts) -> Result<()> {
 
 /// Its root on an ext4 disk, all its processors, the whole disk's content, a page from the network.
 fn linux(cell: &Cell, artifacts: &Artifacts) -> Result<()> {
+    let guest = if cell.guest == Guest::Grub { "grub" } else { "linux" };
+    whole_linux(artifacts, options(cell, Some(guest), String::new()))
+}
+
+/// The Linux guest that these options name.
+pub(crate) fn whole_linux(artifacts: &Artifacts, options: Options) -> Result<()> {
     let port = serve()?;
     let commands = format!(
         "uname -r; grep -c ^processor /proc/cpuinfo; mount; dd if=/dev/xvda of=/dev/null bs=1M; \
          wget -q -O- http://10.0.2.2:{port}/"
     );
-    let guest = if cell.guest == Guest::Grub { "grub" } else { "linux" };
-    let outcome = execute(artifacts, &options(cell, Some(guest), commands))?;
+    let cpus = options.cpus;
+    let outcome = execute(artifacts, &Options { exec: Some(commands), ..options })?;
     expect(&outcome, "-amd64")?;
-    expect(&outcome, &format!("\n{}\n", cell.vcpus))?;
+    expect(&outcome, &format!("\n{cpus}\n"))?;
     expect(&outcome, "/dev/xvda on / type ext4 (rw")?;
     expect(&outcome, "128+0 records in")?;
     expect(&outcome, PAGE.trim_end())

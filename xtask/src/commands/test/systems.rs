@@ -12,7 +12,7 @@ use anyhow::{Context, Result, ensure};
 use super::Tally;
 use crate::artifacts::Artifacts;
 use crate::commands::matrix;
-use crate::commands::run::{Hypervisor, Mode, Outcome, execute};
+use crate::commands::run::{Hypervisor, Mode, Options, Outcome, execute};
 use crate::{image, xen};
 
 /// Runs them all.
@@ -29,6 +29,13 @@ pub(super) fn run(tally: &mut Tally, artifacts: &Artifacts) {
         }
         let name = if on == Hypervisor::Hv { "hv" } else { "Xen" };
         tally.test(&format!("a failing command's status comes back on {name}"), || failing_command(artifacts, on));
+        tally.test(&format!("the demo kernel has disk and network as a PVH guest on {name}"), || {
+            pvh_shell(artifacts, on)
+        });
+        for cpus in [1, 2] {
+            let title = format!("Linux is whole as a PVH guest with {cpus} vCPU on {name}");
+            tally.test(&title, || pvh_linux(artifacts, on, cpus));
+        }
     }
     refused::run(tally, artifacts);
     survives::run(tally, artifacts);
@@ -77,6 +84,23 @@ fn failing_command(artifacts: &Artifacts, on: Hypervisor) -> Result<()> {
     let outcome = execute(artifacts, on, Mode::Pv, &disk.path, "cat /disk/nothing.txt")?;
     ensure!(outcome.status != 0, "status 0; it printed:\n{}", outcome.output);
     Ok(())
+}
+
+/// The kernel with hardware assistance: user programs, memory given and taken, a file on the disk, a page of the network.
+fn pvh_shell(artifacts: &Artifacts, on: Hypervisor) -> Result<()> {
+    let (disk, port) = (disk()?, serve()?);
+    let commands = format!(
+        "run selftest; cat /disk/hello.txt; write /disk/new.txt kept; cat /disk/new.txt; memory 50; memory 64; events; \
+         fetch http://10.0.2.2:{port}/"
+    );
+    let outcome = execute(artifacts, on, Mode::Pvh, &disk.path, &commands)?;
+    ensure!(outcome.status == 0, "status {}; it printed:\n{}", outcome.status, outcome.transcript);
+    ["hello, disk", "kept", "of 50 MiB free", PAGE.trim()].into_iter().try_for_each(|part| expect(&outcome, part))
+}
+
+fn pvh_linux(artifacts: &Artifacts, on: Hypervisor, cpus: u32) -> Result<()> {
+    let guest = Some("linux".to_owned());
+    matrix::whole_linux(artifacts, Options { guest, mode: Mode::Pvh, snapshot: true, cpus, ..Options::usual(on) })
 }
 
 fn native_shell(artifacts: &Artifacts) -> Result<()> {
