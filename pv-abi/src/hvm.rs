@@ -5,6 +5,8 @@
 //!
 //! Xen: `public/hvm/hvm_op.h`, `public/hvm/params.h`, `public/hvm/save.h`, `public/arch-x86/hvm/start_info.h`.
 
+pub mod dm_op;
+pub mod ioreq;
 pub(crate) mod params;
 pub(crate) mod save;
 pub(crate) mod start_info;

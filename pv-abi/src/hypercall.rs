@@ -23,7 +23,7 @@ mod mmu;
 mod raw;
 mod vcpus;
 
-pub use control::{domctl, hvm_op, multicall, physdev_op, physdev_set_iopl, platform_op, sysctl};
+pub use control::{dm_op, domctl, hvm_op, multicall, physdev_op, physdev_set_iopl, platform_op, sysctl};
 pub use cpu::{
     callback_register, callback_unregister, fpu_taskswitch, get_debugreg, iret, set_callbacks, set_debugreg, set_gdt,
     set_segment_base, set_trap_table, stack_switch, update_descriptor, vm_assist,

@@ -228,6 +228,8 @@ pub const MODULES: &[Module] = &[
     module!("features.h", features, constants: CONSTANTS),
     module!("grant_table.h", grant_table, structs: STRUCTS, atomics: ATOMICS, constants: CONSTANTS),
     module!("hvm/hvm_op.h", hvm, structs: STRUCTS, constants: CONSTANTS),
+    module!("hvm/dm_op.h", hvm::dm_op, structs: STRUCTS, constants: CONSTANTS),
+    module!("hvm/ioreq.h", hvm::ioreq, structs: STRUCTS, constants: CONSTANTS),
     module!("hvm/params.h", hvm::params, constants: CONSTANTS),
     module!("arch-x86/hvm/start_info.h", hvm::start_info, structs: STRUCTS, constants: CONSTANTS),
     module!("hvm/save.h", hvm::save, structs: STRUCTS, constants: CONSTANTS),

@@ -1,14 +1,16 @@
 //! Devices, and the operations of a toolstack.
 
-use super::raw::{address_mut, call1, call2};
+use super::raw::{address_mut, call1, call2, call3};
+use crate::DomId;
 use crate::domctl::Domctl;
 use crate::errno::Errno;
+use crate::hvm::dm_op::{DmOp, DmOpBuf};
 use crate::physdev::{PHYSDEVOP_SET_IOPL, PhysdevSetIopl};
 use crate::platform::PlatformOp;
 use crate::sysctl::Sysctl;
 use crate::xen::{
-    HYPERVISOR_DOMCTL, HYPERVISOR_HVM_OP, HYPERVISOR_MULTICALL, HYPERVISOR_PHYSDEV_OP, HYPERVISOR_PLATFORM_OP,
-    HYPERVISOR_SYSCTL, MulticallEntry,
+    HYPERVISOR_DM_OP, HYPERVISOR_DOMCTL, HYPERVISOR_HVM_OP, HYPERVISOR_MULTICALL, HYPERVISOR_PHYSDEV_OP,
+    HYPERVISOR_PLATFORM_OP, HYPERVISOR_SYSCTL, MulticallEntry,
 };
 
 /// Performs a `PHYSDEVOP_*` with its argument.
@@ -78,6 +80,17 @@ pub unsafe fn platform_op(operation: &mut PlatformOp) -> Result<u64, Errno> {
 pub unsafe fn hvm_op<T>(command: u32, argument: &mut T) -> Result<u64, Errno> {
     // SAFETY: passed on to the caller.
     unsafe { call2(HYPERVISOR_HVM_OP, command.into(), address_mut(argument)) }
+}
+
+/// Performs an operation of a device model for a domain.
+///
+/// # Errors
+/// Those of the operation.
+pub fn dm_op(domain: DomId, operation: &mut DmOp) -> Result<u64, Errno> {
+    let mut buffer = DmOpBuf { h: address_mut(operation), size: size_of::<DmOp>() as u64 };
+    // SAFETY: the hypervisor reads the buffer and reads and writes the operation, which both live until it returns; other
+    // buffers are not given.
+    unsafe { call3(HYPERVISOR_DM_OP, domain.0.into(), 1, address_mut(&mut buffer)) }
 }
 
 /// Performs several calls in one; each entry then holds its own result.
