@@ -165,6 +165,12 @@ impl<D: BlockDevice> Channel<D> {
         self.interrupt && self.registers.control & control::NO_INTERRUPT == 0 && self.selected().is_some()
     }
 
+    /// Whether it has disks.
+    #[must_use]
+    pub fn has_drives(&self) -> bool {
+        self.drives.iter().any(Option::is_some)
+    }
+
     /// The disks, for whoever takes them back.
     pub fn into_drives(self) -> [Option<Drive<D>>; 2] {
         self.drives
