@@ -1,6 +1,6 @@
 //! `cargo xtask size`: the trusted base in lines of code, without blanks, comments and tests.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 use clap::Args;
@@ -22,9 +22,12 @@ struct Part {
     lines_with_unsafe: usize,
 }
 
-/// The most that hv may be with paravirtualization alone, and its machine layer of that (docs/adr/0005).
+/// The most that hv may be with paravirtualization alone, its machine layer of that, and all of it (docs/adr/0005).
 const HV_LIMIT: usize = 18_000;
 const MACHINE_LIMIT: usize = 4_500;
+const WHOLE_LIMIT: usize = 25_000;
+/// What only guests with hardware assistance need: a folder, and files elsewhere.
+const ASSISTANCE: [&str; 4] = ["hv/src/hvm", "hv/src/machine/svm.rs", "hv/src/machine/svm.s", "hv/src/rules/hvm.rs"];
 
 /// Prints the parts; status 1 where hv is over a limit.
 pub(crate) fn run(options: &Options) -> Result<u8> {
@@ -33,6 +36,7 @@ pub(crate) fn run(options: &Options) -> Result<u8> {
     for (name, folder) in [
         ("hv, meaning (no unsafe)", "hv/src"),
         ("hv, machine", "hv/src/machine"),
+        ("hv, hardware assistance", "hv/src/hvm"),
         ("pv-abi", "pv-abi/src"),
         ("pv-bus", "pv-bus/src"),
         ("frontends", "frontends/src"),
@@ -41,34 +45,43 @@ pub(crate) fn run(options: &Options) -> Result<u8> {
         ("dom0", "dom0/src"),
     ] {
         let mut part = Part { name, lines: 0, lines_with_unsafe: 0 };
-        let skip = (folder == "hv/src").then(|| root.join("hv/src/machine"));
-        count_folder(&root.join(folder), skip.as_deref(), &mut part)?;
+        let apart = ASSISTANCE.iter().chain(&["hv/src/machine"]).filter(|apart| **apart != folder);
+        let apart: Vec<_> = apart.map(|apart| root.join(apart)).collect();
+        count_folder(&root.join(folder), &apart, &mut part)?;
+        for file in ASSISTANCE.iter().filter(|file| folder == ASSISTANCE[0] && **file != folder) {
+            count_text(&std::fs::read_to_string(root.join(file))?, &mut part);
+        }
         parts.push(part);
     }
     let hv = parts[0].lines + parts[1].lines;
+    let whole = hv + parts[2].lines;
     if options.json {
         println!(
             "{}",
-            serde_json::json!({ "parts": parts, "hv": hv, "limit": HV_LIMIT, "machine_limit": MACHINE_LIMIT })
+            serde_json::json!({
+                "parts": parts, "hv": hv, "limit": HV_LIMIT, "machine_limit": MACHINE_LIMIT,
+                "whole": whole, "whole_limit": WHOLE_LIMIT,
+            })
         );
     } else {
         for part in &parts {
             println!("{:>7} lines, {:>3} with unsafe  {}", part.lines, part.lines_with_unsafe, part.name);
         }
         println!("{hv:>7} lines of at most {HV_LIMIT}: the hypervisor; its machine layer at most {MACHINE_LIMIT}");
+        println!("{whole:>7} lines of at most {WHOLE_LIMIT}: with guests with hardware assistance");
     }
-    Ok(u8::from(hv > HV_LIMIT || parts[1].lines > MACHINE_LIMIT))
+    Ok(u8::from(hv > HV_LIMIT || parts[1].lines > MACHINE_LIMIT || whole > WHOLE_LIMIT))
 }
 
-fn count_folder(folder: &Path, skip: Option<&Path>, part: &mut Part) -> Result<()> {
+fn count_folder(folder: &Path, apart: &[PathBuf], part: &mut Part) -> Result<()> {
     for entry in std::fs::read_dir(folder)? {
         let path = entry?.path();
-        if skip == Some(path.as_path()) {
+        if apart.contains(&path) {
             continue;
         }
         if path.is_dir() {
             if path.file_name().is_some_and(|name| name != "tests" && name != "fake") {
-                count_folder(&path, skip, part)?;
+                count_folder(&path, apart, part)?;
             }
         } else if is_code(&path) {
             count_text(&std::fs::read_to_string(&path)?, part);
