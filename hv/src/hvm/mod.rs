@@ -15,12 +15,14 @@
 //! | [`vmcb`], `exit`, `registers` | why a guest stopped, and what is done about it |
 //! | `apic`, `mmio` | the local APIC, and its registers in memory |
 //! | `types` | memory types, which are kept and change nothing |
+//! | [`devices`] | the emulated devices that are the hypervisor's, put together; no guest has them yet |
 //! | `params`, `context` | what a toolstack and a kernel set |
 //!
 //! Source: AMD APM 2, chapter 15; Xen: public/hvm/hvm_op.h, public/hvm/params.h, public/arch-x86/cpuid.h.
 
 mod apic;
 mod context;
+pub mod devices;
 mod exit;
 pub(crate) mod memory;
 mod mmio;
