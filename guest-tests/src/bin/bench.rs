@@ -125,20 +125,26 @@ fn memory_latencies(shared: Shared, port: u32) {
     let mut block = [0_u64; 1];
     let mut got = reservation(&mut block, 8);
     latency(shared, port, "getting and giving back a block of 256 frames", || {
-        hypercall(HYPERVISOR_MEMORY_OP, [XENMEM_POPULATE_PHYSMAP.into(), address(&mut got), 0, 0, 0]);
-        hypercall(HYPERVISOR_MEMORY_OP, [XENMEM_DECREASE_RESERVATION.into(), address(&mut got), 0, 0, 0]);
+        memory_op(XENMEM_POPULATE_PHYSMAP, &mut got, 1);
+        memory_op(XENMEM_DECREASE_RESERVATION, &mut got, 1);
     });
     let mut frames = [0_u64; 256];
     let mut singles = reservation(&mut frames, 0);
-    let count = hypercall(HYPERVISOR_MEMORY_OP, [XENMEM_INCREASE_RESERVATION.into(), address(&mut singles), 0, 0, 0]);
-    assert!(count == 256, "increase_reservation: {count}");
+    memory_op(XENMEM_INCREASE_RESERVATION, &mut singles, 256);
     let whole = reservation(&mut block, 8);
     latency(shared, port, "exchanging 256 frames for a block and back", || {
         for (in_, out) in [(singles, whole), (whole, singles)] {
             let mut exchange = MemoryExchange { in_, out, nr_exchanged: 0 };
-            hypercall(HYPERVISOR_MEMORY_OP, [XENMEM_EXCHANGE.into(), address(&mut exchange), 0, 0, 0]);
+            memory_op(XENMEM_EXCHANGE, &mut exchange, 0);
+            assert!(exchange.nr_exchanged == in_.nr_extents, "exchanged {}", exchange.nr_exchanged);
         }
     });
+}
+
+/// An operation that is refused is not what is to be measured.
+fn memory_op<T>(command: u32, argument: &mut T, expected: i64) {
+    let result = hypercall(HYPERVISOR_MEMORY_OP, [command.into(), address(argument), 0, 0, 0]);
+    assert!(result == expected, "memory_op {command}: {result}");
 }
 
 fn reservation(list: &mut [u64], order: u32) -> MemoryReservation {
@@ -155,6 +161,8 @@ fn address<T>(value: &mut T) -> u64 {
     core::ptr::from_mut(value) as u64
 }
 
+/// How many moments an operation is interrupted at.
+const LATENCY_STEPS: u64 = 61;
 const LONG_UPDATES: usize = 8192;
 const LONG_CALLS: usize = 2048;
 const LONG_PINS: usize = 128;
@@ -201,11 +209,15 @@ fn note_upcall(frame: &mut TrapFrame) -> bool {
     false
 }
 
+/// Does the operation with a timer that ends at moments spread over the time that it takes; the latest upcall counts.
 fn latency(shared: Shared, port: u32, name: &str, mut operation: impl FnMut()) {
+    let start = tsc();
+    operation();
+    let takes_ns = tsc() - start;
     let mut worst = 0;
     let mask = &shared.vcpu().evtchn_upcall_mask;
-    for step in 1..48_u64 {
-        let delay = step * 4_099;
+    for step in 1..=LATENCY_STEPS {
+        let delay = takes_ns * step / LATENCY_STEPS;
         mask.store(0, Ordering::SeqCst);
         UPCALL_AT.store(0, Ordering::SeqCst);
         let start = tsc();
