@@ -17,7 +17,7 @@ use super::foreign::{PageOwner, privileged};
 use super::leaf::{Place, update_l1};
 use super::table::{Owners, Stop, Work, put_table};
 use super::upper::update_upper;
-use super::walk::HeldL1;
+use super::walk::{HeldL1, is_alone};
 use crate::Hypervisor;
 use crate::call::Call;
 use crate::domain::Domain;
@@ -83,11 +83,12 @@ fn own_l1_entry<M: Machine>(hv: &Hypervisor<M>, domain: &Domain, place: u64) -> 
     if !keep_marks && request.ptr & 7 != MMU_NORMAL_PT_UPDATE {
         return false;
     }
-    let entry = Place { table: Mfn(request.ptr >> 12), index: (request.ptr & 0xfff) as usize / 8 };
-    match HeldL1::hold(hv, entry, domain.id) {
-        Some(held) => update_l1(hv, held.place, request.val, keep_marks, Owners::of(domain)).is_ok(),
-        None => false,
+    let place = Place { table: Mfn(request.ptr >> 12), index: (request.ptr & 0xfff) as usize / 8 };
+    let update = |place| update_l1(hv, place, request.val, keep_marks, Owners::of(domain)).is_ok();
+    if is_alone(hv) {
+        return HeldL1::is_held(hv, place, domain.id) && update(place);
     }
+    HeldL1::hold(hv, place, domain.id).is_some_and(|held| update(held.place))
 }
 
 fn prepare<M: Machine>(call: &Call<'_, M>, foreign: u32) -> Result<Shared, Refusal> {

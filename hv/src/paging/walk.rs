@@ -42,7 +42,7 @@ fn below<M: Machine, const ALONE: bool>(hv: &Hypervisor<M>, table: Mfn, index: u
 
 /// Whether nobody else changes tables at the same time.
 #[inline]
-fn is_alone<M: Machine>(hv: &Hypervisor<M>) -> bool {
+pub(super) fn is_alone<M: Machine>(hv: &Hypervisor<M>) -> bool {
     hv.machine.cpu_count() == 1
 }
 
@@ -76,10 +76,15 @@ impl<'a, M: Machine> HeldL1<'a, M> {
     #[inline]
     pub(super) fn hold(hv: &'a Hypervisor<M>, place: Place, owner: DomId) -> Option<Self> {
         if is_alone(hv) {
-            let held = hv.frames.find(place.table.into())?.is_in_use(owner, PageType::L1);
-            return held.then_some(Self { hv, place, has_references: false });
+            return Self::is_held(hv, place, owner).then_some(Self { hv, place, has_references: false });
         }
         Self::hold_shared(hv, place, owner)
+    }
+
+    /// Whether it is an L1 table of `owner` in use, and so stays one where nobody else changes tables ([`is_alone`]).
+    #[inline(always)]
+    pub(super) fn is_held(hv: &Hypervisor<M>, place: Place, owner: DomId) -> bool {
+        hv.frames.find(place.table.into()).is_some_and(|record| record.is_in_use(owner, PageType::L1))
     }
 
     #[inline(never)]
