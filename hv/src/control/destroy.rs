@@ -21,7 +21,7 @@ use crate::hardware::Machine;
 use crate::refusal::{Evidence, Refusal};
 use crate::rules::control as rule;
 use crate::traps::descriptors;
-use crate::{Hypervisor, evtchn, frames, grant, hvm, paging, sched};
+use crate::{Hypervisor, evtchn, frames, grant, hvm, memory, paging, sched};
 
 /// Where the taking apart of a domain goes on.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -85,6 +85,7 @@ fn drop_vcpu<M: Machine>(hv: &Hypervisor<M>, vcpu: &Arc<Vcpu>) -> bool {
     let Some(state) = slot.as_deref_mut() else {
         return false;
     };
+    memory::abandon_exchange(hv, state);
     if !paging::drop_root(hv, state) {
         return false;
     }

@@ -121,6 +121,8 @@ pub struct VcpuState {
     pub unfinished: Option<crate::paging::Unfinished>,
     /// How far a block came that is being given back.
     pub given: Option<crate::memory::Given>,
+    /// Frames that are being exchanged. They are nobody's: [`crate::memory::abandon_exchange`] ends that.
+    pub exchanging: Option<Box<crate::memory::Exchanging>>,
     /// Exception handlers.
     pub traps: Box<[TrapGate; 256]>,
     /// Other entry points.
@@ -199,6 +201,7 @@ impl Default for VcpuState {
             user_root: None,
             unfinished: None,
             given: None,
+            exchanging: None,
             traps: Box::new([TrapGate::default(); 256]),
             callbacks: Callbacks::default(),
             kernel_ss: 0,

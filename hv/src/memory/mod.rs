@@ -38,6 +38,7 @@ const MAX_ORDER: u32 = 8;
 /// Byte of `arch.max_pfn` in the shared page.
 const SHARED_MAX_PFN: usize = 3088;
 
+pub use exchange::{Exchanging, abandon_exchange};
 pub use reservation::Given;
 
 /// `memory_op(command, argument)`.

@@ -106,3 +106,87 @@ fn unmapped_last(bed: &Bed, guest: &Guest) -> u64 {
     let count = |mfn: u64| bed.hv.frames.record(Mfn(mfn)).count_word();
     (1..32).find(|mfn| count(*mfn).count() == 1 && count(*mfn).owner() == guest.domain.id).unwrap()
 }
+
+/// One step of an exchange of 40 frames for others of order 0 and back in chunks of 8, from the argument at `place`.
+fn step(bed: &Bed, guest: &mut Guest, place: u64) -> Result<u64, Refusal> {
+    guest.enter(bed);
+    let mut registers = Registers::default();
+    let running = &mut guest.running;
+    let mut call: Call<'_, FakeMachine> =
+        Call { hv: &bed.hv, running, registers: &mut registers, next_arguments: None, in_multicall: false };
+    memory_op(&mut call, [XENMEM_EXCHANGE.into(), place, 0, 0, 0])
+}
+
+/// An exchange of 64 single frames for a block, or back, in the guest's memory; gives its argument's address.
+fn prepare_large(bed: &Bed, guest: &Guest, singles: &[u64], block: u64, back: bool) -> u64 {
+    let (few, many) = (guest.address(0) + LIST, guest.address(0) + 2 * LIST);
+    guest.write(bed, few, &block);
+    guest.write(bed, many, singles);
+    let mut asked = MemoryExchange::new_zeroed();
+    let (one, all) = if back { (&mut asked.in_, &mut asked.out) } else { (&mut asked.out, &mut asked.in_) };
+    (one.extent_start, one.nr_extents, one.extent_order, one.domid) = (few, 1, 6, DOMID_SELF);
+    (all.extent_start, all.nr_extents, all.extent_order, all.domid) = (many, 64, 0, DOMID_SELF);
+    guest.write(bed, guest.address(0), &asked);
+    guest.address(0)
+}
+
+/// Frames that are free or the guest's.
+fn known(bed: &Bed, guest: &Guest) -> u64 {
+    bed.hv.allocator.lock().free_count() + total(guest)
+}
+
+#[test]
+fn a_large_exchange_stops_often_and_loses_nothing() {
+    let bed = Bed::new(512);
+    let mut guest = bed.guest(1, 3);
+    let give = unmapped(&bed, &guest, 64);
+    let (mine, all) = (total(&guest), known(&bed, &guest));
+    bed.hv.machine.interrupt_after(Some(0));
+    for back in [false, true] {
+        let block = if back { guest.read(&bed, guest.address(0) + LIST) } else { 0x200 };
+        let place = prepare_large(&bed, &guest, &give, block, back);
+        let mut steps = 0;
+        while let Err(refusal) = step(&bed, &mut guest, place) {
+            assert_eq!(refusal, Refusal::again());
+            steps += 1;
+        }
+        assert!(steps >= 6, "only {steps} steps");
+        assert!(guest.running.state.exchanging.is_none());
+        assert_eq!((total(&guest), known(&bed, &guest)), (mine, all));
+    }
+}
+
+#[test]
+fn an_exchange_that_nobody_goes_on_with_is_undone() {
+    let bed = Bed::new(512);
+    let mut guest = bed.guest(1, 3);
+    let give = unmapped(&bed, &guest, 64);
+    let (mine, all) = (total(&guest), known(&bed, &guest));
+    bed.hv.machine.interrupt_after(Some(0));
+    let place = prepare_large(&bed, &guest, &give, 0x200, false);
+    while total(&guest) == mine {
+        assert_eq!(step(&bed, &mut guest, place), Err(Refusal::again()));
+    }
+    bed.hv.machine.interrupt_after(None);
+    // Another exchange, which is refused, takes the place of the first.
+    refused(exchange(&bed, &mut guest, (&give[..1], 0), (&mut [0], 9), 0).0, Errno::Perm, rules::ORDER);
+    assert_eq!((total(&guest), known(&bed, &guest)), (mine, all));
+    assert!(give.iter().all(|mfn| frames::owner(&bed.hv, ClaimedMfn(*mfn)) == Some(guest.domain.id)));
+}
+
+#[test]
+fn a_domain_that_ends_within_an_exchange_leaves_nothing() {
+    let bed = Bed::new(512);
+    let mut guest = bed.guest(1, 3);
+    let give = unmapped(&bed, &guest, 64);
+    let all = known(&bed, &guest);
+    bed.hv.machine.interrupt_after(Some(0));
+    let place = prepare_large(&bed, &guest, &give, 0x200, false);
+    for _ in 0..5 {
+        assert_eq!(step(&bed, &mut guest, place), Err(Refusal::again()));
+    }
+    assert!(known(&bed, &guest) < all, "some frames are between the two");
+    guest.domain.memory.lock().closed = true;
+    abandon_exchange(&bed.hv, &mut guest.running.state);
+    assert_eq!(known(&bed, &guest), all);
+}
