@@ -139,7 +139,8 @@ fn ask_text<const N: usize>(command: u32) -> String {
     text(&bytes)
 }
 
-/// What the machine and the hypervisor are, with the names of `xl info`.
+/// What the machine and the hypervisor are, with the names of `xl info`; at the end what is free exactly, of the machine and
+/// of this domain.
 pub(crate) fn info() -> Result<String, ControlError> {
     let machine = machine()?;
     let number = ask(version::XENVER_VERSION, 0);
@@ -179,6 +180,8 @@ pub(crate) fn info() -> Result<String, ControlError> {
         ("cc_compile_by", text(compiled.compile_by.as_bytes())),
         ("cc_compile_domain", text(compiled.compile_domain.as_bytes())),
         ("cc_compile_date", text(compiled.compile_date.as_bytes())),
+        ("free_memory_kib", format!("{}", machine.free_pages << 2)),
+        ("dom0_free_memory_kib", format!("{}", pv_guest_kernel::mm::available_bytes() >> 10)),
     ];
     let lines: Vec<String> = rows.iter().map(|(name, value)| format!("{name:<23}: {value}")).collect();
     Ok(lines.join("\n"))

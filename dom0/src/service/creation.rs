@@ -221,10 +221,13 @@ impl Service {
         }
         let port = Port(built.console_port.0);
         let console = GuestConsole::attach(&mut self.hal, domain, port, &config.name)?;
-        log::info!("guest {} starts {} ns after the hypervisor", config.name, now_ns());
+        let starts_ns = now_ns();
         let started = if plan.paused { Ok(()) } else { self.xen.unpause(domain) };
         match started {
-            Ok(()) => Ok(console),
+            Ok(()) => {
+                log::info!("guest {} started {starts_ns} ns after the hypervisor", config.name);
+                Ok(console)
+            }
             Err(error) => {
                 console.detach(&mut self.hal);
                 Err(error.to_string())

@@ -6,8 +6,10 @@
 //! measured in batches, and the median batch counts, so that a timer's tick in one of them does not.
 //!
 //! Prints `linux-bench: OPERATION INSTRUCTIONS` a line, then `linux-bench: done`. With `time NAME AMOUNT PROGRAM …` it runs
-//! the program instead and prints `linux-bench: NAME RATE`, the amount a second of real time.
+//! the program instead and prints `linux-bench: NAME RATE`, the amount a second of real time. With `boot` it prints
+//! `linux-bench: first process NS`, nanoseconds since the hypervisor's start.
 
+mod boot;
 mod operations;
 mod system;
 
@@ -23,11 +25,16 @@ const INSTRUCTION_NS: u64 = 32;
 const BATCHES: usize = 11;
 /// The argument with which the program starts itself only to leave again.
 const LEAVE: &str = "leave";
+/// The argument with which it starts itself to measure.
+const MEASURE: &str = "measure";
 
 fn main() {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     match arguments.as_slice() {
         [leave] if leave == LEAVE => system::exit(0),
+        [boot] if boot == "boot" => return say_boot(),
+        // Where things lie in memory decides how many page tables they take: it is to be the same in each run.
+        [] if system::fix_addresses() => system::exit(system::run_self(MEASURE)),
         [time, name, amount, program, rest @ ..] if time == "time" => return rate(name, amount, program, rest),
         _ => {}
     }
@@ -38,6 +45,13 @@ fn main() {
         }
     }
     println!("linux-bench: done");
+}
+
+fn say_boot() {
+    match boot::first_process_ns() {
+        Ok(ns) => println!("linux-bench: first process {ns}"),
+        Err(error) => println!("linux-bench: first process: {error}"),
+    }
 }
 
 /// Runs a program and says how much of `amount` it did a second.

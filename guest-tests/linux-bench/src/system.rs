@@ -39,6 +39,12 @@ pub(crate) fn parent() {
     unsafe { libc::syscall(libc::SYS_getppid) };
 }
 
+/// Lets programs that are started from now on lie at fixed addresses; whether Linux does so.
+pub(crate) fn fix_addresses() -> bool {
+    // SAFETY: this changes nothing of the running program.
+    unsafe { libc::personality(libc::ADDR_NO_RANDOMIZE as libc::c_ulong) >= 0 }
+}
+
 /// Ends this process without any farewell.
 pub(crate) fn exit(status: i32) -> ! {
     // SAFETY: ending at once is what is wanted; nothing of this process is needed any more.

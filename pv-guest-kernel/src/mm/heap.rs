@@ -47,3 +47,8 @@ pub(crate) unsafe fn seed(start: usize, len: usize) {
     // SAFETY: the caller's promise.
     unsafe { HEAP.lock().claim(start as *mut u8, len) };
 }
+
+/// Bytes of the heap that nobody has.
+pub(super) fn available_bytes() -> usize {
+    HEAP.lock().counters().available_bytes
+}

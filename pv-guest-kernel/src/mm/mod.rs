@@ -56,3 +56,11 @@ pub fn frame_of(addr: usize) -> Option<Pfn> {
 pub fn translate(addr: usize) -> Option<Pfn> {
     if (MAPPING_AREA..IMAGE_BASE).contains(&addr) { kernel_map::frame_at(addr) } else { frame_of(addr) }
 }
+
+/// Bytes that nobody has: free frames, and what is free of the heap, which keeps its frames.
+#[cfg(target_os = "none")]
+#[must_use]
+pub fn available_bytes() -> usize {
+    let frames = frames::FRAMES.lock().free();
+    frames * PAGE_SIZE + heap::available_bytes()
+}

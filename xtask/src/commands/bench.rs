@@ -26,6 +26,9 @@ pub(crate) struct Options {
     /// What is measured: hypercalls by the guest `bench`, or Debian's Linux from inside
     #[arg(long, value_enum, default_value = "bench")]
     guest: Measured,
+    /// With --guest linux, measure only this
+    #[arg(long, value_enum)]
+    part: Option<linux::Part>,
     /// Print JSON
     #[arg(long)]
     json: bool,
@@ -69,7 +72,7 @@ pub(crate) fn run(options: &Options) -> Result<u8> {
     tools::QEMU.ensure()?;
     let artifacts = Artifacts::build()?;
     if options.guest == Measured::Linux {
-        return linux::run(&artifacts, options.json);
+        return linux::run(&artifacts, options.part, options.json);
     }
     let (hv, hv_latencies) = measure(&artifacts, artifacts.kernel("hv"), "measuring hv")?;
     let (xen, xen_latencies) = match xen::image() {

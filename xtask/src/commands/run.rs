@@ -3,7 +3,7 @@
 mod guest;
 
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use clap::{Args, ValueEnum};
@@ -11,7 +11,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::artifacts::Artifacts;
 use crate::console::{Console, Event};
-use crate::control::Registered;
+use crate::control::{Client, Registered};
 use crate::qemu::Machine;
 use crate::{image, linux, tools, xen};
 use guest::Guest;
@@ -52,6 +52,10 @@ pub(crate) struct Options {
     /// CPUs of the machine, and of the guest
     #[arg(long, default_value_t = 1)]
     pub(crate) cpus: u32,
+    /// The guest's tsc_mode, as xl.cfg has it. Where the machine's counter is not marked as reliable (QEMU's is not), Xen
+    /// emulates it by default, which the usual guest has no need of
+    #[arg(long, default_value = NATIVE_TSC)]
+    pub(crate) tsc_mode: String,
     /// Count time in instructions, so that two runs are equal
     #[arg(long)]
     pub(crate) deterministic: bool,
@@ -97,6 +101,8 @@ pub(crate) enum Mode {
 
 /// RAM of the machine in MiB.
 pub(crate) const MEMORY_MIB: u32 = 512;
+/// The `tsc_mode` of the usual guest.
+pub(crate) const NATIVE_TSC: &str = "native";
 
 /// Boots; gives the guest's status with `--exec`.
 pub(crate) fn run(options: &Options) -> Result<u8> {
@@ -193,6 +199,18 @@ impl System {
     /// Starts it for a test that reads its console itself.
     pub(crate) fn start(&self, limit: Duration) -> Result<Console> {
         Console::start(self.machine.piped(), limit)
+    }
+
+    /// Connects to dom0's control channel as soon as the machine has one.
+    pub(crate) fn connect(&self, limit: Duration) -> Result<Client> {
+        let until = Instant::now() + limit;
+        let socket = self.folder.path().join("control");
+        loop {
+            match Client::connect(&socket) {
+                Err(_) if Instant::now() < until => std::thread::sleep(Duration::from_millis(20)),
+                connected => return connected,
+            }
+        }
     }
 
     /// Starts it and reads what the guest's commands print, until the machine ends.
@@ -374,6 +392,7 @@ impl Options {
             name: None,
             memory: MEMORY_MIB,
             cpus: 1,
+            tsc_mode: NATIVE_TSC.to_owned(),
             deterministic: false,
             timeout: 120,
             hv_options: String::new(),

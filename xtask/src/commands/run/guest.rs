@@ -92,13 +92,13 @@ impl Guest {
     /// Its description for dom0, as `xl.cfg` has it, in TOML.
     pub(super) fn describe(&self, options: &Options) -> Result<String> {
         let extra = serde_json::to_string(&self.extra(options.exec.as_deref())?)?;
-        let (name, memory, vcpus) = (self.name, self.memory_mib, options.cpus);
+        let (name, memory) = (self.name, self.memory_mib);
+        let (vcpus, tsc_mode) = (options.cpus, &options.tsc_mode);
         let kind = if options.mode == Mode::Pvh { "type = \"pvh\"\n" } else { "" };
         let ramdisk = if self.ramdisk.is_some() { "ramdisk = \"/boot/initrd\"\n" } else { "" };
-        // Where the machine's counter is not marked as reliable (QEMU's is not), Xen emulates it by default.
         Ok(format!(
             "name = \"{name}\"\n{kind}kernel = \"/boot/demo\"\n{ramdisk}extra = {extra}\nmemory = {memory}\nvcpus = {vcpus}\n\
-             tsc_mode = \"native\"\n\
+             tsc_mode = \"{tsc_mode}\"\n\
              disk = [\"phy:/dev/vda,xvda,w\"]\nvif = [\"mac=00:16:3e:00:00:01,bridge=xenbr0\"]\n"
         ))
     }
