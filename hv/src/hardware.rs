@@ -292,6 +292,10 @@ pub trait Machine: Sync + Sized + 'static {
     fn has_hvm(&self) -> bool {
         false
     }
+    /// Whether the CPU copies by single bytes as fast as CPUID says (ERMS, FSRM). Emulators do not.
+    fn copies_bytes_fast(&self) -> bool {
+        true
+    }
     /// Reads a model-specific register, unless the CPU refuses.
     fn read_msr(&self, msr: u32) -> Option<u64>;
     /// Writes a model-specific register, unless the CPU refuses.

@@ -57,6 +57,7 @@ pub struct FakeMachine {
     config: Mutex<BTreeMap<u32, u32>>,
     config_address: AtomicU32,
     cpuid: Mutex<BTreeMap<(u32, u32), CpuidResult>>,
+    slow_bytes: AtomicBool,
     debug: Mutex<[u64; 8]>,
     disturbance: Mutex<Option<Disturbance>>,
 }
@@ -100,6 +101,7 @@ impl FakeMachine {
             config: Mutex::default(),
             config_address: AtomicU32::new(0),
             cpuid: Mutex::default(),
+            slow_bytes: AtomicBool::new(false),
             debug: Mutex::default(),
             disturbance: Mutex::default(),
         }
@@ -217,6 +219,11 @@ impl FakeMachine {
     /// Sets what `CPUID` answers.
     pub fn set_cpuid(&self, leaf: u32, subleaf: u32, result: CpuidResult) {
         self.cpuid.lock().insert((leaf, subleaf), result);
+    }
+
+    /// Makes copying by single bytes slow, as emulators do.
+    pub fn slow_bytes_down(&self) {
+        self.slow_bytes.store(true, Ordering::Relaxed);
     }
 
     fn word(&self, mfn: Mfn, index: usize) -> &AtomicU64 {
@@ -505,6 +512,9 @@ impl Machine for FakeMachine {
     }
     fn has_hvm(&self) -> bool {
         self.cpuid(0x8000_0001, 0).ecx & 1 << 2 != 0
+    }
+    fn copies_bytes_fast(&self) -> bool {
+        !self.slow_bytes.load(Ordering::Relaxed)
     }
     fn read_msr(&self, msr: u32) -> Option<u64> {
         self.msrs.lock().get(&msr).copied()

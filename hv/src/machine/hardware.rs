@@ -43,6 +43,8 @@ pub(crate) struct Hardware {
     pub(crate) own_registers: Vec<u64>,
     /// Whether the CPU is Intel's.
     pub(crate) intel: bool,
+    /// Whether copying by single bytes is as fast as CPUID says.
+    pub(crate) fast_bytes: bool,
     /// How many bits a physical address has.
     pub(crate) address_bits: u32,
     pub(crate) clock: Clock,
@@ -399,6 +401,10 @@ impl Machine for Hardware {
 
     fn has_hvm(&self) -> bool {
         svm::is_on()
+    }
+
+    fn copies_bytes_fast(&self) -> bool {
+        self.fast_bytes
     }
 
     fn read_msr(&self, msr: u32) -> Option<u64> {

@@ -13,6 +13,7 @@
 //! | `entry.s`, [`entry`] | the ways in and out |
 //! | [`context`], [`fpu`], [`debug`] | what of a vCPU is in the CPU |
 //! | `svm.s`, [`svm`] | guest mode |
+//! | [`strings`] | what the CPU says of itself and emulators do not keep |
 //! | [`fixup`], [`smap`] | instructions that may fault and say so; guests' pages out of reach |
 //! | [`apic`], [`interrupts`], [`clock`], [`serial`], [`port`], [`power`] | devices |
 //! | [`hardware`] | the library's `Machine` |
@@ -43,5 +44,6 @@ mod serial;
 mod smap;
 mod smp;
 mod start;
+mod strings;
 mod svm;
 mod vectors;

@@ -30,7 +30,7 @@ use super::heap::ALLOCATOR;
 use super::layout::{DIRECT_MAP, PAGE};
 use super::multiboot::{MemoryRange, Module};
 use super::vectors::msr;
-use super::{entry, fixup, fpu, messages, smap, smp, svm};
+use super::{entry, fixup, fpu, messages, smap, smp, strings, svm};
 
 /// The interrupt of the first serial line on the ISA bus.
 const COM1_ISA: u8 = 4;
@@ -151,6 +151,7 @@ fn start_devices(devices: Devices, acpi: &Acpi) -> Hardware {
         own_registers: devices.own_registers,
         address_bits: __cpuid(0x8000_0008).eax & 0xff,
         intel: __cpuid(0).ebx == u32::from_le_bytes(*b"Genu"),
+        fast_bytes: strings::bytes_are_as_fast_as_words(),
         clock,
         local_apic,
         apic_ids: Vec::new(),

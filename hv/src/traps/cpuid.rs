@@ -3,7 +3,8 @@
 //! A guest learns of the CPU by the forced-emulation prefix (`ud2`, "xen", `cpuid`), from its kernel and its user space
 //! alike. It sees the host's leaves under a mask: what a PV guest cannot use is hidden (paging sizes, virtualization,
 //! x2APIC, supervisor protections), and so is what this hypervisor keeps no state for (RDTSCP and RDPID, whose register
-//! is not switched; FSGSBASE; the speculation controls). A toolstack may show less still, by a policy of leaves. The
+//! is not switched; FSGSBASE; the speculation controls), and what an emulated CPU claims and does not keep (fast copies by
+//! single bytes). A toolstack may show less still, by a policy of leaves. The
 //! hypervisor's own leaves start at 0x40000000. Source: abi-needs of Xen 4.17, §4; Xen's `public/arch-x86/cpuid.h`.
 
 use pv_abi::arch::{CpuidLeaf, XEN_CPUID_NO_SUBLEAF};
@@ -32,6 +33,10 @@ const OSXSAVE: u32 = 1 << 27;
 pub(super) const HYPERVISOR: u32 = 1 << 31;
 /// CPUID.1:EDX and 8000_0001:EDX: SYSENTER exists.
 const SEP: u32 = 1 << 11;
+/// CPUID.7:EBX: `rep movsb` is the fastest way to copy much.
+const ERMS: u32 = 1 << 9;
+/// CPUID.7:EDX: and to copy little.
+const FSRM: u32 = 1 << 4;
 /// The state components that a guest may switch on: x87, SSE, AVX, and the three of AVX-512.
 pub(super) const XCR0: u64 = 0xe7;
 
@@ -155,7 +160,7 @@ pub(crate) fn visible_leaf<M: Machine>(machine: &M, leaf: u32, subleaf: u32) -> 
         1 => leaf_1(machine),
         2 => host(),
         4 if subleaf < 8 => host(),
-        7 if subleaf < 2 => leaf_7(host(), subleaf),
+        7 if subleaf < 2 => leaf_7(machine, subleaf),
         0xd => leaf_d(machine, subleaf),
         0x8000_0000 => {
             let host = host();
@@ -188,16 +193,17 @@ fn leaf_1<M: Machine>(machine: &M) -> CpuidResult {
     CpuidResult { eax: host.eax, ebx: host.ebx & 0x00ff_ffff, ecx: host.ecx & shown::LEAF_1_ECX | HYPERVISOR, edx }
 }
 
-fn leaf_7(host: CpuidResult, subleaf: u32) -> CpuidResult {
+fn leaf_7<M: Machine>(machine: &M, subleaf: u32) -> CpuidResult {
+    let host = machine.cpuid(7, subleaf);
     if subleaf == 1 {
         return CpuidResult { eax: host.eax & shown::LEAF_7_1_EAX, ..Default::default() };
     }
-    CpuidResult {
-        eax: host.eax.min(1),
-        ebx: host.ebx & shown::LEAF_7_EBX,
-        ecx: host.ecx & shown::LEAF_7_ECX,
-        edx: host.edx & shown::LEAF_7_EDX,
+    let (mut ebx, mut edx) = (host.ebx & shown::LEAF_7_EBX, host.edx & shown::LEAF_7_EDX);
+    if !machine.copies_bytes_fast() {
+        ebx &= !ERMS;
+        edx &= !FSRM;
     }
+    CpuidResult { eax: host.eax.min(1), ebx, ecx: host.ecx & shown::LEAF_7_ECX, edx }
 }
 
 /// The state components: sizes are those of what a guest may switch on.

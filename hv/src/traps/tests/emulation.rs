@@ -44,6 +44,19 @@ fn osxsave_follows_the_guest_but_for_the_prefix_in_its_kernel() {
 }
 
 #[test]
+fn fast_copies_by_bytes_are_shown_only_where_they_are_fast() {
+    let bed = Bed::new(64);
+    bed.hv.machine.set_cpuid(7, 0, CpuidResult { ebx: 1 << 9 | 1 << 3, edx: 1 << 4 | 1 << 10, ..Default::default() });
+    let shown = || {
+        let leaf = cpuid::visible_leaf(&bed.hv.machine, 7, 0);
+        (leaf.ebx, leaf.edx)
+    };
+    assert_eq!(shown(), (1 << 9 | 1 << 3, 1 << 4 | 1 << 10));
+    bed.hv.machine.slow_bytes_down();
+    assert_eq!(shown(), (1 << 3, 1 << 10));
+}
+
+#[test]
 fn control_registers_read_as_a_kernel_expects() {
     let bed = Bed::new(64);
     let mut guest = ready(&bed, 1);
