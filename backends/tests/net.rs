@@ -10,7 +10,7 @@ use frontends::net::{NetFront, Options, Status, TransmitError};
 use proptest::prelude::*;
 use pv_bus::loopback::Leaks;
 use pv_bus::net::{Checksum, Frame};
-use pv_bus::{DomId, Loopback, Store, checksum};
+use pv_bus::{Clock, DomId, Loopback, Store, checksum};
 
 fn frame(len: usize, seed: u8) -> Vec<u8> {
     (0..len).map(|at| (at as u8).wrapping_mul(13).wrapping_add((at >> 8) as u8).wrapping_add(seed)).collect()
@@ -67,6 +67,34 @@ fn a_frame_without_a_header_is_not_sent() {
     let front = pair.front.as_mut().unwrap();
     assert_eq!(front.transmit(&mut pair.guest, &[0; 13], Checksum::InFrame), Err(TransmitError::BadLength));
     assert_eq!(front.transmit(&mut pair.guest, &[0; 65_536], Checksum::InFrame), Err(TransmitError::BadLength));
+}
+
+#[test]
+fn a_guest_that_sends_many_frames_is_not_asked_to_tell_of_each() {
+    const PAUSE_NS: u64 = 100_000;
+    let mut pair = NetPair::cold();
+    pair.pause_ns = PAUSE_NS;
+    let mut pair = pair.started();
+    let send = |pair: &mut NetPair, count: u8| {
+        let front = pair.front.as_mut().unwrap();
+        (0..count).for_each(|seed| front.queue(&mut pair.guest, &frame(60, seed), Checksum::InFrame).unwrap());
+        front.kick(&mut pair.guest);
+        pair.settle();
+        std::mem::take(&mut pair.wire.from_guest).len()
+    };
+    pair.service.advance_ns(1_000_000_000);
+    assert_eq!((send(&mut pair, 1), pair.back().next_look_ns()), (1, None), "a single frame is told of");
+    assert_eq!(send(&mut pair, 2), 2);
+    let look_ns = pair.back().next_look_ns().unwrap();
+    assert_eq!(send(&mut pair, 3), 0, "they gather");
+    pair.service.advance_ns(PAUSE_NS);
+    assert_eq!(pair.service.now_ns(), look_ns);
+    pair.poll_back();
+    assert_eq!(std::mem::take(&mut pair.wire.from_guest).len(), 3);
+    assert_eq!(pair.back().next_look_ns(), Some(look_ns + PAUSE_NS));
+    pair.service.advance_ns(PAUSE_NS);
+    pair.poll_back();
+    assert_eq!(send(&mut pair, 1), 1, "after a pause without frames each is told of again");
 }
 
 #[test]

@@ -14,7 +14,7 @@ use pv_bus::{GrantRef, Hal, Port};
 use super::groups::Groups;
 use super::port::NetPort;
 use super::receive::{Receive, Takes};
-use super::transmit::{Fatal, Transmit};
+use super::transmit::{Fatal, Pace, Transmit};
 use super::{Counters, rules};
 
 struct Queue<H: Hal> {
@@ -31,8 +31,8 @@ pub(super) struct Connection<H: Hal> {
 }
 
 impl<H: Hal> Connection<H> {
-    /// Joins the rings that the front end describes.
-    pub(super) fn open(hal: &mut H, link: &Link, max_queues: u32) -> Result<Self, (Rule, String)> {
+    /// Joins the rings that the front end describes, to be looked at with pauses so long.
+    pub(super) fn open(hal: &mut H, link: &Link, max_queues: u32, pause_ns: u64) -> Result<Self, (Rule, String)> {
         if !link.peer_has(hal, "request-rx-copy") {
             return Err((rules::CONNECT_RX_COPY, "request-rx-copy is not 1".into()));
         }
@@ -47,7 +47,10 @@ impl<H: Hal> Connection<H> {
         let mut connection = Self { queues: Vec::new(), groups: Groups::new(controlled), held_up: false };
         for number in 0..count {
             match Queue::open(hal, link, &crate::shared::queue_folder(count, number), takes) {
-                Ok(queue) => connection.queues.push(queue),
+                Ok(mut queue) => {
+                    queue.transmit.pace.pause_ns = pause_ns;
+                    connection.queues.push(queue);
+                }
                 Err(refused) => {
                     connection.end(hal);
                     return Err(refused);
@@ -60,6 +63,14 @@ impl<H: Hal> Connection<H> {
     /// The event channels; one may serve both directions of a queue.
     pub(super) fn ports(&self) -> impl Iterator<Item = Port> {
         self.queues.iter().flat_map(Queue::ports)
+    }
+
+    /// When a ring is to be looked at though the guest tells of nothing. Not while the port has no room for what is there.
+    pub(super) fn next_look_ns(&self) -> Option<u64> {
+        if self.held_up {
+            return None;
+        }
+        self.queues.iter().filter_map(|queue| queue.transmit.pace.next_look_ns).min()
     }
 
     /// Moves a round of frames both ways. True when there was something.
@@ -142,7 +153,8 @@ impl<H: Hal> Queue<H> {
         };
         let ring = BackRing::attach(pages.split_off(1));
         let receive = Receive { ring, port: receive_port, peer: link.peer(), takes, waiting: VecDeque::new() };
-        let transmit = Transmit { ring: BackRing::attach(pages), port: transmit_port, peer: link.peer() };
+        let ring = BackRing::attach(pages);
+        let transmit = Transmit { ring, port: transmit_port, peer: link.peer(), pace: Pace::default() };
         Ok(Self { transmit, receive })
     }
 

@@ -54,6 +54,8 @@ pub struct NetBack<H: Hal> {
     counters: Counters,
     carrier: bool,
     max_queues: u32,
+    pause_ns: u64,
+    next_look_ns: Option<u64>,
 }
 
 impl<H: Hal> NetBack<H> {
@@ -65,7 +67,29 @@ impl<H: Hal> NetBack<H> {
     pub fn open(hal: &mut H, path: &str, max_queues: u32) -> Result<Self, LinkError> {
         let link = Link::open(hal, Side::Back, path)?;
         let refusals = Refusals::new(path);
-        Ok(Self { link, connection: None, refusals, counters: Counters::default(), carrier: true, max_queues })
+        Ok(Self {
+            link,
+            connection: None,
+            refusals,
+            counters: Counters::default(),
+            carrier: true,
+            max_queues,
+            pause_ns: 0,
+            next_look_ns: None,
+        })
+    }
+
+    /// From the next connection on, a guest that sends many frames in a row is not asked to tell of each: its rings are looked
+    /// at with pauses so long. Call [`poll`](Self::poll) at [`next_look_ns`](Self::next_look_ns) then.
+    #[must_use]
+    pub fn with_pauses(self, pause_ns: u64) -> Self {
+        Self { pause_ns, ..self }
+    }
+
+    /// When [`poll`](Self::poll) is to be called though no event channel fires.
+    #[must_use]
+    pub fn next_look_ns(&self) -> Option<u64> {
+        self.next_look_ns
     }
 
     /// Whether this event channel is this driver's.
@@ -122,6 +146,7 @@ impl<H: Hal> NetBack<H> {
     /// event channels fired, when its watch fired, and when `port` has something; and again soon when it answers
     /// [`Progress::More`].
     pub fn poll(&mut self, hal: &mut H, port: &mut impl NetPort) -> Progress {
+        self.next_look_ns = None;
         self.link.refresh(hal);
         for _ in 0..MAX_STEPS {
             match back_step(self.link.phase(), self.link.intent(), self.link.peer_state()) {
@@ -135,7 +160,11 @@ impl<H: Hal> NetBack<H> {
                     }
                 }
                 BackStep::Connect => self.connect(hal),
-                BackStep::Serve => return self.serve(hal, port),
+                BackStep::Serve => {
+                    let progress = self.serve(hal, port);
+                    self.next_look_ns = self.connection.as_ref().and_then(Connection::next_look_ns);
+                    return progress;
+                }
                 BackStep::Disconnect => self.disconnect_and_close(hal),
                 BackStep::Enter(phase) => self.link.enter(hal, phase, phase.back_state()),
             }
@@ -202,7 +231,7 @@ impl<H: Hal> NetBack<H> {
         if self.link.read_peer_text(hal, "ctrl-ring-ref").is_ok() {
             self.refuse(hal, rules::CONTROL_RING, "ctrl-ring-ref is not read");
         }
-        match Connection::open(hal, &self.link, self.max_queues) {
+        match Connection::open(hal, &self.link, self.max_queues, self.pause_ns) {
             Ok(connection) => {
                 self.link.enter(hal, Phase::Established, XenbusState::Connected);
                 for port in connection.ports() {

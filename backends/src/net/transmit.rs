@@ -6,6 +6,7 @@
 //! Invariants:
 //! - Every slot that was taken is answered exactly once.
 //! - A round takes one ring full of slots at most.
+//! - Whoever is not told of the next frame has promised to look by itself ([`Pace`]).
 
 use alloc::vec;
 use alloc::vec::Vec;
@@ -30,6 +31,37 @@ pub(super) struct Transmit<H: Hal> {
     pub(super) ring: BackRing<H::Mapping, NetifTxRequest, NetifTxResponse>,
     pub(super) port: Port,
     pub(super) peer: DomId,
+    pub(super) pace: Pace,
+}
+
+/// Frames that come closer together than this come in a row.
+const CLOSE_NS: u64 = 400_000;
+
+/// When the ring is looked at. A guest that sends one frame has it noticed at once; one that sends many in a row is not
+/// asked to tell of each: the ring is looked at after a pause, and what has gathered is taken together.
+#[derive(Default)]
+pub(super) struct Pace {
+    /// How long a pause is; 0 for none.
+    pub(super) pause_ns: u64,
+    /// When frames were found last.
+    found_ns: u64,
+    /// When to look again.
+    pub(super) next_look_ns: Option<u64>,
+}
+
+impl Pace {
+    /// Takes note of what a round has found; says whether the guest is to tell of its next frame.
+    fn after_round(&mut self, now_ns: u64, found: usize) -> bool {
+        let close = now_ns.saturating_sub(self.found_ns) < CLOSE_NS;
+        if found > 0 {
+            self.found_ns = now_ns;
+            let pauses = self.pause_ns > 0 && (close || found > 1);
+            self.next_look_ns = pauses.then_some(now_ns + self.pause_ns);
+        } else if self.next_look_ns.is_some_and(|at| now_ns >= at) {
+            self.next_look_ns = None;
+        }
+        self.next_look_ns.is_none()
+    }
 }
 
 /// The front end broke a rule that leaves no way to go on.
@@ -105,7 +137,7 @@ impl<H: Hal> Transmit<H> {
                 }
             }
         }
-        let any = !packets.is_empty();
+        let found = packets.len();
         self.copy(hal, &mut packets);
         for packet in packets {
             self.deliver(hal, port, refusals, counters, packet);
@@ -113,7 +145,10 @@ impl<H: Hal> Transmit<H> {
         if self.ring.publish() {
             hal.notify(self.port);
         }
-        Ok(self.ring.rearm().map_err(Fatal::Ring)? || any)
+        if !self.pace.after_round(hal.now_ns(), found) {
+            return Ok(false);
+        }
+        Ok(self.ring.rearm().map_err(Fatal::Ring)? || found > 0)
     }
 
     /// All slots of the next frame.

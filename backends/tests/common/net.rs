@@ -44,6 +44,7 @@ pub struct NetPair {
     pub back: Option<NetBack<Loopback>>,
     pub wire: Wire,
     pub options: Options,
+    pub pause_ns: u64,
 }
 
 impl NetPair {
@@ -60,6 +61,7 @@ impl NetPair {
             back: None,
             wire: Wire { accepts_blank: true, ..Wire::default() },
             options: Options::default(),
+            pause_ns: 0,
         }
     }
 
@@ -82,7 +84,7 @@ impl NetPair {
 
     pub fn start_back(&mut self) {
         let back = NetBack::open(&mut self.service, &self.back_path, 4);
-        self.back = Some(back.expect("the device is in the store"));
+        self.back = Some(back.expect("the device is in the store").with_pauses(self.pause_ns));
     }
 
     pub fn kill_back(&mut self) {
