@@ -79,10 +79,15 @@ pub fn is_right(frame: &[u8]) -> bool {
     let Ok(transport) = find_transport(frame) else {
         return false;
     };
-    let Some(segment) = frame.get(transport.start..transport.end) else {
-        return false;
-    };
-    fold(transport.pseudo_sum + sum_of(segment)) == 0xffff
+    transport.is_right(frame)
+}
+
+impl Transport {
+    /// Whether the checksum of this segment of a frame is right.
+    pub(crate) fn is_right(&self, frame: &[u8]) -> bool {
+        let segment = frame.get(self.start..self.end);
+        segment.is_some_and(|segment| fold(self.pseudo_sum + sum_of(segment)) == 0xffff)
+    }
 }
 
 pub(crate) fn find_transport(frame: &[u8]) -> Result<Transport, ChecksumError> {

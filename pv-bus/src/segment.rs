@@ -16,6 +16,9 @@ use crate::net::{Checksum, Frame, MAX_FRAME_BYTES, Oversize};
 /// Payload bytes that a piece carries at least; TCP knows no smaller segment that is worth it.
 pub const MIN_SEGMENT_BYTES: u16 = 48;
 
+/// A segment of so many pieces is given room for the longest: it is copied once, not over and over.
+const GROWS_FROM: usize = 2;
+
 const TCP_HEADER: usize = 20;
 const FIN: u8 = 1;
 const PSH: u8 = 8;
@@ -134,18 +137,19 @@ struct Open {
 }
 
 impl Joiner {
-    /// Takes a frame with its checksum in it, and gives those that are not going to grow any more, in order.
-    pub fn add(&mut self, frame: Frame, mut out: impl FnMut(Frame)) {
-        let Some(headers) = joinable(&frame) else {
+    /// Takes a frame as it came from a wire, its checksum in it, and gives those that are not going to grow any more, in
+    /// order.
+    pub fn add(&mut self, frame: &[u8], mut out: impl FnMut(Frame)) {
+        let Some(headers) = joinable(frame) else {
             self.finish(&mut out);
-            return out(frame);
+            return out(Frame::new(frame.to_vec()));
         };
         if let Some(open) = &mut self.open
-            && open.takes(&frame.bytes, &headers)
+            && open.takes(frame, &headers)
         {
             let (payload, end) = (headers.payload, headers.transport.end);
-            let last = end - payload < open.segment_bytes || headers.flags(&frame.bytes) & PSH != 0;
-            open.append(&frame.bytes[payload..end], headers.flags(&frame.bytes));
+            let last = end - payload < open.segment_bytes || headers.flags(frame) & PSH != 0;
+            open.append(&frame[payload..end], headers.flags(frame));
             if last {
                 self.finish(&mut out);
             }
@@ -153,11 +157,12 @@ impl Joiner {
         }
         self.finish(&mut out);
         let segment_bytes = headers.transport.end - headers.payload;
-        let next_sequence = headers.sequence(&frame.bytes).wrapping_add(segment_bytes as u32);
-        if headers.flags(&frame.bytes) & PSH != 0 {
-            return out(frame);
+        let next_sequence = headers.sequence(frame).wrapping_add(segment_bytes as u32);
+        let first = Frame { checksum: Checksum::Validated, ..Frame::new(frame.to_vec()) };
+        if headers.flags(frame) & PSH != 0 {
+            return out(first);
         }
-        self.open = Some(Open { frame, headers, segment_bytes, pieces: 1, next_sequence });
+        self.open = Some(Open { frame: first, headers, segment_bytes, pieces: 1, next_sequence });
     }
 
     /// Gives what is still growing.
@@ -169,20 +174,17 @@ impl Joiner {
 }
 
 /// The headers of a frame that can be part of a longer segment: plain data, whole, and right.
-fn joinable(frame: &Frame) -> Option<Headers> {
-    if frame.oversize.is_some() || frame.checksum == Checksum::Blank {
-        return None;
-    }
-    let headers = Headers::find(&frame.bytes).ok()?;
-    let plain = headers.flags(&frame.bytes) & !PSH == ACK;
+fn joinable(frame: &[u8]) -> Option<Headers> {
+    let headers = Headers::find(frame).ok()?;
+    let plain = headers.flags(frame) & !PSH == ACK;
     let ip = headers.transport.network;
-    let plain_network = if headers.ipv6 { headers.transport.start == ip + 40 } else { frame.bytes[ip] == 0x45 };
+    let plain_network = if headers.ipv6 { headers.transport.start == ip + 40 } else { frame[ip] == 0x45 };
     let data = headers.transport.end - headers.payload;
     let fits = data >= usize::from(MIN_SEGMENT_BYTES) && data <= usize::from(u16::MAX);
     // Padding behind a short packet would become data.
-    let whole = headers.transport.end == frame.bytes.len();
-    let right = || headers.ipv6 || fold(sum_of(&frame.bytes[ip..headers.transport.start])) == 0xffff;
-    (plain && plain_network && fits && whole && right() && checksum::is_right(&frame.bytes)).then_some(headers)
+    let whole = headers.transport.end == frame.len();
+    let right = || headers.ipv6 || fold(sum_of(&frame[ip..headers.transport.start])) == 0xffff;
+    (plain && plain_network && fits && whole && right() && headers.transport.is_right(frame)).then_some(headers)
 }
 
 impl Open {
@@ -199,6 +201,9 @@ impl Open {
     }
 
     fn append(&mut self, payload: &[u8], flags: u8) {
+        if self.pieces == GROWS_FROM {
+            self.frame.bytes.reserve(MAX_FRAME_BYTES - self.frame.bytes.len());
+        }
         self.frame.bytes.extend_from_slice(payload);
         self.frame.bytes[self.headers.transport.start + 13] |= flags & PSH;
         self.next_sequence = self.next_sequence.wrapping_add(payload.len() as u32);
@@ -207,8 +212,8 @@ impl Open {
 
     fn close(self) -> Frame {
         let Self { mut frame, headers, segment_bytes, pieces, .. } = self;
+        frame.bytes.shrink_to_fit();
         if pieces == 1 {
-            frame.checksum = Checksum::Validated;
             return frame;
         }
         set_length(&mut frame.bytes, &headers);

@@ -1,26 +1,26 @@
 //! A virtio disk, driven without waiting.
 //!
 //! Each request takes a slot of a page for its header and its status, and a buffer of the pool for its data; both are
-//! in a row in machine memory, so a request is two or three descriptors.
+//! in a row in machine memory, so a request is two or three descriptors, which are its slot's own.
 //!
 //! Source: Virtual I/O Device 1.2, §5.2.
-#![expect(unsafe_code, reason = "the device writes to memory that was lent to it")]
 
-use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
 
 use backends::block::{BlockDevice, DeviceCompletion, DeviceError, DeviceOperation, Geometry, Tag};
 use bitflags::bitflags;
-use virtio_drivers::queue::VirtQueue;
 use virtio_drivers::transport::Transport;
 use virtio_drivers::transport::pci::PciTransport;
 
-use super::dma::{DmaHal, DmaRegion};
+use super::dma::DmaRegion;
+use super::virtqueue::{VirtQueue, Writer};
 
 const QUEUE: u16 = 0;
-const QUEUE_LEN: usize = 64;
-/// Requests in flight: each takes at most three descriptors.
-const SLOTS: usize = QUEUE_LEN / 3;
+const QUEUE_LEN: u16 = 128;
+/// Descriptors of a request at most: header, data, status.
+const CHAIN: u16 = 3;
+/// Requests in flight at most, as many as a page has room for.
+const MOST_SLOTS: u16 = 64;
 const SLOT_BYTES: usize = 64;
 const HEADER_BYTES: usize = 16;
 const STATUS_AT: usize = 32;
@@ -78,20 +78,20 @@ enum Kind {
 struct Flying {
     tag: Tag,
     owner: u64,
-    slot: usize,
     kind: Kind,
 }
 
 /// A virtio disk.
 pub(crate) struct VirtioDisk {
     transport: PciTransport,
-    queue: VirtQueue<DmaHal, QUEUE_LEN>,
+    queue: VirtQueue,
     geometry: Geometry,
     headers: DmaRegion,
-    free_slots: Vec<usize>,
+    free_slots: Vec<u16>,
     free_buffers: Vec<DmaRegion>,
     buffers_made: usize,
-    flying: BTreeMap<u16, Flying>,
+    /// By slot.
+    flying: Vec<Option<Flying>>,
     /// Counts the back ends that had the disk: what one of them left in flight is not told to the next.
     owner: u64,
 }
@@ -106,7 +106,9 @@ impl VirtioDisk {
         let low: u32 = transport.read_config_space(0)?;
         let high: u32 = transport.read_config_space(4)?;
         let block_bytes: u32 = transport.read_config_space(20)?;
-        let queue = VirtQueue::new(&mut transport, QUEUE, false, features.contains(Features::EVENT_INDEX))?;
+        let events = features.contains(Features::EVENT_INDEX);
+        let queue = VirtQueue::new(&mut transport, QUEUE, QUEUE_LEN, events)?;
+        let slots = (queue.size() / CHAIN).min(MOST_SLOTS);
         let headers = DmaRegion::new(1).ok_or(virtio_drivers::Error::DmaError)?;
         transport.finish_init();
         let known = features.contains(Features::BLOCK_SIZE) && block_bytes.is_power_of_two() && block_bytes >= 512;
@@ -125,10 +127,10 @@ impl VirtioDisk {
             queue,
             geometry,
             headers,
-            free_slots: (0..SLOTS).rev().collect(),
+            free_slots: (0..slots).rev().collect(),
             free_buffers: Vec::new(),
             buffers_made: 0,
-            flying: BTreeMap::new(),
+            flying: (0..slots).map(|_| None).collect(),
             owner: 0,
         })
     }
@@ -140,7 +142,7 @@ impl VirtioDisk {
 
     /// Whether the device has finished something that was not taken yet.
     pub(crate) fn has_finished(&self) -> bool {
-        self.queue.can_pop()
+        self.queue.has_used()
     }
 
     /// Takes the device's interrupt back.
@@ -148,51 +150,64 @@ impl VirtioDisk {
         let _ = self.transport.ack_interrupt();
     }
 
-    fn write_header(&mut self, slot: usize, kind: u32, sector: u64) {
-        let bytes = &mut self.headers.bytes_mut()[slot * SLOT_BYTES..(slot + 1) * SLOT_BYTES];
+    /// The bytes of a slot.
+    fn slot(&mut self, slot: u16) -> &mut [u8] {
+        &mut self.headers.bytes_mut()[usize::from(slot) * SLOT_BYTES..][..SLOT_BYTES]
+    }
+
+    fn write_header(&mut self, slot: u16, kind: u32, sector: u64) {
+        let bytes = self.slot(slot);
         bytes[..4].copy_from_slice(&kind.to_le_bytes());
         bytes[4..8].fill(0);
         bytes[8..16].copy_from_slice(&sector.to_le_bytes());
         bytes[STATUS_AT] = STATUS_PENDING;
     }
 
-    /// The next request that the device has finished, and who made it.
-    fn pop(&mut self) -> Option<(u64, DeviceCompletion<DiskBuffer>)> {
-        let token = self.queue.peek_used()?;
-        let mut flying = self.flying.remove(&token)?;
-        let (header, status) = slot_parts(&mut self.headers, flying.slot);
-        let (inputs, mut outputs) = parts(&mut flying.kind, header, status);
-        // SAFETY: the same memory that was added with this token.
-        let popped = unsafe { self.queue.pop_used(token, &inputs, &mut outputs) };
-        let (_, status) = slot_parts(&mut self.headers, flying.slot);
-        let result = match (popped, status[0]) {
-            (Ok(_), STATUS_OK) => Ok(()),
-            (Ok(_), STATUS_UNSUPPORTED) => Err(DeviceError::NotSupported),
-            _ => Err(DeviceError::Failed),
-        };
-        self.free_slots.push(flying.slot);
-        let buffer = match flying.kind {
-            Kind::Read(buffer) | Kind::Write(buffer) => Some(buffer),
+    /// Describes a request to the device and makes it available.
+    fn offer(&mut self, slot: u16, kind: &Kind) {
+        let start = self.headers.machine_address() + u64::from(slot) * SLOT_BYTES as u64;
+        let [header, data, status] = [0, 1, 2].map(|part| slot * CHAIN + part);
+        let data_part = match kind {
+            Kind::Read(buffer) => Some((buffer, Writer::Device)),
+            Kind::Write(buffer) => Some((buffer, Writer::Driver)),
             Kind::Flush => None,
         };
-        let completion = DeviceCompletion { tag: flying.tag, result, buffer };
-        Some((flying.owner, completion))
+        let after = if data_part.is_some() { data } else { status };
+        self.queue.describe(header, start, HEADER_BYTES as u32, Writer::Driver, Some(after));
+        if let Some((buffer, writer)) = data_part {
+            self.queue.describe(data, buffer.region.machine_address(), buffer.len as u32, writer, Some(status));
+        }
+        self.queue.describe(status, start + STATUS_AT as u64, 1, Writer::Device, None);
+        self.queue.offer(header);
     }
-}
 
-/// The two parts of a slot that the device reads and writes.
-fn slot_parts(headers: &mut DmaRegion, slot: usize) -> (&[u8], &mut [u8]) {
-    let bytes = &mut headers.bytes_mut()[slot * SLOT_BYTES..(slot + 1) * SLOT_BYTES];
-    let (header, rest) = bytes.split_at_mut(HEADER_BYTES);
-    (header, &mut rest[STATUS_AT - HEADER_BYTES..=STATUS_AT - HEADER_BYTES])
-}
-
-/// What the device reads, and what it writes, for a request.
-fn parts<'a>(kind: &'a mut Kind, header: &'a [u8], status: &'a mut [u8]) -> (Vec<&'a [u8]>, Vec<&'a mut [u8]>) {
-    match kind {
-        Kind::Read(buffer) => (alloc::vec![header], alloc::vec![buffer.as_mut(), status]),
-        Kind::Write(buffer) => (alloc::vec![header, (*buffer).as_ref()], alloc::vec![status]),
-        Kind::Flush => (alloc::vec![header], alloc::vec![status]),
+    /// The next request that the device has finished, and who made it. Where there is none, the device interrupts when
+    /// there is one again.
+    fn pop(&mut self) -> Option<(u64, DeviceCompletion<DiskBuffer>)> {
+        loop {
+            let Some((head, _)) = self.queue.next_used() else {
+                if self.queue.listen() {
+                    continue;
+                }
+                return None;
+            };
+            let slot = head / CHAIN;
+            let Some(flying) = self.flying.get_mut(usize::from(slot)).and_then(Option::take) else {
+                log::warn!("a virtio disk finishes a request that it does not have");
+                continue;
+            };
+            let result = match self.slot(slot)[STATUS_AT] {
+                STATUS_OK => Ok(()),
+                STATUS_UNSUPPORTED => Err(DeviceError::NotSupported),
+                _ => Err(DeviceError::Failed),
+            };
+            self.free_slots.push(slot);
+            let buffer = match flying.kind {
+                Kind::Read(buffer) | Kind::Write(buffer) => Some(buffer),
+                Kind::Flush => None,
+            };
+            return Some((flying.owner, DeviceCompletion { tag: flying.tag, result, buffer }));
+        }
     }
 }
 
@@ -224,33 +239,27 @@ impl BlockDevice for VirtioDisk {
     }
 
     fn can_submit(&self) -> bool {
-        !self.free_slots.is_empty() && self.queue.available_desc() >= 3
+        !self.free_slots.is_empty()
     }
 
     fn submit(&mut self, tag: Tag, operation: DeviceOperation<DiskBuffer>) {
-        let (number, sector, mut kind) = match operation {
+        let (number, sector, kind) = match operation {
             DeviceOperation::Read { sector, buffer } => (IN, sector, Kind::Read(buffer)),
             DeviceOperation::Write { sector, buffer } => (OUT, sector, Kind::Write(buffer)),
             DeviceOperation::Flush | DeviceOperation::Discard { .. } => (FLUSH, 0, Kind::Flush),
         };
         let slot = self.free_slots.pop().expect("can_submit said so");
         self.write_header(slot, number, sector);
-        let (header, status) = slot_parts(&mut self.headers, slot);
-        let (inputs, mut outputs) = parts(&mut kind, header, status);
-        // SAFETY: header, status and data belong to this request until its token is popped.
-        let added = unsafe { self.queue.add(&inputs, &mut outputs) };
-        let token = added.expect("can_submit counted the descriptors");
-        self.flying.insert(token, Flying { tag, owner: self.owner, slot, kind });
+        self.offer(slot, &kind);
+        self.flying[usize::from(slot)] = Some(Flying { tag, owner: self.owner, kind });
     }
 
     fn commit(&mut self) {
-        if self.queue.should_notify() {
-            self.transport.notify(QUEUE);
-        }
+        self.queue.notify(&mut self.transport);
     }
 
     fn is_quiet(&self) -> bool {
-        self.flying.values().all(|flying| flying.owner == self.owner)
+        self.flying.iter().flatten().all(|flying| flying.owner == self.owner)
     }
 
     fn next_completion(&mut self) -> Option<DeviceCompletion<DiskBuffer>> {

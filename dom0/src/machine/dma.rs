@@ -6,6 +6,7 @@
 
 use alloc::collections::BTreeMap;
 use core::ptr::NonNull;
+use core::sync::atomic::AtomicU16;
 
 use pv_guest_kernel::mm::frames::Pages;
 use pv_guest_kernel::mm::{self, PAGE_SIZE};
@@ -28,6 +29,17 @@ impl DmaRegion {
     pub(crate) fn new(pages: usize) -> Option<Self> {
         let order = pages.next_power_of_two().trailing_zeros();
         memory::alloc_contiguous(order, ADDRESS_BITS).ok().map(|pages| Self { pages })
+    }
+
+    /// Where devices find it.
+    pub(crate) fn machine_address(&self) -> u64 {
+        memory::machine_address(self.pages.first())
+    }
+
+    /// Its halfwords, which a device may read and write at any time.
+    pub(crate) fn halves(&self) -> &[AtomicU16] {
+        // SAFETY: the pages are mapped in a row and owned, page-aligned, and atomics may be shared with a device.
+        unsafe { core::slice::from_raw_parts(self.pages.addr() as *const AtomicU16, self.pages.len_bytes() / 2) }
     }
 
     /// Its bytes.

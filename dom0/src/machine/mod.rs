@@ -1,9 +1,11 @@
 //! What the service domain runs on: hypercalls, mapped memory, devices.
 //!
-//! [`control`] is Xen's control interface as the builder needs it, [`queries`] the rest of it. A virtio device is found by [`pci`], its memory comes from [`dma`], its
-//! interrupt through [`interrupt`]; [`disk`], [`net`] and [`port`] drive virtio disks,
-//! network cards and the serial port of the control channel. [`power`] switches the machine off.
+//! [`control`] is Xen's control interface as the builder needs it, [`queries`] the rest of it. A virtio device is found by
+//! [`pci`], its memory comes from [`dma`], its interrupt through [`interrupt`], its queues are [`virtqueue`]s, some with
+//! [`buffers`] of their own; [`disk`], [`net`] and [`port`] drive virtio disks, network cards and the serial port of the
+//! control channel. [`power`] switches the machine off.
 
+pub(crate) mod buffers;
 pub(crate) mod control;
 pub(crate) mod disk;
 pub(crate) mod dma;
@@ -13,3 +15,4 @@ pub(crate) mod pci;
 pub(crate) mod port;
 pub(crate) mod power;
 pub(crate) mod queries;
+pub(crate) mod virtqueue;

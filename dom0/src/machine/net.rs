@@ -1,30 +1,30 @@
 //! A virtio network card, driven without waiting.
 //!
-//! Each frame lies in half a page behind the card's header; a queue's slots and its buffers have the same numbers.
+//! Each frame lies in half a page behind the card's header. While much arrives the card is not asked for interrupts but
+//! looked at now and then ([`VirtioCard::next_look_ns`]): what came together is handled together.
 //!
 //! Source: Virtual I/O Device 1.2, §5.1.
-#![expect(unsafe_code, reason = "the device reads and writes memory that was lent to it")]
-
-use alloc::collections::BTreeMap;
-use alloc::vec::Vec;
 
 use bitflags::bitflags;
 use virtio_drivers::Error;
-use virtio_drivers::queue::VirtQueue;
 use virtio_drivers::transport::Transport;
 use virtio_drivers::transport::pci::PciTransport;
 
-use super::dma::{DmaHal, DmaRegion};
+use super::buffers::{Buffers, Outgoing};
+use super::virtqueue::Writer;
 
 const RECEIVE: u16 = 0;
 const TRANSMIT: u16 = 1;
-const QUEUE_LEN: usize = 128;
-const BUFFER_BYTES: usize = 2048;
-const BUFFER_PAGES: usize = QUEUE_LEN * BUFFER_BYTES / 4096;
+/// Buffers of each queue, and what one holds: a header and a frame.
+const SIZE: (u16, usize) = (256, 2048);
 const HEADER_BYTES: usize = 12;
 
 /// Frames that are longer do not fit an Ethernet without extensions.
 const FRAME_MAX: usize = 1518;
+
+/// Frames that come closer together than this are looked for by the clock, this long after each other.
+const CLOSE_NS: u64 = 400_000;
+const PAUSE_NS: u64 = 150_000;
 
 bitflags! {
     #[derive(Clone, Copy, Debug)]
@@ -35,23 +35,15 @@ bitflags! {
     }
 }
 
-type Queue = VirtQueue<DmaHal, QUEUE_LEN>;
-
 /// A virtio network card.
 pub(crate) struct VirtioCard {
     transport: PciTransport,
-    receive: Queue,
-    transmit: Queue,
-    receive_memory: DmaRegion,
-    transmit_memory: DmaRegion,
-    /// Which buffer a token of the queue stands for.
-    receiving: BTreeMap<u16, usize>,
-    transmitting: BTreeMap<u16, usize>,
-    free: Vec<usize>,
-}
-
-fn buffer(memory: &mut DmaRegion, slot: usize, len: usize) -> &mut [u8] {
-    &mut memory.bytes_mut()[slot * BUFFER_BYTES..][..len]
+    receive: Buffers,
+    transmit: Outgoing,
+    /// When it is looked at again without an interrupt.
+    next_look_ns: Option<u64>,
+    /// When a frame was taken last.
+    taken_ns: u64,
 }
 
 impl VirtioCard {
@@ -62,30 +54,17 @@ impl VirtioCard {
     pub(crate) fn new(mut transport: PciTransport) -> Result<Self, Error> {
         let features = transport.begin_init(Features::all());
         let events = features.contains(Features::EVENT_INDEX);
-        let receive = Queue::new(&mut transport, RECEIVE, false, events)?;
-        let transmit = Queue::new(&mut transport, TRANSMIT, false, events)?;
-        let memory = || DmaRegion::new(BUFFER_PAGES).ok_or(Error::DmaError);
-        let mut card = Self {
-            receive,
-            transmit,
-            receive_memory: memory()?,
-            transmit_memory: memory()?,
-            receiving: BTreeMap::new(),
-            transmitting: BTreeMap::new(),
-            free: (0..QUEUE_LEN).rev().collect(),
-            transport,
-        };
-        card.transport.finish_init();
-        for slot in 0..QUEUE_LEN {
-            card.lend(slot)?;
-        }
-        card.commit();
-        Ok(card)
+        let mut receive = Buffers::new(&mut transport, RECEIVE, SIZE, Writer::Device, events)?;
+        let transmit = Outgoing::new(&mut transport, TRANSMIT, SIZE, events)?;
+        transport.finish_init();
+        receive.lend_all();
+        receive.queue.notify(&mut transport);
+        Ok(Self { transport, receive, transmit, next_look_ns: None, taken_ns: 0 })
     }
 
-    /// Whether the card has received something that was not taken yet.
+    /// Whether the card has received something that was not taken yet, and is not going to be looked at by the clock.
     pub(crate) fn has_finished(&self) -> bool {
-        self.receive.can_pop()
+        self.next_look_ns.is_none() && self.receive.queue.has_used()
     }
 
     /// Takes the device's interrupt back.
@@ -93,72 +72,59 @@ impl VirtioCard {
         let _ = self.transport.ack_interrupt();
     }
 
-    /// Takes the next frame that has arrived.
-    pub(crate) fn take(&mut self) -> Option<Vec<u8>> {
-        let token = self.receive.peek_used()?;
-        let slot = self.receiving.remove(&token)?;
-        let memory = buffer(&mut self.receive_memory, slot, BUFFER_BYTES);
-        // SAFETY: the same memory that was added with this token.
-        let popped = unsafe { self.receive.pop_used(token, &[], &mut [memory]) };
-        let len = popped.map_or(0, |len| len as usize).clamp(HEADER_BYTES, BUFFER_BYTES);
-        let frame = buffer(&mut self.receive_memory, slot, len)[HEADER_BYTES..].to_vec();
-        if let Err(error) = self.lend(slot) {
-            log::warn!("network card: a buffer is lost: {error}");
+    /// When the card is to be looked at without an interrupt.
+    pub(crate) fn next_look_ns(&self) -> Option<u64> {
+        self.next_look_ns
+    }
+
+    /// Shows each of the next frames that have arrived, at most `most`, and says whether there are more. Where there are
+    /// none, the card interrupts when there are.
+    pub(crate) fn take(&mut self, most: usize, now_ns: u64, mut show: impl FnMut(&[u8])) -> bool {
+        if self.next_look_ns.is_some_and(|at| now_ns < at) {
+            return false;
         }
-        Some(frame)
+        self.next_look_ns = None;
+        let mut taken = 0;
+        while taken < most {
+            let Some((slot, len)) = self.receive.take_back() else { break };
+            show(&self.receive.bytes(slot, len.max(HEADER_BYTES))[HEADER_BYTES..]);
+            self.receive.lend_again(slot);
+            taken += 1;
+        }
+        self.receive.queue.notify(&mut self.transport);
+        if taken == most {
+            return true;
+        }
+        let close = now_ns.saturating_sub(self.taken_ns) < CLOSE_NS;
+        if taken > 1 || taken == 1 && close {
+            self.receive.queue.ignore();
+            self.next_look_ns = Some(now_ns + PAUSE_NS);
+        }
+        if taken > 0 {
+            self.taken_ns = now_ns;
+        }
+        self.next_look_ns.is_none() && self.receive.queue.listen()
     }
 
     /// Whether there is room to send a frame.
     pub(crate) fn can_send(&mut self) -> bool {
-        self.collect();
-        !self.free.is_empty()
+        self.transmit.has_room()
     }
 
-    /// Sends a frame; one that is too long is dropped. Call only after [`can_send`](Self::can_send).
+    /// Sends a frame with the next [`commit`](Self::commit); one that is too long is dropped. Call only after
+    /// [`can_send`](Self::can_send).
     pub(crate) fn send(&mut self, frame: &[u8]) {
         if frame.len() > FRAME_MAX {
             return;
         }
-        let Some(slot) = self.free.pop() else { return };
-        let memory = buffer(&mut self.transmit_memory, slot, HEADER_BYTES + frame.len());
-        memory[..HEADER_BYTES].fill(0);
-        memory[HEADER_BYTES..].copy_from_slice(frame);
-        // SAFETY: the slot is this frame's until its token is popped.
-        match unsafe { self.transmit.add(&[memory], &mut []) } {
-            Ok(token) => drop(self.transmitting.insert(token, slot)),
-            Err(_) => self.free.push(slot),
-        }
+        self.transmit.send(HEADER_BYTES + frame.len(), |memory| {
+            memory[..HEADER_BYTES].fill(0);
+            memory[HEADER_BYTES..].copy_from_slice(frame);
+        });
     }
 
-    /// Tells the card about frames to send and buffers to fill.
+    /// Tells the card about frames to send.
     pub(crate) fn commit(&mut self) {
-        if self.transmit.should_notify() {
-            self.transport.notify(TRANSMIT);
-        }
-        if self.receive.should_notify() {
-            self.transport.notify(RECEIVE);
-        }
-    }
-
-    fn lend(&mut self, slot: usize) -> Result<(), Error> {
-        let memory = buffer(&mut self.receive_memory, slot, BUFFER_BYTES);
-        // SAFETY: the slot is the card's until its token is popped.
-        let token = unsafe { self.receive.add(&[], &mut [memory]) }?;
-        self.receiving.insert(token, slot);
-        Ok(())
-    }
-
-    /// Takes back the buffers of frames that were sent.
-    fn collect(&mut self) {
-        while let Some(token) = self.transmit.peek_used() {
-            let Some(slot) = self.transmitting.remove(&token) else {
-                return;
-            };
-            // The length does not matter to the queue, only where the buffer begins.
-            let memory = buffer(&mut self.transmit_memory, slot, BUFFER_BYTES);
-            // SAFETY: the same memory that was added with this token.
-            let _ = unsafe { self.transmit.pop_used(token, &[memory], &mut []) };
-            self.free.push(slot);
-        }
+        self.transmit.notify(&mut self.transport);
     }
 }

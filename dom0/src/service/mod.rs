@@ -107,7 +107,7 @@ impl Service {
         while !self.done {
             while self.turn() {}
             if !self.done {
-                self.signal.wait();
+                self.signal.wait_until(self.devices.networks.next_look_ns().unwrap_or(u64::MAX));
             }
         }
         self.finish_channel();

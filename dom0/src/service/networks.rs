@@ -10,7 +10,6 @@ use dom0::ids::DomId;
 use dom0::toolstack::device::{DEFAULT_BRIDGE, Mac, Vif};
 use dom0::toolstack::nodes::DevicePaths;
 use pv_bus::WatchEvent;
-use pv_bus::net::Frame;
 use pv_bus::segment::Joiner;
 
 use super::devices::DriverHal;
@@ -24,8 +23,10 @@ const FRAMES_WAITING: usize = 512;
 const FRAMES_FOR_CARD: usize = 2048;
 /// Queues that one interface is offered, where there are as many CPUs.
 const MAX_QUEUES: u32 = 4;
+/// How long frames of a guest that sends many gather.
+const PAUSE_NS: u64 = 150_000;
 /// Frames taken from a card in one turn.
-const FRAMES_A_TURN: usize = 64;
+const FRAMES_A_TURN: usize = 128;
 
 struct NetworkBack {
     domain: DomId,
@@ -66,16 +67,8 @@ impl Network {
         let mut send = |frame| {
             self.bridge.send(*port, frame, now_ns);
         };
-        let mut more = true;
-        for _ in 0..FRAMES_A_TURN {
-            let Some(frame) = card.take() else {
-                more = false;
-                break;
-            };
-            joiner.add(Frame::new(frame), &mut send);
-        }
+        let more = card.take(FRAMES_A_TURN, now_ns, |frame| joiner.add(frame, &mut send));
         joiner.finish(&mut send);
-        card.commit();
         more
     }
 
@@ -229,6 +222,13 @@ impl Networks {
         self.backs.iter().any(|vif| waiting(vif) > vif.left_waiting)
     }
 
+    /// When a card or a guest's ring is to be looked at though neither tells of anything.
+    pub(super) fn next_look_ns(&self) -> Option<u64> {
+        let cards = self.networks.iter().filter_map(|network| network.card.as_ref());
+        let cards = cards.filter_map(|(card, _)| card.next_look_ns());
+        cards.chain(self.backs.iter().filter_map(|vif| vif.back.next_look_ns())).min()
+    }
+
     /// All cards.
     pub(super) fn cards(&mut self) -> impl Iterator<Item = &mut VirtioCard> {
         self.networks.iter_mut().filter_map(|network| network.card.as_mut()).map(|(card, _)| card)
@@ -238,5 +238,6 @@ impl Networks {
 fn open(hal: &mut DriverHal, domain: DomId, index: u32) -> Result<NetBack<DriverHal>, String> {
     let path = DevicePaths::new(domain, "vif", index).back;
     let queues = machine().map_or(1, |machine| machine.nr_cpus).min(MAX_QUEUES);
-    NetBack::open(hal, &path, queues).map_err(|error| format!("vif {index}: {error}"))
+    let back = NetBack::open(hal, &path, queues).map_err(|error| format!("vif {index}: {error}"))?;
+    Ok(back.with_pauses(PAUSE_NS))
 }
