@@ -1,6 +1,6 @@
 //! Packed kernels, as the tools with which distributions pack them make them.
 
-use dom0::toolstack::unpack::unpack;
+use dom0::toolstack::unpack::{unpack, unpack_within};
 
 /// What is packed below.
 fn text() -> Vec<u8> {
@@ -32,6 +32,14 @@ const XZ: [u8; 112] = [
     0x00, 0x96, 0x92, 0xcb, 0x56, 0x3e, 0x30, 0x0d, 0x8b, 0x02, 0x00, 0x00, 0x00, 0x00, 0x01, 0x59, 0x5a,
 ];
 
+/// `gzip -9`.
+const GZIP: [u8; 72] = [
+    0x1f, 0x8b, 0x08, 0x00, 0x00, 0x00, 0x00, 0x00, 0x02, 0x03, 0x4b, 0x54, 0xc8, 0x4e, 0x2d, 0xca, 0x4b, 0xcd, 0xd1,
+    0x51, 0x48, 0xc4, 0xc3, 0x52, 0x48, 0xcc, 0x4b, 0x51, 0xc8, 0x2c, 0x29, 0x56, 0xc8, 0xcc, 0xcb, 0x2c, 0x29, 0x4a,
+    0xcc, 0x4d, 0x2b, 0xe6, 0x4a, 0x1c, 0xd5, 0x38, 0xaa, 0x71, 0x54, 0xe3, 0xa8, 0xc6, 0x51, 0x8d, 0xa3, 0x1a, 0x47,
+    0x35, 0x8e, 0x6a, 0x1c, 0xdc, 0x1a, 0x01, 0xb8, 0x48, 0xdf, 0x65, 0xe8, 0x08, 0x00, 0x00,
+];
+
 /// A bzImage around a payload.
 fn bzimage(payload: &[u8]) -> Vec<u8> {
     let mut file = vec![0; 1024];
@@ -53,7 +61,7 @@ fn problem(file: &[u8]) -> String {
 
 #[test]
 fn each_packing_is_unpacked_bare_and_in_a_bzimage() {
-    for packed in [&ZSTD[..], &LZ4, &LZ4[..LZ4.len() - 4], &XZ] {
+    for packed in [&ZSTD[..], &LZ4, &LZ4[..LZ4.len() - 4], &XZ, &GZIP] {
         assert_eq!(unpack(packed).expect("good").as_ref(), text());
         assert_eq!(unpack(&bzimage(packed)).expect("good").as_ref(), text());
     }
@@ -65,7 +73,7 @@ fn each_packing_is_unpacked_bare_and_in_a_bzimage() {
 
 #[test]
 fn damage_is_named_with_its_packing() {
-    for (packed, name) in [(&ZSTD[..], "zstd"), (&LZ4, "lz4"), (&XZ, "xz")] {
+    for (packed, name) in [(&ZSTD[..], "zstd"), (&LZ4, "lz4"), (&XZ, "xz"), (&GZIP, "gzip")] {
         assert!(problem(&packed[..packed.len() / 2]).contains(&format!("its {name} data is damaged or cut off")));
         for at in 4..packed.len() {
             let mut file = packed.to_vec();
@@ -90,4 +98,29 @@ fn a_packing_that_is_not_known_is_named_with_those_that_are() {
 fn a_window_larger_than_any_memory_is_an_error() {
     let line = problem(&[0x28, 0xb5, 0x2f, 0xfd, 0, 0xff, 0, 0, 0]);
     assert!(line.contains("MiB that dom0 does not have") || line.contains("damaged"), "{line}");
+}
+
+#[test]
+fn what_unpacks_to_more_than_it_may_is_an_error_in_every_packing() {
+    for packed in [&ZSTD[..], &LZ4, &XZ, &GZIP] {
+        assert_eq!(unpack_within(packed, text().len()).expect("just fits").as_ref(), text());
+        for file in [packed.to_vec(), bzimage(packed)] {
+            let line = unpack_within(&file, text().len() - 1).expect_err("too much").to_string();
+            assert!(line.contains("unpacks to more than"), "{line}");
+        }
+    }
+}
+
+#[test]
+fn a_claim_of_gigabytes_takes_no_memory() {
+    for packed in [&ZSTD[..], &XZ, &GZIP[..68]] {
+        let claims = bzimage(&[packed, &u32::MAX.to_le_bytes()].concat());
+        assert_eq!(unpack(&claims).expect("only the claim is wrong").as_ref(), text());
+    }
+    // An xz block that reaches back 4 GiB, and the check sum of its header.
+    let mut far = XZ;
+    far[16] = 0x28;
+    far[20..24].copy_from_slice(&[0xe6, 0xa0, 0x11, 0xb3]);
+    let line = problem(&far);
+    assert!(line.contains("reaches back farther than the 192 MiB"), "{line}");
 }

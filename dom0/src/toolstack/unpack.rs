@@ -1,7 +1,7 @@
 //! Packed kernels: gzip, xz, zstd and lz4, bare or inside a Linux bzImage.
 //!
-//! What a small file can make of itself is bounded, and asked for before it is taken, so that a kernel too large for
-//! this domain is an error and not its end.
+//! Invariant: what a small file makes of itself is bounded, and every buffer whose size the file decides is asked for
+//! before it is taken, so that a kernel too large for this domain is an error and not its end.
 //!
 //! Source: Linux `Documentation/arch/x86/boot.rst`; RFC 1952; RFC 8878 §3.1.1.1; LZ4 "legacy frame" format.
 
@@ -13,6 +13,8 @@ use super::image::ImageError;
 
 /// Most bytes an unpacked kernel may have.
 const UNPACKED_MAX: usize = 256 << 20;
+/// How far back an xz file may reach at most; Linux's own reach 128 MiB.
+const XZ_REACH_MAX: usize = 192 << 20;
 /// Bytes that one step unpacks.
 const STEP_BYTES: usize = 1 << 16;
 /// Most bytes that a block of lz4's legacy format unpacks to.
@@ -23,11 +25,19 @@ const LZ4_BLOCK_MAX: usize = 8 << 20;
 /// # Errors
 /// A packing that is not known, or that is damaged.
 pub fn unpack(file: &[u8]) -> Result<Cow<'_, [u8]>, ImageError> {
+    unpack_within(file, UNPACKED_MAX)
+}
+
+/// The same, for at most so many unpacked bytes.
+///
+/// # Errors
+/// As [`unpack`].
+pub fn unpack_within(file: &[u8], most: usize) -> Result<Cow<'_, [u8]>, ImageError> {
     let inside = bzimage_payload(file)?;
     let payload = inside.unwrap_or(file);
-    let out = Unpacked::with_room(inside.and_then(length_behind))?;
+    let out = Unpacked::with_room(inside.and_then(length_behind), most)?;
     match payload {
-        [0x1f, 0x8b, ..] => gunzip(payload).map(Cow::Owned),
+        [0x1f, 0x8b, ..] => gunzip(payload, out).map(Cow::Owned),
         [0xfd, b'7', b'z', b'X', b'Z', 0, ..] => unxz(payload, out).map(Cow::Owned),
         [0x28, 0xb5, 0x2f, 0xfd, ..] => unzstd(payload, out).map(Cow::Owned),
         [0x02, 0x21, 0x4c, 0x18, blocks @ ..] => unlz4(blocks, out).map(Cow::Owned),
@@ -48,8 +58,8 @@ fn damaged(packing: &str) -> ImageError {
     ImageError(format!("its {packing} data is damaged or cut off: copy the file again"))
 }
 
-fn too_large() -> ImageError {
-    ImageError("it unpacks to more than 256 MiB: give a smaller kernel".into())
+fn too_large(most: usize) -> ImageError {
+    ImageError(format!("it unpacks to more than {} MiB: give a smaller one", most >> 20))
 }
 
 /// Makes sure that so many bytes can be had.
@@ -63,23 +73,26 @@ fn no_room(bytes: usize) -> ImageError {
 }
 
 /// What has been unpacked so far.
-struct Unpacked(Vec<u8>);
+struct Unpacked {
+    bytes: Vec<u8>,
+    most: usize,
+}
 
 impl Unpacked {
     /// With room for so many bytes, where it is known, so that nothing is moved while it grows.
-    fn with_room(bytes: Option<usize>) -> Result<Self, ImageError> {
-        let mut out = Vec::new();
-        let bytes = bytes.filter(|bytes| *bytes <= UNPACKED_MAX).unwrap_or(0);
-        out.try_reserve_exact(bytes).map_err(|_| no_room(bytes))?;
-        Ok(Self(out))
+    fn with_room(len: Option<usize>, most: usize) -> Result<Self, ImageError> {
+        let mut bytes = Vec::new();
+        let len = len.filter(|len| *len <= most).unwrap_or(0);
+        bytes.try_reserve_exact(len).map_err(|_| no_room(len))?;
+        Ok(Self { bytes, most })
     }
 
     fn add(&mut self, bytes: &[u8]) -> Result<(), ImageError> {
-        if self.0.len() + bytes.len() > UNPACKED_MAX {
-            return Err(too_large());
+        if self.bytes.len() + bytes.len() > self.most {
+            return Err(too_large(self.most));
         }
-        self.0.try_reserve(bytes.len()).map_err(|_| no_room(2 * self.0.len()))?;
-        self.0.extend_from_slice(bytes);
+        self.bytes.try_reserve(bytes.len()).map_err(|_| no_room(2 * self.bytes.len()))?;
+        self.bytes.extend_from_slice(bytes);
         Ok(())
     }
 }
@@ -109,9 +122,22 @@ fn bzimage_payload(file: &[u8]) -> Result<Option<&[u8]>, ImageError> {
     file.get(start..start + length).map(Some).ok_or_else(cut_off)
 }
 
-fn gunzip(packed: &[u8]) -> Result<Vec<u8>, ImageError> {
-    let body = gzip_body(packed).ok_or_else(|| damaged("gzip"))?;
-    miniz_oxide::inflate::decompress_to_vec_with_limit(body, UNPACKED_MAX).map_err(|_| damaged("gzip"))
+fn gunzip(packed: &[u8], mut out: Unpacked) -> Result<Vec<u8>, ImageError> {
+    use miniz_oxide::inflate::stream::{InflateState, inflate};
+    use miniz_oxide::{DataFormat, MZFlush, MZStatus};
+    let mut body = gzip_body(packed).ok_or_else(|| damaged("gzip"))?;
+    let mut state = InflateState::new_boxed(DataFormat::Raw);
+    let mut step = alloc::vec![0; STEP_BYTES];
+    loop {
+        let done = inflate(&mut state, body, &mut step, MZFlush::None);
+        out.add(&step[..done.bytes_written])?;
+        body = &body[done.bytes_consumed..];
+        match done.status {
+            Ok(MZStatus::StreamEnd) => return Ok(out.bytes),
+            Ok(_) if done.bytes_written + done.bytes_consumed > 0 => {}
+            _ => return Err(damaged("gzip")),
+        }
+    }
 }
 
 /// The deflate stream behind a gzip header (RFC 1952).
@@ -139,14 +165,27 @@ fn gzip_body(packed: &[u8]) -> Option<&[u8]> {
 
 fn unxz(packed: &[u8], mut out: Unpacked) -> Result<Vec<u8>, ImageError> {
     use lzma_rust2::{Read, XzReader};
-    let mut reader = XzReader::new(packed, false);
+    // What each block reaches back is taken at once, and the block says how far.
+    let reach = (0..16).map(|halved| XZ_REACH_MAX >> halved).find(|reach| room(*reach).is_ok()).unwrap_or(0);
+    let mut reader = XzReader::new_mem_limit(packed, false, (reach >> 10) as u32);
     let mut step = alloc::vec![0; STEP_BYTES];
     loop {
-        match reader.read(&mut step).map_err(|_| damaged("xz"))? {
-            0 => return Ok(out.0),
+        match reader.read(&mut step).map_err(|error| xz_problem(&error, reach))? {
+            0 => return Ok(out.bytes),
             count => out.add(&step[..count])?,
         }
     }
+}
+
+/// The library's error type is another one with its `std`, but both show this kind by its name.
+fn xz_problem(error: &impl core::fmt::Debug, reach: usize) -> ImageError {
+    if format!("{error:?}").contains("OutOfMemory") {
+        let mib = reach >> 20;
+        return ImageError(format!(
+            "its xz data reaches back farther than the {mib} MiB that dom0 has: raise dom0_mem="
+        ));
+    }
+    damaged("xz")
 }
 
 fn unzstd(packed: &[u8], mut out: Unpacked) -> Result<Vec<u8>, ImageError> {
@@ -158,7 +197,7 @@ fn unzstd(packed: &[u8], mut out: Unpacked) -> Result<Vec<u8>, ImageError> {
     let mut step = alloc::vec![0; STEP_BYTES];
     loop {
         match reader.read(&mut step).map_err(|_| damaged("zstd"))? {
-            0 => return Ok(out.0),
+            0 => return Ok(out.bytes),
             count => out.add(&step[..count])?,
         }
     }
@@ -187,7 +226,7 @@ fn unlz4(mut blocks: &[u8], mut out: Unpacked) -> Result<Vec<u8>, ImageError> {
     step.resize(LZ4_BLOCK_MAX, 0);
     while let Some((len, rest)) = blocks.split_first_chunk::<4>() {
         let len = u32::from_le_bytes(*len) as usize;
-        if rest.is_empty() && len == out.0.len() {
+        if rest.is_empty() && len == out.bytes.len() {
             break;
         }
         let block = rest.get(..len).ok_or_else(|| damaged("lz4"))?;
@@ -195,5 +234,5 @@ fn unlz4(mut blocks: &[u8], mut out: Unpacked) -> Result<Vec<u8>, ImageError> {
         out.add(&step[..count])?;
         blocks = &rest[len..];
     }
-    if out.0.is_empty() { Err(damaged("lz4")) } else { Ok(out.0) }
+    if out.bytes.is_empty() { Err(damaged("lz4")) } else { Ok(out.bytes) }
 }
