@@ -1,5 +1,7 @@
 //! The toolstack's commands over the control channel: one boot, many commands, a demo guest and a Linux guest.
 
+mod back_ends;
+
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -55,6 +57,9 @@ const STEPS: &[(&str, Step)] = &[
     ("Linux lets go of a disk and a network interface that it was lent", linux_devices),
     ("Linux gives memory and a virtual CPU back", linux_shrinks),
     ("Linux is sent a key and an interrupt", linux_keys),
+    ("Linux goes on writing over a disk back end that is replaced", back_ends::disk_returns),
+    ("Linux gets errors from a disk that is pulled, and goes on", back_ends::disk_is_pulled),
+    ("a network goes on over a back end that is replaced", back_ends::network_returns),
     ("Linux starts from kernels packed with zstd and lz4", packed),
     ("everything is ended and its memory is free again", all_gone),
 ];
@@ -83,6 +88,7 @@ impl Running {
             ("boot/old".to_owned(), elf_of_32_bits()),
             ("boot/packed".to_owned(), b"BZh91AY&SY".to_vec()),
             ("disks/a.img".to_owned(), vec![0x5a; 1 << 20]),
+            ("disks/big.img".to_owned(), vec![0xa5; 16 << 20]),
         ];
         let describe = |files: &mut Vec<(String, Vec<u8>)>, name: &str, text: String| {
             files.push((format!("xl/{name}.toml"), text.into_bytes()));
