@@ -12,9 +12,13 @@ pub mod errno;
 mod memory;
 mod runtime;
 mod shared;
+mod together;
 mod traps;
+mod vcpus;
 
 pub use memory::*;
 pub use runtime::*;
 pub use shared::*;
+pub use together::*;
 pub use traps::*;
+pub use vcpus::*;

@@ -98,6 +98,13 @@ pub fn entry_address(va: u64) -> u64 {
     (mfn_of(table) << 12) + ((va >> 12) & 511) * 8
 }
 
+/// Reads a word of the test's own memory that others may be writing.
+#[must_use]
+pub fn peek(va: u64) -> u64 {
+    // SAFETY: A guest test reads what it has mapped.
+    unsafe { (va as *const u64).read_volatile() }
+}
+
 /// The page-table entry that maps `va` in the boot tables.
 #[must_use]
 pub fn entry_of(va: u64) -> u64 {

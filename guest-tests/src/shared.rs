@@ -2,7 +2,7 @@
 
 use core::sync::atomic::{AtomicU64, Ordering};
 
-use pv_abi::xen::{SharedInfoAtomic, VcpuInfoAtomic, VcpuTimeInfo};
+use pv_abi::xen::{SharedInfoAtomic, VcpuInfoAtomic, VcpuTimeInfo, VcpuTimeInfoAtomic};
 
 use crate::memory::{A, D, P, Page, RW, update_va_mapping};
 use crate::runtime::{start_info, tsc};
@@ -35,6 +35,12 @@ impl Shared {
         &self.0.vcpu_info[0]
     }
 
+    /// What belongs to a vCPU, one of the first 32, while it has not moved it.
+    #[must_use]
+    pub fn vcpu_info(self, vcpu: u32) -> &'static VcpuInfoAtomic {
+        &self.0.vcpu_info[vcpu as usize]
+    }
+
     /// Whether a port is pending.
     #[must_use]
     pub fn is_pending(self, port: u32) -> bool {
@@ -58,22 +64,54 @@ impl Shared {
         self.vcpu().evtchn_upcall_pending.store(0, Ordering::SeqCst);
     }
 
-    /// System time in ns.
+    /// Forgets that a port is pending; whether it was.
+    pub fn take(self, port: u32) -> bool {
+        word(&self.0.evtchn_pending, port).fetch_and(!bit(port), Ordering::SeqCst) & bit(port) != 0
+    }
+
+    /// System time in ns, as the first vCPU reads it.
     #[must_use]
     pub fn now(self) -> u64 {
-        let time = &self.vcpu().time;
-        loop {
-            let version = time.version.load(Ordering::SeqCst);
-            let copy = VcpuTimeInfo {
-                tsc_timestamp: time.tsc_timestamp.load(Ordering::SeqCst),
-                system_time: time.system_time.load(Ordering::SeqCst),
-                tsc_to_system_mul: time.tsc_to_system_mul.load(Ordering::SeqCst),
-                tsc_shift: time.tsc_shift.load(Ordering::SeqCst),
-                ..VcpuTimeInfo::default()
-            };
-            if version & 1 == 0 && version == time.version.load(Ordering::SeqCst) {
-                return copy.system_time_at(tsc());
-            }
+        time_of(&self.vcpu().time)
+    }
+
+    /// Where the page is mapped.
+    #[must_use]
+    pub fn va(self) -> u64 {
+        core::ptr::from_ref(self.0) as u64
+    }
+
+    /// The page that another vCPU has mapped at this address.
+    #[must_use]
+    pub fn at(va: u64) -> Self {
+        // SAFETY: The caller got the address from `va`; the page stays mapped.
+        Self(unsafe { &*(va as *const SharedInfoAtomic) })
+    }
+}
+
+/// A `vcpu_info` that was moved to a page of the test's own.
+#[must_use]
+pub fn vcpu_info_at(va: u64) -> &'static VcpuInfoAtomic {
+    // SAFETY: The page is the test's for its life; all fields are atomic.
+    unsafe { &*(va as *const VcpuInfoAtomic) }
+}
+
+/// System time in ns, by the time page of the vCPU that reads it. The counter is read while the page is known not to
+/// change: a vCPU may move to another CPU at any moment.
+#[must_use]
+pub fn time_of(time: &VcpuTimeInfoAtomic) -> u64 {
+    loop {
+        let version = time.version.load(Ordering::SeqCst);
+        let copy = VcpuTimeInfo {
+            tsc_timestamp: time.tsc_timestamp.load(Ordering::SeqCst),
+            system_time: time.system_time.load(Ordering::SeqCst),
+            tsc_to_system_mul: time.tsc_to_system_mul.load(Ordering::SeqCst),
+            tsc_shift: time.tsc_shift.load(Ordering::SeqCst),
+            ..VcpuTimeInfo::default()
+        };
+        let now = copy.system_time_at(tsc());
+        if version & 1 == 0 && version == time.version.load(Ordering::SeqCst) {
+            return now;
         }
     }
 }

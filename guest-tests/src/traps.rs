@@ -8,6 +8,7 @@ use pv_abi::arch::TrapInfo;
 use pv_abi::callback::{CALLBACKOP_REGISTER, CALLBACKTYPE_EVENT, CALLBACKTYPE_FAILSAFE, CALLBACKTYPE_SYSCALL};
 use pv_abi::xen::{HYPERVISOR_CALLBACK_OP, HYPERVISOR_SET_TRAP_TABLE};
 
+use crate::vcpus::{MAX_VCPUS, this_vcpu};
 use crate::{hypercall, say, shutdown};
 
 /// The code selector of a 64-bit guest kernel.
@@ -63,17 +64,18 @@ pub struct Trap {
 }
 
 struct Shared<T>(UnsafeCell<T>);
-// SAFETY: A guest test has one vCPU, and traps are the only thing that interrupts it.
+// SAFETY: A vCPU uses its own part of what is one a vCPU, and the first alone the rest; traps are the only thing that
+// interrupts it.
 unsafe impl<T> Sync for Shared<T> {}
 
-/// Where to go on after an expected trap, or zero.
-static RECOVERY: AtomicU64 = AtomicU64::new(0);
-static LAST: Shared<TrapFrame> = Shared(UnsafeCell::new(ZERO_FRAME));
+/// Where each vCPU goes on after an expected trap, or zero.
+static RECOVERY: [AtomicU64; MAX_VCPUS] = [const { AtomicU64::new(0) }; MAX_VCPUS];
+static LAST: [Shared<TrapFrame>; MAX_VCPUS] = [const { Shared(UnsafeCell::new(ZERO_FRAME)) }; MAX_VCPUS];
 /// What a test does with a trap; it says whether it dealt with it.
 pub type Hook = fn(&mut TrapFrame) -> bool;
 
 static HOOK: Shared<Option<Hook>> = Shared(UnsafeCell::new(None));
-/// The address of `evtchn_upcall_pending`, once the shared page is mapped; the event callback clears it.
+/// The address of the first vCPU's `evtchn_upcall_pending`, once the shared page is mapped; its event callback clears it.
 pub(crate) static UPCALL_PENDING: AtomicU64 = AtomicU64::new(0);
 /// How often the event callback was entered.
 pub static UPCALLS: AtomicU64 = AtomicU64::new(0);
@@ -154,7 +156,7 @@ extern "C" fn guest_trap(frame: &mut TrapFrame) {
     if frame.vector == 256 {
         UPCALLS.fetch_add(1, Ordering::Relaxed);
         let pending = UPCALL_PENDING.load(Ordering::Relaxed);
-        if pending != 0 {
+        if pending != 0 && this_vcpu() == 0 {
             // SAFETY: The address is that of a byte of the mapped shared page, which the hypervisor writes too.
             unsafe { AtomicU8::from_ptr(pending as *mut u8) }.store(0, Ordering::SeqCst);
         }
@@ -164,10 +166,10 @@ extern "C" fn guest_trap(frame: &mut TrapFrame) {
     if hook.is_some_and(|hook| hook(frame)) {
         return;
     }
-    let recovery = RECOVERY.swap(0, Ordering::Relaxed);
+    let recovery = RECOVERY[this_vcpu()].swap(0, Ordering::Relaxed);
     if recovery != 0 && frame.vector != 256 {
-        // SAFETY: One vCPU; nobody reads the last frame now.
-        unsafe { *LAST.0.get() = *frame };
+        // SAFETY: It is this vCPU's own, which reads it later.
+        unsafe { *LAST[this_vcpu()].0.get() = *frame };
         frame.rip = recovery;
     } else if frame.vector != 256 {
         say!("guest-test: no trap: FAILED vector {} error {:#x} rip {:#x}", frame.vector, frame.error_code, frame.rip);
@@ -179,14 +181,14 @@ extern "C" fn guest_trap(frame: &mut TrapFrame) {
 /// The frame of the last expected trap.
 #[must_use]
 pub fn last_trap() -> TrapFrame {
-    // SAFETY: One vCPU; no trap is being handled.
-    unsafe { *LAST.0.get() }
+    // SAFETY: It is this vCPU's own, which handles no trap now.
+    unsafe { *LAST[this_vcpu()].0.get() }
 }
 
 #[doc(hidden)]
 #[must_use]
 pub fn disarm() -> Option<Trap> {
-    if RECOVERY.swap(0, Ordering::Relaxed) != 0 {
+    if RECOVERY[this_vcpu()].swap(0, Ordering::Relaxed) != 0 {
         return None;
     }
     let frame = last_trap();
@@ -217,7 +219,7 @@ macro_rules! attempt {
 #[doc(hidden)]
 #[must_use]
 pub fn recovery_place() -> *mut u64 {
-    RECOVERY.as_ptr()
+    RECOVERY[this_vcpu()].as_ptr()
 }
 
 /// Reads 8 bytes at any address; the trap where that is not allowed.
@@ -234,7 +236,7 @@ pub fn read_at(address: u64) -> Result<u64, Trap> {
             "mov {value}, [{address}]",
             "2:",
             scratch = out(reg) _,
-            place = in(reg) RECOVERY.as_ptr(),
+            place = in(reg) RECOVERY[this_vcpu()].as_ptr(),
             value = inout(reg) 0_u64 => value,
             address = in(reg) address,
             options(nostack),
@@ -256,7 +258,7 @@ pub fn write_at(address: u64, value: u64) -> Result<(), Trap> {
             "mov [{address}], {value}",
             "2:",
             scratch = out(reg) _,
-            place = in(reg) RECOVERY.as_ptr(),
+            place = in(reg) RECOVERY[this_vcpu()].as_ptr(),
             value = in(reg) value,
             address = in(reg) address,
             options(nostack),

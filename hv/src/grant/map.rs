@@ -156,7 +156,8 @@ fn unmap_one<M: Machine>(
 fn claim<M: Machine>(call: &Call<'_, M>, handle: u32, host_addr: u64, device_addr: u64) -> Result<Mapping, Refusal> {
     let mut table = call.domain().grants.lock();
     let bad_handle = || Refusal::status(GNTST_BAD_HANDLE, rule::BAD_HANDLE).with(Evidence::Value(handle.into()));
-    let mapping = table.mapping(handle).ok_or_else(bad_handle)?;
+    // One of which all is claimed is as good as gone.
+    let mapping = table.mapping(handle).filter(|mapping| mapping.host || mapping.device).ok_or_else(bad_handle)?;
     if device_addr != 0 && mapping.device && device_addr != mapping.mfn.address().0 {
         return Err(Refusal::status(GNTST_BAD_DEV_ADDR, rule::DEVICE_ADDRESS).with(Evidence::Value(device_addr)));
     }
