@@ -150,19 +150,11 @@ fn length<M: Machine>(
     let vmcb = block(running)?;
     let is_long = vmcb.is_long();
     let address = if is_long { registers.rip } else { vmcb.cs.base.wrapping_add(registers.rip) & 0xffff_ffff };
-    for at in 0..=(crate::decode::LONGEST - opcode.len()) as u64 {
-        let mut bytes = [0; 3];
-        let bytes = &mut bytes[..opcode.len()];
-        let first = &mut bytes[..1];
-        walk::copy_from(hv, running, address.wrapping_add(at), first).map_err(|_| unreadable(address))?;
-        if is_prefix(first[0], is_long) {
-            continue;
-        }
-        walk::copy_from(hv, running, address.wrapping_add(at), bytes).map_err(|_| unreadable(address))?;
-        if bytes == opcode {
-            return Ok(at + opcode.len() as u64);
-        }
-        break;
+    let fetched = walk::fetch(hv, running, address);
+    let bytes = fetched.bytes();
+    let prefixes = bytes.iter().take_while(|byte| is_prefix(**byte, is_long)).count();
+    if bytes[prefixes..].starts_with(opcode) {
+        return Ok((prefixes + opcode.len()) as u64);
     }
     Err(unreadable(address))
 }

@@ -5,7 +5,7 @@
 
 use super::{apic, walk};
 use crate::Hypervisor;
-use crate::decode::{self, Instruction, LONGEST};
+use crate::decode::{self, Instruction};
 use crate::domain::Running;
 use crate::hardware::Machine;
 use crate::refusal::{Evidence, Refusal};
@@ -32,8 +32,8 @@ pub(super) fn carry_out<M: Machine>(
     }
     let unknown = || Refusal::crash(rule::APIC_INSTRUCTION).with(Evidence::Value(registers.rip));
     let is_long = running.state.hvm.as_deref().is_some_and(super::Vmcb::is_long);
-    let bytes = instruction_bytes(hv, running, registers.rip);
-    let instruction = Instruction::decode_move(&bytes).filter(|_| is_long).ok_or_else(unknown)?;
+    let fetched = walk::fetch(hv, running, registers.rip);
+    let instruction = Instruction::decode_move(fetched.bytes()).filter(|_| is_long).ok_or_else(unknown)?;
     let offset = (physical - apic::PLACE) as u32;
     match instruction.opcode {
         // A register that there is not reads as 0, and what is written to one is lost.
@@ -55,15 +55,4 @@ pub(super) fn carry_out<M: Machine>(
         block.interrupt_shadow = 0;
     }
     Ok(())
-}
-
-/// The bytes at an address, as far as they can be read.
-fn instruction_bytes<M: Machine>(hv: &Hypervisor<M>, running: &Running, at: u64) -> [u8; LONGEST] {
-    let mut bytes = [0; LONGEST];
-    for (n, byte) in (0..).zip(&mut bytes) {
-        if walk::copy_from(hv, running, at.wrapping_add(n), core::slice::from_mut(byte)).is_err() {
-            break;
-        }
-    }
-    bytes
 }

@@ -39,6 +39,7 @@ use alloc::boxed::Box;
 use core::sync::atomic::{AtomicU8, Ordering};
 
 use pv_abi::Mfn;
+use pv_abi::errno::Errno;
 use pv_abi::hvm::HVM_NR_PARAMS;
 use pv_abi::xen as number;
 use spin::Mutex;
@@ -56,6 +57,8 @@ use crate::Hypervisor;
 use crate::domain::Domain;
 use crate::frames::ClaimedMfn;
 use crate::hardware::Machine;
+use crate::refusal::{Evidence, Refusal};
+use crate::rules::hvm as rule;
 
 /// What a domain with hardware assistance has that others have not.
 #[derive(Debug)]
@@ -142,6 +145,35 @@ pub fn named<M: Machine>(hv: &Hypervisor<M>, domain: &Domain, frame: u64) -> Cla
 #[cold]
 fn behind<M: Machine>(hv: &Hypervisor<M>, hvm: &HvmDomain, frame: u64) -> ClaimedMfn {
     hvm.map.lock().find(&hv.machine, frame).unwrap_or(Mfn(u64::MAX)).into()
+}
+
+fn with_pool(domain: &Domain) -> Result<&HvmDomain, Refusal> {
+    let refusal = || Refusal::errno(Errno::OpNotSupp, rule::NOT_HVM).with(Evidence::Value(domain.id.0.into()));
+    domain.hvm.as_ref().ok_or_else(refusal)
+}
+
+/// `XEN_DOMCTL_get_paging_mempool_size`: bytes that the tables of a domain's memory may take.
+///
+/// # Errors
+/// `EOPNOTSUPP` for a PV domain.
+pub(crate) fn pool(domain: &Domain) -> Result<u64, Refusal> {
+    Ok(with_pool(domain)?.map.lock().limit() << 12)
+}
+
+/// `XEN_DOMCTL_set_paging_mempool_size`, `XEN_DOMCTL_SHADOW_OP_SET_ALLOCATION`.
+///
+/// # Errors
+/// `EOPNOTSUPP` for a PV domain, `EINVAL` for a part of a page, `ENOMEM` where the tables take more already.
+pub(crate) fn set_pool(domain: &Domain, bytes: u64) -> Result<(), Refusal> {
+    let hvm = with_pool(domain)?;
+    let refuse = |errno| Err(Refusal::errno(errno, rule::POOL).with(Evidence::Value(bytes)));
+    if !bytes.is_multiple_of(1 << 12) {
+        return refuse(Errno::Inval);
+    }
+    if !hvm.map.lock().set_limit(bytes >> 12) {
+        return refuse(Errno::NoMem);
+    }
+    Ok(())
 }
 
 /// Takes the memory of a domain apart that is being destroyed; whether nothing is left of it.

@@ -31,12 +31,18 @@ const GUEST_FRAME_BITS: u32 = 36;
 /// The order of a large leaf.
 pub const LARGE_ORDER: u32 = 9;
 
+/// Tables that there may be where no toolstack said: 1 MiB.
+const USUAL_TABLES: u64 = 256;
+
 /// The map.
 #[derive(Debug)]
 pub struct PhysMap {
     root: Mfn,
     /// One more than the highest guest frame that had something.
     end: u64,
+    /// Its tables, and how many there may be: a guest chooses where it puts things, and pays for it from its own pool.
+    tables: u64,
+    limit: u64,
     /// It is being taken apart: nothing is found in it any more, and nothing put into it.
     closed: bool,
 }
@@ -60,7 +66,30 @@ impl PhysMap {
     /// An empty map.
     #[must_use]
     pub fn new<M: Machine>(hv: &Hypervisor<M>) -> Option<Self> {
-        frames::allocate(hv, 0).map(|root| Self { root, end: 0, closed: false })
+        frames::allocate(hv, 0).map(|root| Self { root, end: 0, tables: 1, limit: USUAL_TABLES, closed: false })
+    }
+
+    /// How many tables there may be.
+    #[must_use]
+    pub const fn limit(&self) -> u64 {
+        self.limit
+    }
+
+    /// Changes how many tables there may be; false where there are more already.
+    pub(super) fn set_limit(&mut self, limit: u64) -> bool {
+        if limit >= self.tables {
+            self.limit = limit;
+        }
+        limit >= self.tables
+    }
+
+    fn new_table<M: Machine>(&mut self, hv: &Hypervisor<M>) -> Option<Mfn> {
+        if self.tables >= self.limit {
+            return None;
+        }
+        let table = frames::allocate(hv, 0)?;
+        self.tables += 1;
+        Some(table)
     }
 
     /// The root table.
@@ -96,7 +125,7 @@ impl PhysMap {
     }
 
     /// The table and the index of the entry for a guest frame at `level`; missing tables are made.
-    fn place<M: Machine>(&self, hv: &Hypervisor<M>, guest_frame: u64, level: u32) -> Option<(Mfn, usize)> {
+    fn place<M: Machine>(&mut self, hv: &Hypervisor<M>, guest_frame: u64, level: u32) -> Option<(Mfn, usize)> {
         if self.closed {
             return None;
         }
@@ -105,11 +134,14 @@ impl PhysMap {
             let place = index(guest_frame, above);
             let entry = hv.machine.read_word(table, place);
             table = if entry & PRESENT == 0 {
-                let new = frames::allocate(hv, 0)?;
+                let new = self.new_table(hv)?;
                 hv.machine.write_word(table, place, new.0 << 12 | ENTRY);
                 new
             } else if above == 2 && entry & LARGE != 0 {
-                split(hv, table, place, entry)?
+                let new = self.new_table(hv)?;
+                split(hv, new, entry);
+                hv.machine.write_word(table, place, new.0 << 12 | ENTRY);
+                new
             } else {
                 to_frame(entry)
             };
@@ -129,7 +161,7 @@ impl PhysMap {
     }
 
     /// Whether a large leaf can be put at a guest frame: nothing is there, not even a table.
-    fn takes_large<M: Machine>(&self, hv: &Hypervisor<M>, guest_frame: u64) -> bool {
+    fn takes_large<M: Machine>(&mut self, hv: &Hypervisor<M>, guest_frame: u64) -> bool {
         self.place(hv, guest_frame, 2).is_some_and(|(table, place)| hv.machine.read_word(table, place) & PRESENT == 0)
     }
 
@@ -153,14 +185,11 @@ impl PhysMap {
     }
 }
 
-/// Makes a large leaf a table of small ones.
-fn split<M: Machine>(hv: &Hypervisor<M>, table: Mfn, place: usize, entry: u64) -> Option<Mfn> {
-    let new = frames::allocate(hv, 0)?;
+/// Fills a table with what a large leaf says.
+fn split<M: Machine>(hv: &Hypervisor<M>, table: Mfn, leaf: u64) {
     for n in 0..512 {
-        hv.machine.write_word(new, n, (to_frame(entry).0 + n as u64) << 12 | ENTRY);
+        hv.machine.write_word(table, n, (to_frame(leaf).0 + n as u64) << 12 | ENTRY);
     }
-    hv.machine.write_word(table, place, new.0 << 12 | ENTRY);
-    Some(new)
 }
 
 fn take_table_apart<M: Machine>(hv: &Hypervisor<M>, table: Mfn, level: u32) -> bool {

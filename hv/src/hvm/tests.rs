@@ -202,6 +202,35 @@ fn a_large_block_is_given_back_frame_by_frame() {
 }
 
 #[test]
+fn tables_come_from_a_pool_whose_size_the_toolstack_says() {
+    let bed = bed();
+    let mut dom0 = bed.guest(0, 6);
+    let domain = made(&bed, &mut dom0);
+    let id = domain.id.0;
+    let mut pool = |size| {
+        let request = dom::DomctlPagingMempool { size };
+        ask(&bed, &mut dom0, dom::XEN_DOMCTL_SET_PAGING_MEMPOOL_SIZE, id, &request).0
+    };
+    let _ = broken_rules();
+    // The root and one table of each level below.
+    assert_eq!([pool(4 << 12), pool(3 << 12), pool(4097)], [0, Errno::NoMem.as_return(), Errno::Inval.as_return()]);
+    assert_eq!(broken_rules(), ["HVM-23", "HVM-23"]);
+    let (result, frame) = ask(&bed, &mut dom0, dom::XEN_DOMCTL_GET_PAGING_MEMPOOL_SIZE, id, &[0_u8; 8]);
+    assert_eq!((result, frame.payload::<dom::DomctlPagingMempool>().size), (0, 4 << 12));
+    let mut pvh = Pvh::new(&bed, &domain);
+    let mut add = AddToPhysmap::new_zeroed();
+    (add.domid, add.gpfn) = (DOMID_SELF, 1 << 20);
+    let put = |pvh: &mut Pvh, add: &AddToPhysmap| {
+        pvh.call_with(&bed, number::HYPERVISOR_MEMORY_OP, XENMEM_ADD_TO_PHYSMAP, add)
+    };
+    assert_eq!((put(&mut pvh, &add), broken_rules()), (Errno::NoMem.as_return(), alloc::vec!["HVM-10".into()]));
+    add.gpfn = 100;
+    assert_eq!(put(&mut pvh, &add), 0);
+    let to_dom0 = ask(&bed, &mut dom0, dom::XEN_DOMCTL_GET_PAGING_MEMPOOL_SIZE, 0, &[0_u8; 8]).0;
+    assert_eq!((to_dom0, broken_rules()), (Errno::OpNotSupp.as_return(), alloc::vec!["HVM-02".into()]));
+}
+
+#[test]
 fn dom0_maps_a_guest_frame_and_makes_no_table_of_it() {
     let bed = bed();
     let mut dom0 = bed.guest(0, 6);

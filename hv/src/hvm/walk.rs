@@ -1,14 +1,16 @@
 //! A guest's addresses: through its own page tables, as the CPU would walk them, then through the physical map.
 //!
 //! The guest changes its tables and its memory while they are read: each entry is read once, marked accessed by an exchange
-//! of exactly what was read, and each frame is held while bytes are copied. Addresses are used as its kernel would use
+//! of exactly what was read, and the physical map is locked meanwhile, so that each frame stays the guest's. Addresses are used as its kernel would use
 //! them. Source: AMD APM 2 §5.3.
 
 use pv_abi::Mfn;
+use spin::MutexGuard;
 
-use super::HvmDomain;
+use super::physmap::PhysMap;
 use super::vmcb::{EFER_LMA, Vmcb};
 use crate::Hypervisor;
+use crate::decode::LONGEST;
 use crate::domain::{Domain, Running};
 use crate::frames;
 use crate::hardware::{GuestFault, Machine};
@@ -38,52 +40,64 @@ impl<M: Machine> Drop for Held<'_, M> {
 
 /// Holds the frame behind a guest frame.
 pub(super) fn hold<'a, M: Machine>(hv: &'a Hypervisor<M>, domain: &Domain, guest_frame: u64) -> Option<Held<'a, M>> {
-    let hvm: &HvmDomain = domain.hvm.as_ref()?;
+    let hvm = domain.hvm.as_ref()?;
     let mfn = hvm.map.lock().find(&hv.machine, guest_frame)?;
     frames::try_get(hv, mfn.into(), domain.id).then_some(Held { hv, mfn })
 }
 
-/// Where an address of the guest lies in its memory.
-///
-/// # Errors
-/// The address, where the tables do not lead anywhere, or not for writing; also in a paging mode other than four levels.
-pub fn translate<M: Machine>(
-    hv: &Hypervisor<M>,
-    domain: &Domain,
-    block: &Vmcb,
-    address: u64,
-    write: bool,
-) -> Result<u64, GuestFault> {
-    let fault = GuestFault(address);
-    if block.cr0 & CR0_PG == 0 {
-        return Ok(address & 0xffff_ffff);
+/// A domain's memory while nothing is put into it or taken out: what the map leads to stays the domain's.
+struct View<'a, M: Machine> {
+    hv: &'a Hypervisor<M>,
+    map: MutexGuard<'a, PhysMap>,
+}
+
+impl<'a, M: Machine> View<'a, M> {
+    fn of(hv: &'a Hypervisor<M>, domain: &'a Domain) -> Option<Self> {
+        domain.hvm.as_ref().map(|hvm| Self { hv, map: hvm.map.lock() })
     }
-    if block.efer & EFER_LMA == 0 || block.cr4 & CR4_LA57 != 0 || !is_canonical(address) {
-        return Err(fault);
+
+    fn frame(&self, guest_frame: u64) -> Option<Mfn> {
+        self.map.find(&self.hv.machine, guest_frame)
     }
-    let mut table = (block.cr3 & FRAME) >> 12;
-    for level in (1..=4_u32).rev() {
-        let frame = hold(hv, domain, table).ok_or(fault)?;
-        let shift = 12 + 9 * (level - 1);
-        let index = (address >> shift & 511) as usize;
-        let is_leaf = |entry: u64| level == 1 || matches!(level, 2 | 3) && entry & LARGE != 0;
-        let entry = loop {
-            let entry = hv.machine.read_word(frame.mfn, index);
-            if entry & PRESENT == 0 || write && entry & WRITABLE == 0 && block.cr0 & CR0_WP != 0 {
-                return Err(fault);
-            }
-            let marked = entry | ACCESSED | if write && is_leaf(entry) { DIRTY } else { 0 };
-            if marked == entry || hv.machine.compare_exchange_word(frame.mfn, index, entry, marked).is_ok() {
-                break entry;
-            }
-        };
-        if is_leaf(entry) {
-            let within = (1 << shift) - 1;
-            return Ok(entry & FRAME & !within | address & within);
+
+    /// Where an address of the guest lies in its memory.
+    ///
+    /// # Errors
+    /// The address, where the tables do not lead anywhere, or not for writing; also in a paging mode other than four
+    /// levels.
+    fn translate(&self, block: &Vmcb, address: u64, write: bool) -> Result<u64, GuestFault> {
+        let fault = GuestFault(address);
+        if block.cr0 & CR0_PG == 0 {
+            return Ok(address & 0xffff_ffff);
         }
-        table = (entry & FRAME) >> 12;
+        if block.efer & EFER_LMA == 0 || block.cr4 & CR4_LA57 != 0 || !is_canonical(address) {
+            return Err(fault);
+        }
+        let mut table = (block.cr3 & FRAME) >> 12;
+        for level in (1..=4_u32).rev() {
+            let frame = self.frame(table).ok_or(fault)?;
+            let shift = 12 + 9 * (level - 1);
+            let index = (address >> shift & 511) as usize;
+            let is_leaf = |entry: u64| level == 1 || matches!(level, 2 | 3) && entry & LARGE != 0;
+            let entry = loop {
+                let entry = self.hv.machine.read_word(frame, index);
+                if entry & PRESENT == 0 || write && entry & WRITABLE == 0 && block.cr0 & CR0_WP != 0 {
+                    return Err(fault);
+                }
+                let marked = entry | ACCESSED | if write && is_leaf(entry) { DIRTY } else { 0 };
+                let written = || self.hv.machine.compare_exchange_word(frame, index, entry, marked).is_ok();
+                if marked == entry || written() {
+                    break entry;
+                }
+            };
+            if is_leaf(entry) {
+                let within = (1 << shift) - 1;
+                return Ok(entry & FRAME & !within | address & within);
+            }
+            table = (entry & FRAME) >> 12;
+        }
+        Err(fault)
     }
-    Err(fault)
 }
 
 /// Does `each` with the frame, the offset in it and the part of `0..len` for each piece of a range that lies in one frame.
@@ -94,18 +108,45 @@ fn pieces<M: Machine>(
     mut each: impl FnMut(Mfn, usize, core::ops::Range<usize>),
 ) -> Result<(), GuestFault> {
     let block = running.state.hvm.as_deref().ok_or(GuestFault(address))?;
-    let domain = &running.vcpu.domain;
+    let view = View::of(hv, &running.vcpu.domain).ok_or(GuestFault(address))?;
     let mut done = 0;
     while done < len {
         let here = address.wrapping_add(done as u64);
-        let physical = translate(hv, domain, block, here, write)?;
-        let frame = hold(hv, domain, physical >> 12).ok_or(GuestFault(here))?;
+        let physical = view.translate(block, here, write)?;
+        let frame = view.frame(physical >> 12).ok_or(GuestFault(here))?;
         let offset = (physical & 0xfff) as usize;
         let count = (4096 - offset).min(len - done);
-        each(frame.mfn, offset, done..done + count);
+        each(frame, offset, done..done + count);
         done += count;
     }
     Ok(())
+}
+
+/// The bytes of an instruction, as far as they can be read.
+pub(super) struct Fetched {
+    bytes: [u8; LONGEST],
+    len: usize,
+}
+
+impl Fetched {
+    /// Those that were read.
+    pub(super) fn bytes(&self) -> &[u8] {
+        &self.bytes[..self.len]
+    }
+}
+
+/// Reads the instruction at an address, and what follows it.
+pub(super) fn fetch<M: Machine>(hv: &Hypervisor<M>, running: &Running, address: u64) -> Fetched {
+    let mut fetched = Fetched { bytes: [0; LONGEST], len: 0 };
+    let first = LONGEST.min(4096 - (address & 0xfff) as usize);
+    for part in [0..first, first..LONGEST] {
+        let from = address.wrapping_add(part.start as u64);
+        if copy_from(hv, running, from, &mut fetched.bytes[part.clone()]).is_err() {
+            break;
+        }
+        fetched.len = part.end;
+    }
+    fetched
 }
 
 /// Reads the memory of a vCPU with hardware assistance.

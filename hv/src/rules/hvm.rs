@@ -10,7 +10,7 @@ crate::rules! {
     CALLBACK = "HVM-07", "Upcalls come by a vector from 16 on, or by an interrupt line, of which there is none", "Xen: hvm_set_callback_via, HVMOP_set_evtchn_upcall_vector, -EINVAL";
     GUEST_FRAME = "HVM-08", "A guest frame must have memory behind it", "Xen: XENMEM_decrease_reservation, XENMEM_remove_from_physmap";
     GUEST_FRAME_RANGE = "HVM-09", "A guest frame has a number below 2^36, and a block of frames is aligned to its size", "AMD APM 2 §15.25";
-    TABLE_MEMORY = "HVM-10", "There must be memory for the tables that map the guest's", "Xen: p2m_alloc_ptp, -ENOMEM";
+    TABLE_MEMORY = "HVM-10", "There must be memory for the tables that map the guest's, in its pool too", "Xen: p2m_alloc_ptp, -ENOMEM";
     MAP_SPACE = "HVM-11", "Only the shared page and frames of the grant table can be put at a guest frame", "Xen: XENMEM_add_to_physmap, -EINVAL";
     CONTEXT = "HVM-12", "A saved state has a header, then whole records of vCPUs that there are, then an end", "Xen: hvm_load, -EINVAL";
     CONTEXT_STATE = "HVM-13", "A vCPU's saved state must have registers that the CPU can have", "Xen: hvm_load_cpu_ctxt, -EINVAL";
@@ -23,4 +23,5 @@ crate::rules! {
     STRING_IO = "HVM-20", "String instructions on I/O ports are not emulated", "hv: docs/compat.md";
     INSTRUCTION = "HVM-21", "An instruction that is emulated must be readable, and the one that the exit names", "Xen: svm_get_insn_len";
     APIC_INSTRUCTION = "HVM-22", "The local APIC's registers in memory are reached by moves of four bytes in 64-bit mode", "Intel SDM 3 §10.4.1";
+    POOL = "HVM-23", "The pool for tables is whole pages, and no smaller than what the tables take", "Xen: hap_set_allocation, XEN_DOMCTL_set_paging_mempool_size";
 }

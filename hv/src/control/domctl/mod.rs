@@ -129,11 +129,22 @@ fn other<M: Machine>(call: &mut Call<'_, M>, frame: &mut Domctl, domain: &Arc<Do
         }
         abi::XEN_DOMCTL_SHADOW_OP => {
             let shadow: abi::DomctlShadowOp = frame.payload();
-            // The tables of nested paging come from free memory: a pool of any size is there.
-            if domain.hvm.is_some() && shadow.op == abi::XEN_DOMCTL_SHADOW_OP_SET_ALLOCATION {
-                return Ok(Answer::Done);
+            match (&domain.hvm, shadow.op) {
+                (Some(_), abi::XEN_DOMCTL_SHADOW_OP_SET_ALLOCATION) => {
+                    hvm::set_pool(domain, u64::from(shadow.mb) << 20)?;
+                    Ok(Answer::Done)
+                }
+                _ => Err(Refusal::errno(Errno::Inval, rule::LOG_DIRTY).with(Evidence::Value(shadow.op.into()))),
             }
-            Err(Refusal::errno(Errno::Inval, rule::LOG_DIRTY).with(Evidence::Value(shadow.op.into())))
+        }
+        abi::XEN_DOMCTL_SET_PAGING_MEMPOOL_SIZE => {
+            let pool: abi::DomctlPagingMempool = frame.payload();
+            hvm::set_pool(domain, pool.size)?;
+            Ok(Answer::Done)
+        }
+        abi::XEN_DOMCTL_GET_PAGING_MEMPOOL_SIZE => {
+            frame.set_payload(&abi::DomctlPagingMempool { size: hvm::pool(domain)? });
+            Ok(Answer::Changed)
         }
         abi::XEN_DOMCTL_IRQ_PERMISSION => permissions::interrupt(call, domain, &frame.payload()),
         abi::XEN_DOMCTL_IOMEM_PERMISSION => permissions::memory(call, domain, &frame.payload()),
