@@ -16,6 +16,7 @@ use crate::Hypervisor;
 use crate::call::{Call, resume, resumed_at};
 use crate::domain::Domain;
 use crate::hardware::{CpuId, CpuSet, Machine};
+use crate::hvm;
 use crate::refusal::{Evidence, Refusal};
 use crate::rules::{control as rule, core as core_rule};
 use crate::sched;
@@ -317,6 +318,9 @@ fn features<M: Machine>(call: &Call<'_, M>, frame: &mut Sysctl) -> Result<(), Re
         abi::XEN_SYSCTL_CPU_FEATURESET_PV | abi::XEN_SYSCTL_CPU_FEATURESET_PV_MAX => {
             feature_words(|leaf, subleaf| cpuid::visible_leaf(machine, leaf, subleaf))
         }
+        abi::XEN_SYSCTL_CPU_FEATURESET_HVM | abi::XEN_SYSCTL_CPU_FEATURESET_HVM_MAX if machine.has_hvm() => {
+            feature_words(|leaf, subleaf| hvm::visible_leaf(machine, leaf, subleaf))
+        }
         other => return Err(no_policy(other)),
     };
     if request.features != 0 {
@@ -346,7 +350,10 @@ fn policy<M: Machine>(call: &Call<'_, M>, frame: &mut Sysctl) -> Result<(), Refu
             return Err(Refusal::errno(Errno::Inval, rule::POLICY_INDEX).with(evidence));
         }
         abi::XEN_SYSCTL_CPU_POLICY_RAW | abi::XEN_SYSCTL_CPU_POLICY_HOST => policy::host(machine),
-        abi::XEN_SYSCTL_CPU_POLICY_PV_MAX | abi::XEN_SYSCTL_CPU_POLICY_PV_DEFAULT => policy::visible(machine),
+        abi::XEN_SYSCTL_CPU_POLICY_PV_MAX | abi::XEN_SYSCTL_CPU_POLICY_PV_DEFAULT => policy::visible(machine, false),
+        abi::XEN_SYSCTL_CPU_POLICY_HVM_MAX | abi::XEN_SYSCTL_CPU_POLICY_HVM_DEFAULT if machine.has_hvm() => {
+            policy::visible(machine, true)
+        }
         other => return Err(no_policy(other)),
     };
     request.nr_leaves = write_leaves(call, &leaves, request.leaves, request.nr_leaves)?;

@@ -8,14 +8,15 @@ use alloc::vec::Vec;
 use core::sync::atomic::Ordering;
 
 use pv_abi::VcpuId;
-use pv_abi::domctl::DomctlHvmcontext;
+use pv_abi::domctl::{DomctlHvmcontext, DomctlHvmcontextPartial};
 use pv_abi::errno::Errno;
 use pv_abi::hvm::{
-    HVM_FILE_MAGIC, HVM_FILE_VERSION, HVM_SAVE_CODE_CPU, HVM_SAVE_CODE_END, HVM_SAVE_CODE_HEADER, HvmHwCpu,
-    HvmSaveDescriptor, HvmSaveHeader, XEN_X86_FPU_INITIALISED,
+    HVM_FILE_MAGIC, HVM_FILE_VERSION, HVM_SAVE_CODE_CPU, HVM_SAVE_CODE_END, HVM_SAVE_CODE_HEADER, HVM_SAVE_CODE_MTRR,
+    HvmHwCpu, HvmHwMtrr, HvmSaveDescriptor, HvmSaveHeader, XEN_X86_FPU_INITIALISED,
 };
 use zerocopy::{FromBytes, IntoBytes};
 
+use super::types::MemoryTypes;
 use super::vmcb::{EFER_LMA, EFER_SVME, Segment, Vmcb};
 use crate::call::Call;
 use crate::domain::{Domain, Vcpu, VcpuState, stopped};
@@ -57,18 +58,28 @@ pub(crate) fn set<M: Machine>(
     }
     let mut state = alloc::vec![0; request.size as usize];
     call.read_bytes(request.buffer, &mut state)?;
-    let cpus = records(&state)?;
     let mut checked = Vec::new();
-    for (instance, cpu) in cpus {
+    for (instance, record) in records(&state)? {
         let vcpu = domain.vcpu(VcpuId(instance.into())).ok_or_else(|| bad(instance.into()))?;
-        check(&cpu)?;
-        checked.push((vcpu, cpu));
+        match &record {
+            Record::Cpu(cpu) => check(cpu)?,
+            Record::Types(types) => {
+                MemoryTypes::of(types).ok_or_else(|| bad(types.msr_mtrr_def_type))?;
+            }
+        }
+        checked.push((vcpu, record));
     }
-    checked.into_iter().try_for_each(|(vcpu, cpu)| apply(vcpu, &cpu))
+    checked.into_iter().try_for_each(|(vcpu, record)| apply(vcpu, &record))
+}
+
+/// What a record says of a vCPU.
+enum Record {
+    Cpu(alloc::boxed::Box<HvmHwCpu>),
+    Types(alloc::boxed::Box<HvmHwMtrr>),
 }
 
 /// The vCPUs' records of a state, by number.
-fn records(mut state: &[u8]) -> Result<Vec<(u16, HvmHwCpu)>, Refusal> {
+fn records(mut state: &[u8]) -> Result<Vec<(u16, Record)>, Refusal> {
     let mut cpus = Vec::new();
     let mut has_header = false;
     loop {
@@ -86,7 +97,11 @@ fn records(mut state: &[u8]) -> Result<Vec<(u16, HvmHwCpu)>, Refusal> {
             }
             HVM_SAVE_CODE_CPU => {
                 let cpu = HvmHwCpu::read_from_bytes(record).map_err(|_| bad(length as u64))?;
-                cpus.push((descriptor.instance, cpu));
+                cpus.push((descriptor.instance, Record::Cpu(cpu.into())));
+            }
+            HVM_SAVE_CODE_MTRR => {
+                let types = HvmHwMtrr::read_from_bytes(record).map_err(|_| bad(length as u64))?;
+                cpus.push((descriptor.instance, Record::Types(types.into())));
             }
             _ => {}
         }
@@ -114,11 +129,17 @@ fn check(cpu: &HvmHwCpu) -> Result<(), Refusal> {
     Ok(())
 }
 
-fn apply(vcpu: &Vcpu, cpu: &HvmHwCpu) -> Result<(), Refusal> {
+fn apply(vcpu: &Vcpu, record: &Record) -> Result<(), Refusal> {
     let mut slot = vcpu.state.lock();
     let running = || Refusal::errno(Errno::Busy, control_rule::VCPU_RUNS).with(Evidence::Value(vcpu.id.0.into()));
     let state = slot.as_deref_mut().ok_or_else(running)?;
-    take(state, cpu);
+    match record {
+        Record::Cpu(cpu) => take(state, cpu),
+        Record::Types(types) => {
+            take_types(state, types);
+            return Ok(());
+        }
+    }
     drop(slot);
     vcpu.initialised.store(true, Ordering::Release);
     vcpu.stopped.fetch_and(!stopped::DOWN, Ordering::AcqRel);
@@ -157,6 +178,13 @@ fn take(state: &mut VcpuState, cpu: &HvmHwCpu) {
     state.registers = registers(cpu);
     if cpu.flags & XEN_X86_FPU_INITIALISED != 0 {
         state.take_legacy_fpu(&cpu.fpu_regs);
+    }
+}
+
+fn take_types(state: &mut VcpuState, record: &HvmHwMtrr) {
+    if let (Some(vmcb), Some(own)) = (state.hvm.as_deref_mut(), state.assisted.as_deref_mut()) {
+        vmcb.page_attributes = record.msr_pat_cr;
+        own.types = MemoryTypes::of(record).unwrap_or_default();
     }
 }
 
@@ -201,7 +229,8 @@ pub(crate) fn get<M: Machine>(
     }
     let vcpus = domain.vcpus.get().map_or(&[][..], |vcpus| &vcpus[..]);
     let fixed = 2 * DESCRIPTOR_BYTES + size_of::<HvmSaveHeader>();
-    let length = fixed + vcpus.len() * (DESCRIPTOR_BYTES + size_of::<HvmHwCpu>());
+    let of_vcpu = 2 * DESCRIPTOR_BYTES + size_of::<HvmHwCpu>() + size_of::<HvmHwMtrr>();
+    let length = fixed + vcpus.len() * of_vcpu;
     if request.buffer == 0 {
         return Ok(length as u32);
     }
@@ -209,24 +238,69 @@ pub(crate) fn get<M: Machine>(
         return Err(Refusal::errno(Errno::NoSpc, rule::CONTEXT).with(Evidence::Value(length as u64)));
     }
     let mut out = Vec::with_capacity(length);
-    let header = HvmSaveHeader {
+    push(&mut out, HVM_SAVE_CODE_HEADER, 0, header(call).as_bytes());
+    for typecode in [HVM_SAVE_CODE_CPU, HVM_SAVE_CODE_MTRR] {
+        for vcpu in vcpus {
+            push(&mut out, typecode, vcpu.id.0 as u16, &record_of(call, vcpu, typecode)?);
+        }
+    }
+    push(&mut out, HVM_SAVE_CODE_END, 0, &[]);
+    call.write(request.buffer, &out[..])?;
+    Ok(out.len() as u32)
+}
+
+/// `XEN_DOMCTL_gethvmcontext_partial`: one record; with a null buffer, how long it is. Gives the bytes.
+///
+/// # Errors
+/// `EINVAL` for a domain of another kind, or a type that there is not; `ENOENT` for a vCPU that there is not, `ENOSPC`,
+/// `EBUSY`, `EFAULT`.
+pub(crate) fn get_one<M: Machine>(
+    call: &Call<'_, M>,
+    domain: &Arc<Domain>,
+    request: &DomctlHvmcontextPartial,
+) -> Result<u64, Refusal> {
+    if domain.hvm.is_none() {
+        return Err(Refusal::errno(Errno::Inval, rule::NOT_HVM).with(Evidence::Value(domain.id.0.into())));
+    }
+    let record = match request.type_ as u16 {
+        _ if request.type_ > u16::MAX.into() => return Err(bad(request.type_.into())),
+        HVM_SAVE_CODE_HEADER => header(call).as_bytes().to_vec(),
+        typecode @ (HVM_SAVE_CODE_CPU | HVM_SAVE_CODE_MTRR) => {
+            let missing = || Refusal::errno(Errno::NoEnt, rule::CONTEXT).with(Evidence::Value(request.instance.into()));
+            record_of(call, domain.vcpu(VcpuId(request.instance)).ok_or_else(missing)?, typecode)?
+        }
+        other => return Err(bad(other.into())),
+    };
+    if request.buffer != 0 {
+        if request.bufsz < record.len() as u64 {
+            return Err(Refusal::errno(Errno::NoSpc, rule::CONTEXT).with(Evidence::Value(record.len() as u64)));
+        }
+        call.write(request.buffer, &record[..])?;
+    }
+    Ok(record.len() as u64)
+}
+
+fn header<M: Machine>(call: &Call<'_, M>) -> HvmSaveHeader {
+    HvmSaveHeader {
         magic: HVM_FILE_MAGIC,
         version: HVM_FILE_VERSION,
         changeset: 0,
         cpuid: call.hv.machine.cpuid(1, 0).eax,
         gtsc_khz: call.hv.machine.time_scale().0.khz,
-    };
-    push(&mut out, HVM_SAVE_CODE_HEADER, 0, header.as_bytes());
-    for vcpu in vcpus {
-        let mut slot = vcpu.state.lock();
-        let running = || Refusal::errno(Errno::Busy, control_rule::VCPU_RUNS).with(Evidence::Value(vcpu.id.0.into()));
-        let state = slot.as_deref_mut().ok_or_else(running)?;
-        let cpu = give(state, call.hv.machine.tsc());
-        push(&mut out, HVM_SAVE_CODE_CPU, vcpu.id.0 as u16, cpu.as_bytes());
     }
-    push(&mut out, HVM_SAVE_CODE_END, 0, &[]);
-    call.write(request.buffer, &out[..])?;
-    Ok(out.len() as u32)
+}
+
+/// The record of a vCPU's processor, or of its memory types.
+fn record_of<M: Machine>(call: &Call<'_, M>, vcpu: &Vcpu, typecode: u16) -> Result<Vec<u8>, Refusal> {
+    let slot = vcpu.state.lock();
+    let running = || Refusal::errno(Errno::Busy, control_rule::VCPU_RUNS).with(Evidence::Value(vcpu.id.0.into()));
+    let state = slot.as_deref().ok_or_else(running)?;
+    if typecode == HVM_SAVE_CODE_CPU {
+        return Ok(give(state, call.hv.machine.tsc()).as_bytes().to_vec());
+    }
+    let attributes = state.hvm.as_deref().map_or(0, |vmcb| vmcb.page_attributes);
+    let types = state.assisted.as_deref().map(|own| own.types.record(attributes));
+    Ok(types.unwrap_or_default().as_bytes().to_vec())
 }
 
 fn push(out: &mut Vec<u8>, typecode: u16, instance: u16, record: &[u8]) {

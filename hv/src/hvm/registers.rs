@@ -11,7 +11,7 @@ use super::vmcb::{EFER_LMA, EFER_SVME};
 use super::{apic, walk};
 use crate::Hypervisor;
 use crate::domain::{Running, VcpuState};
-use crate::hardware::Machine;
+use crate::hardware::{CpuidResult, Machine};
 use crate::registers::Registers;
 use crate::traps::cpuid as pv;
 
@@ -32,22 +32,39 @@ const EXTENDED_EDX: u32 = 1 << 3 | 1 << 13 | 1 << 17 | 1 << 26;
 
 const CR4_OSXSAVE: u64 = 1 << 18;
 
-/// Executes `cpuid` for the guest.
-pub(super) fn cpuid<M: Machine>(hv: &Hypervisor<M>, running: &Running, registers: &mut Registers) {
-    let (leaf, subleaf) = (registers.rax as u32, registers.rcx as u32);
-    let mut result = pv::guest_cpuid(hv, running, leaf, subleaf, false);
-    let host = || hv.machine.cpuid(leaf, subleaf);
-    let cr4 = running.state.hvm.as_ref().map_or(0, |vmcb| vmcb.cr4);
+/// A leaf as guests with hardware assistance may see it at most.
+pub(crate) fn visible_leaf<M: Machine>(machine: &M, leaf: u32, subleaf: u32) -> CpuidResult {
+    widened(machine, leaf, subleaf, pv::visible_leaf(machine, leaf, subleaf))
+}
+
+/// What is in a leaf, for a guest that has what PV guests have not.
+fn widened<M: Machine>(machine: &M, leaf: u32, subleaf: u32, of_pv: CpuidResult) -> CpuidResult {
+    let mut result = of_pv;
+    let host = || machine.cpuid(leaf, subleaf);
     match leaf {
         1 => {
-            let has_xsave = result.ecx & pv::XSAVE != 0 && cr4 & CR4_OSXSAVE != 0;
-            result.ecx = result.ecx & !OSXSAVE | APIC_MODES | if has_xsave { OSXSAVE } else { 0 };
+            result.ecx |= APIC_MODES;
             result.edx = (result.edx | host().edx & LEAF_1_EDX) & !MACHINE_CHECKS | APIC;
-            result.ebx = result.ebx & 0x00ff_ffff | apic::identifier(running.vcpu.id.0) << 24;
         }
         7 if subleaf == 0 => result.ebx |= host().ebx & LEAF_7_EBX,
         0x8000_0001 => result.edx = (result.edx | host().edx & EXTENDED_EDX) & !MACHINE_CHECKS | APIC,
         _ => {}
+    }
+    result
+}
+
+/// Executes `cpuid` for the guest.
+pub(super) fn cpuid<M: Machine>(hv: &Hypervisor<M>, running: &Running, registers: &mut Registers) {
+    let (leaf, subleaf) = (registers.rax as u32, registers.rcx as u32);
+    let mut result = pv::guest_cpuid(hv, running, leaf, subleaf, false);
+    if running.vcpu.domain.settings.lock().cpu_policy.is_empty() {
+        result = widened(&hv.machine, leaf, subleaf, result);
+    }
+    if leaf == 1 {
+        let cr4 = running.state.hvm.as_ref().map_or(0, |vmcb| vmcb.cr4);
+        let has_xsave = result.ecx & pv::XSAVE != 0 && cr4 & CR4_OSXSAVE != 0;
+        result.ecx = result.ecx & !OSXSAVE | if has_xsave { OSXSAVE } else { 0 };
+        result.ebx = result.ebx & 0x00ff_ffff | apic::identifier(running.vcpu.id.0) << 24;
     }
     if leaf == pv::BASE + 2 {
         result.ecx = 0;
@@ -112,6 +129,11 @@ pub(super) fn read_msr<M: Machine>(hv: &Hypervisor<M>, running: &mut Running, re
     Some(())
 }
 
+/// Whether the page-attribute table can have this value.
+pub(super) fn is_page_attributes(value: u64) -> bool {
+    value.to_le_bytes().iter().all(|kind| matches!(kind, 0 | 1 | 4..=7))
+}
+
 /// `wrmsr`; `None` for #GP.
 pub(super) fn write_msr<M: Machine>(hv: &Hypervisor<M>, running: &mut Running, registers: &Registers) -> Option<()> {
     let value = registers.rdx << 32 | registers.rax & 0xffff_ffff;
@@ -128,9 +150,7 @@ pub(super) fn write_msr<M: Machine>(hv: &Hypervisor<M>, running: &mut Running, r
         msr::X2APIC..=msr::X2APIC_LAST => return write_x2apic(hv, running, index, value),
         msr::DEADLINE => apic::set_deadline(hv, running, value),
         msr::MICROCODE => {}
-        msr::PAT if value.to_le_bytes().iter().all(|kind| matches!(kind, 0 | 1 | 4..=7)) => {
-            vmcb.page_attributes = value
-        }
+        msr::PAT if is_page_attributes(value) => vmcb.page_attributes = value,
         msr::EFER => vmcb.efer = new_efer(vmcb.cr0, vmcb.efer, value)?,
         msr::HYPERCALL_PAGE => return fill_hypercall_page(hv, running, value),
         other => own.types.write(other, value)?,

@@ -9,7 +9,7 @@ use pv_abi::errno::Errno;
 use pv_abi::features::{XENFEAT_AUTO_TRANSLATED_PHYSMAP, XENFEAT_HVM_CALLBACK_VECTOR};
 use pv_abi::hvm::{
     HVM_FILE_MAGIC, HVM_FILE_VERSION, HVM_PARAM_CALLBACK_IRQ, HVM_PARAM_IDENT_PT, HVM_PARAM_STORE_PFN, HVMOP_GET_PARAM,
-    HVMOP_SET_PARAM, HvmHwCpu, HvmParam, HvmSaveDescriptor, HvmSaveHeader, callback_via_vector,
+    HVMOP_SET_PARAM, HvmHwCpu, HvmHwMtrr, HvmParam, HvmSaveDescriptor, HvmSaveHeader, callback_via_vector,
 };
 use pv_abi::memory::{
     AddToPhysmap, MemoryReservation, RemoveFromPhysmap, XENMEM_ADD_TO_PHYSMAP, XENMEM_DECREASE_RESERVATION,
@@ -238,14 +238,17 @@ fn dom0_maps_a_guest_frame_and_makes_no_table_of_it() {
     let [.., l1] = dom0.tables;
     let foreign = u64::from(domain.id.0);
     let place = dom0.address(0);
-    let mut map = |value: u64| {
+    let map = |dom0: &mut Guest, value: u64| {
         dom0.write(&bed, place, &MmuUpdate { ptr: (l1.0 << 12) + 100 * 8, val: value });
         dom0.call(&bed, number::HYPERVISOR_MMU_UPDATE, [place, 1, 0, foreign, 0])
     };
-    assert_eq!(map(7 << 12 | 7), 0);
+    assert_eq!(map(&mut dom0, 7 << 12 | 7), 0);
     let mapped = bed.hv.machine.read_word(l1, 100);
     assert_eq!(Some(Mfn((mapped & entry::FRAME) >> 12)), behind(&bed, &domain, 7));
-    assert!(map(40 << 12 | 7) < 0, "nothing is there");
+    assert!(map(&mut dom0, 40 << 12 | 7) < 0, "nothing is there");
+    dom0.write(&bed, place, &MmuUpdate { ptr: ((l1.0 << 12) + 101 * 8) | 3, val: mapped });
+    assert_eq!(dom0.call(&bed, number::HYPERVISOR_MMU_UPDATE, [place, 1, 0, foreign, 0]), 0, "by the machine's number");
+    assert_eq!(bed.hv.machine.read_word(l1, 101) & entry::FRAME, mapped & entry::FRAME);
     let mfn = behind(&bed, &domain, 7).unwrap();
     assert!(crate::paging::pin_initial(&bed.hv, &domain, mfn).is_err());
 }
@@ -478,9 +481,52 @@ fn a_saved_state_starts_a_vcpu_and_can_be_read_back() {
     let request = dom::DomctlHvmcontext { size: 4096, buffer: dom0.address(2), ..Default::default() };
     let (result, frame) = ask(&bed, &mut dom0, dom::XEN_DOMCTL_GETHVMCONTEXT, id, &request);
     let size = frame.payload::<dom::DomctlHvmcontext>().size as usize;
-    assert_eq!((result, size), (0, saved(header, &cpu, 0).len()));
+    let types = size_of::<HvmSaveDescriptor>() + size_of::<HvmHwMtrr>();
+    assert_eq!((result, size), (0, saved(header, &cpu, 0).len() + types));
     let read: HvmHwCpu = dom0.read(&bed, dom0.address(2) + 8 + 24 + 8);
     assert_eq!((read.rip, read.rbx, read.cs_arbytes), (cpu.rip, cpu.rbx, cpu.cs_arbytes));
+}
+
+#[test]
+fn one_record_of_a_state_is_read_and_set_alone() {
+    let bed = bed();
+    let mut dom0 = bed.guest(0, 6);
+    let domain = made(&bed, &mut dom0);
+    let id = domain.id.0;
+    let buffer = dom0.address(2);
+    let read = |dom0: &mut Guest, type_, instance, bufsz, buffer| {
+        let request = dom::DomctlHvmcontextPartial { type_, instance, bufsz, buffer };
+        let (result, frame) = ask(&bed, dom0, dom::XEN_DOMCTL_GETHVMCONTEXT_PARTIAL, id, &request);
+        (result, frame.payload::<dom::DomctlHvmcontextPartial>().bufsz)
+    };
+    let bytes = size_of::<HvmHwMtrr>() as u64;
+    assert_eq!(read(&mut dom0, 14, 0, 0, 0), (0, bytes));
+    assert_eq!(read(&mut dom0, 14, 0, 4096, buffer), (0, bytes));
+    let mut types: HvmHwMtrr = dom0.read(&bed, buffer);
+    assert_eq!((types.msr_mtrr_def_type, types.msr_mtrr_cap), (0x806, 0x508));
+    let header = HvmSaveHeader { magic: HVM_FILE_MAGIC, version: HVM_FILE_VERSION, ..Default::default() };
+    let state = |types: &HvmHwMtrr| {
+        let mut state = saved(header, &HvmHwCpu::default(), 0);
+        state.truncate(8 + 24);
+        for (typecode, record) in [(14, types.as_bytes()), (0, &[][..])] {
+            let descriptor = HvmSaveDescriptor { typecode, instance: 0, length: record.len() as u32 };
+            state.extend_from_slice(descriptor.as_bytes());
+            state.extend_from_slice(record);
+        }
+        state
+    };
+    types.msr_mtrr_def_type = 0xc06;
+    assert_eq!(set_state(&bed, &mut dom0, id, &state(&types)), 0);
+    assert_eq!(domain.vcpu(VcpuId(0)).unwrap().stopped.load(Ordering::SeqCst), stopped::DOWN, "it is not started");
+    assert_eq!(read(&mut dom0, 14, 0, 4096, buffer), (0, bytes));
+    assert_eq!(dom0.read::<HvmHwMtrr>(&bed, buffer).msr_mtrr_def_type, 0xc06);
+    let _ = broken_rules();
+    types.msr_pat_cr = 2;
+    assert_eq!(set_state(&bed, &mut dom0, id, &state(&types)), Errno::Inval.as_return());
+    assert_eq!(read(&mut dom0, 14, 0, bytes - 1, buffer).0, Errno::NoSpc.as_return());
+    assert_eq!(read(&mut dom0, 14, 1, 4096, buffer).0, Errno::NoEnt.as_return());
+    assert_eq!(read(&mut dom0, 99, 0, 4096, buffer).0, Errno::Inval.as_return());
+    assert_eq!(broken_rules(), ["HVM-12"; 4]);
 }
 
 #[test]

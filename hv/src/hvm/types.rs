@@ -2,6 +2,8 @@
 //!
 //! Source: Intel SDM 3 §11.11.
 
+use pv_abi::hvm::HvmHwMtrr;
+
 /// Ranges of any size.
 const VARIABLE: usize = 8;
 /// Eight variable ranges, fixed ones, write-combining.
@@ -38,6 +40,30 @@ const fn is_type(value: u64) -> bool {
 }
 
 impl MemoryTypes {
+    /// As a saved state has them; `None` where a register cannot have its value.
+    pub(super) fn of(record: &HvmHwMtrr) -> Option<Self> {
+        let mut types = Self::default();
+        for (index, value) in (msr::VARIABLE..).zip(record.msr_mtrr_var) {
+            types.write(index, value)?;
+        }
+        for (index, value) in msr::FIXED.into_iter().zip(record.msr_mtrr_fixed) {
+            types.write(index, value)?;
+        }
+        types.write(msr::DEFAULT, record.msr_mtrr_def_type)?;
+        super::registers::is_page_attributes(record.msr_pat_cr).then_some(types)
+    }
+
+    /// The same, with the page-attribute table.
+    pub(super) fn record(&self, page_attributes: u64) -> HvmHwMtrr {
+        HvmHwMtrr {
+            msr_pat_cr: page_attributes,
+            msr_mtrr_var: self.variable,
+            msr_mtrr_fixed: self.fixed,
+            msr_mtrr_cap: CAPABILITIES,
+            msr_mtrr_def_type: self.default,
+        }
+    }
+
     /// Reads a register, if it is one of these.
     pub(super) fn read(&self, index: u32) -> Option<u64> {
         match index {

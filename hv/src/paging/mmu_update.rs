@@ -111,8 +111,7 @@ fn one<M: Machine>(call: &mut Call<'_, M>, shared: &Shared, request: MmuUpdate, 
     let command = request.ptr & 7;
     match command {
         MMU_NORMAL_PT_UPDATE | MMU_PT_UPDATE_PRESERVE_AD | MMU_PT_UPDATE_NO_TRANSLATE => {
-            let keep_marks = command == MMU_PT_UPDATE_PRESERVE_AD;
-            write_entry(call, shared, request.ptr & !7, request.val, keep_marks, work)
+            write_entry(call, shared, request, work)
         }
         MMU_MACHPHYS_UPDATE => Ok(set_m2p(call, shared, request)?),
         _ => Err(Refusal::errno(Errno::NoSys, rules::UPDATE_COMMAND).with(Evidence::Value(command)).into()),
@@ -133,11 +132,11 @@ fn set_m2p<M: Machine>(call: &Call<'_, M>, shared: &Shared, request: MmuUpdate) 
 fn write_entry<M: Machine>(
     call: &Call<'_, M>,
     shared: &Shared,
-    address: u64,
-    value: u64,
-    keep_marks: bool,
+    request: MmuUpdate,
     work: &mut Work,
 ) -> Result<(), Stop> {
+    let (command, address, value) = (request.ptr & 7, request.ptr & !7, request.val);
+    let keep_marks = command == MMU_PT_UPDATE_PRESERVE_AD;
     if shared.table_owner.is_some() {
         privileged(call)?;
     }
@@ -149,7 +148,9 @@ fn write_entry<M: Machine>(
     let seen = call.hv.frames.record(mfn).type_word();
     match seen.kind().level().filter(|_| seen.count() != 0 && seen.has(TypeWord::VALIDATED)) {
         Some(level) => {
-            let value = shared.page_owner.machine_entry(call.hv, value);
+            // Frames of a resource (`XENMEM_acquire_resource`) are named by the machine's numbers.
+            let named = command != MMU_PT_UPDATE_NO_TRANSLATE;
+            let value = if named { shared.page_owner.machine_entry(call.hv, value) } else { value };
             if level > 1 && !shared.page_owner.is(caller, table_domain) {
                 frames::put(call.hv, mfn);
                 return Err(Refusal::errno(Errno::Inval, rules::FOREIGN_TABLE).into());

@@ -1,7 +1,7 @@
 //! CPUID policies: what a toolstack reads of them, and what becomes of the one it sets.
 //!
-//! A policy is a list of leaves in order. A toolstack starts from what all PV guests may see, and can only take away from
-//! it. Source: Xen's `public/domctl.h` (`XEN_DOMCTL_{get,set}_cpu_policy`), `public/sysctl.h`.
+//! A policy is a list of leaves in order. A toolstack starts from what all guests of a kind may see, and can only take away
+//! from it. Source: Xen's `public/domctl.h` (`XEN_DOMCTL_{get,set}_cpu_policy`), `public/sysctl.h`.
 
 use alloc::vec::Vec;
 
@@ -9,10 +9,13 @@ use pv_abi::arch::{CpuidLeaf, XEN_CPUID_NO_SUBLEAF};
 
 use super::cpuid::{BASE, HYPERVISOR, MAX_BASIC, MAX_EXTENDED, visible_leaf};
 use crate::hardware::{CpuidResult, Machine};
+use crate::hvm;
 
-/// All leaves that PV guests may see at most, in order: what a toolstack is given to start from.
-pub(crate) fn visible<M: Machine>(machine: &M) -> Vec<CpuidLeaf> {
-    policy_of(machine, |leaf, subleaf| visible_leaf(machine, leaf, subleaf))
+/// All leaves that guests may see at most, with hardware assistance or without, in order: what a toolstack is given to start
+/// from.
+pub(crate) fn visible<M: Machine>(machine: &M, assisted: bool) -> Vec<CpuidLeaf> {
+    let visible = if assisted { hvm::visible_leaf::<M> } else { visible_leaf::<M> };
+    policy_of(machine, |leaf, subleaf| visible(machine, leaf, subleaf))
 }
 
 /// The leaves of the CPU itself.
@@ -44,9 +47,9 @@ fn policy_of<M: Machine>(machine: &M, read: impl Fn(u32, u32) -> CpuidResult) ->
 
 /// The policy that results where a toolstack asks for `wanted`: never more than [`visible`] in a feature word;
 /// and the highest hypervisor leaf it asks for.
-pub(crate) fn merged<M: Machine>(machine: &M, wanted: &[CpuidLeaf]) -> (Vec<CpuidLeaf>, Option<u32>) {
+pub(crate) fn merged<M: Machine>(machine: &M, assisted: bool, wanted: &[CpuidLeaf]) -> (Vec<CpuidLeaf>, Option<u32>) {
     let mut limit = None;
-    let mut policy = visible(machine);
+    let mut policy = visible(machine, assisted);
     policy.retain(|entry| entry.leaf & 0xffff_0000 != BASE);
     for leaf in wanted {
         if leaf.leaf == BASE {
@@ -99,7 +102,7 @@ mod tests {
         machine.set_cpuid(0, 0, CpuidResult { eax: 1, ..Default::default() });
         machine.set_cpuid(1, 0, CpuidResult { ecx: 1 << 0 | 1 << 9, ..Default::default() });
         let wanted = CpuidLeaf { leaf: 1, subleaf: XEN_CPUID_NO_SUBLEAF, a: 7, b: 0, c: 1 << 9 | 1 << 12, d: 0 };
-        let (policy, limit) = merged(&machine, &[wanted]);
+        let (policy, limit) = merged(&machine, false, &[wanted]);
         let leaf = find(&policy, 1, 0).unwrap();
         assert_eq!((leaf.eax, leaf.ecx, limit), (7, 1 << 9 | HYPERVISOR, None));
     }

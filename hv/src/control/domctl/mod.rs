@@ -127,6 +127,12 @@ fn other<M: Machine>(call: &mut Call<'_, M>, frame: &mut Domctl, domain: &Arc<Do
             frame.set_payload(&request);
             Ok(Answer::Changed)
         }
+        abi::XEN_DOMCTL_GETHVMCONTEXT_PARTIAL => {
+            let mut request: abi::DomctlHvmcontextPartial = frame.payload();
+            request.bufsz = hvm::get_context_record(call, domain, &request)?;
+            frame.set_payload(&request);
+            Ok(Answer::Changed)
+        }
         abi::XEN_DOMCTL_SHADOW_OP => {
             let shadow: abi::DomctlShadowOp = frame.payload();
             match (&domain.hvm, shadow.op) {

@@ -66,7 +66,7 @@ fn too_small(room: u32, count: u32) -> Refusal {
 pub(super) fn get<M: Machine>(call: &Call<'_, M>, domain: &Domain, frame: &mut Domctl) -> Result<Answer, Refusal> {
     let mut request: DomctlCpuPolicy = frame.payload();
     let own: Vec<CpuidLeaf> = domain.settings.lock().cpu_policy.clone();
-    let leaves = if own.is_empty() { policy::visible(&call.hv.machine) } else { own };
+    let leaves = if own.is_empty() { policy::visible(&call.hv.machine, domain.hvm.is_some()) } else { own };
     request.nr_leaves = write_leaves(call, &leaves, request.leaves, request.nr_leaves)?;
     request.nr_msrs = write_msrs(call, request.msrs, request.nr_msrs)?;
     frame.set_payload(&request);
@@ -93,7 +93,7 @@ pub(super) fn set<M: Machine>(call: &mut Call<'_, M>, domain: &Domain, frame: &m
     for index in 0..u64::from(request.nr_leaves) {
         wanted.push(call.read_element::<CpuidLeaf>(request.leaves, index)?);
     }
-    let (policy, hypervisor_leaves) = policy::merged(&call.hv.machine, &wanted);
+    let (policy, hypervisor_leaves) = policy::merged(&call.hv.machine, domain.hvm.is_some(), &wanted);
     let mut settings = domain.settings.lock();
     settings.cpu_policy = policy;
     settings.hypervisor_leaves = hypervisor_leaves;

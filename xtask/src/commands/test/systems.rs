@@ -6,13 +6,14 @@ mod survives;
 use std::io::{Read, Write};
 use std::net::TcpListener;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 
 use super::Tally;
 use crate::artifacts::Artifacts;
 use crate::commands::matrix;
-use crate::commands::run::{Hypervisor, Mode, Options, Outcome, execute};
+use crate::commands::run::{Dom0, Hypervisor, Mode, Options, Outcome, System, execute};
 use crate::{image, xen};
 
 /// Runs them all.
@@ -32,6 +33,7 @@ pub(super) fn run(tally: &mut Tally, artifacts: &Artifacts) {
         tally.test(&format!("the demo kernel has disk and network as a PVH guest on {name}"), || {
             pvh_shell(artifacts, on)
         });
+        tally.test(&format!("xl makes a PVH guest on {name}"), || pvh_by_xl(artifacts, on));
         for cpus in [1, 2] {
             let title = format!("Linux is whole as a PVH guest with {cpus} vCPU on {name}");
             tally.test(&title, || pvh_linux(artifacts, on, cpus));
@@ -96,6 +98,22 @@ fn pvh_shell(artifacts: &Artifacts, on: Hypervisor) -> Result<()> {
     let outcome = execute(artifacts, on, Mode::Pvh, &disk.path, &commands)?;
     ensure!(outcome.status == 0, "status {}; it printed:\n{}", outcome.status, outcome.transcript);
     ["hello, disk", "kept", "of 50 MiB free", PAGE.trim()].into_iter().try_for_each(|part| expect(&outcome, part))
+}
+
+/// Linux as dom0, whose toolstack is Xen's.
+fn pvh_by_xl(artifacts: &Artifacts, on: Hypervisor) -> Result<()> {
+    let disk = disk()?;
+    let options = Options {
+        guest: Some("demo".to_owned()),
+        dom0: Dom0::Linux,
+        mode: Mode::Pvh,
+        disk: Some(disk.path.clone()),
+        exec: Some("cat /disk/hello.txt; ifconfig".to_owned()),
+        ..Options::usual(on)
+    };
+    let outcome = System::prepare(artifacts, &options)?.execute(Duration::from_secs(options.timeout))?;
+    ensure!(outcome.status == 0, "status {}; it printed:\n{}", outcome.status, outcome.transcript);
+    expect(&outcome, "hello, disk")
 }
 
 fn pvh_linux(artifacts: &Artifacts, on: Hypervisor, cpus: u32) -> Result<()> {
