@@ -9,7 +9,7 @@
 //! - [`channel`]: what the host says to the toolstack, and hears;
 //! - [`models`]: devices for guests that know no paravirtual ones;
 //! - [`ramdisk`]: the files that came with this domain;
-//! - [`acpi`]: how the machine is switched off.
+//! - [`acpi`]: how the machine is switched off; [`virtio`]: when a queue's other end is told.
 //!
 //! Nothing here needs more of a hypervisor than Xen 4.17 offers.
 #![no_std]
@@ -26,4 +26,5 @@ pub mod ids;
 pub mod models;
 pub mod ramdisk;
 pub mod toolstack;
+pub mod virtio;
 pub mod xenstore;

@@ -12,6 +12,7 @@
 
 use core::sync::atomic::{AtomicU16, Ordering, fence};
 
+use dom0::virtio::is_passed;
 use virtio_drivers::Error;
 use virtio_drivers::transport::Transport;
 use virtio_drivers::transport::pci::PciTransport;
@@ -172,9 +173,4 @@ impl VirtQueue {
     fn put(&self, at: usize, value: u16) {
         self.half(at).store(value, Ordering::Relaxed);
     }
-}
-
-/// Whether an index that went from `before` to `now` went past the one that somebody waits for.
-fn is_passed(event: u16, before: u16, now: u16) -> bool {
-    now.wrapping_sub(event).wrapping_sub(1) < now.wrapping_sub(before)
 }
