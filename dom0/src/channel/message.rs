@@ -40,6 +40,8 @@ pub enum Message {
     },
 }
 
+/// Most bytes of the files that a session may bring.
+pub const FILES_MAX: usize = 256 << 20;
 /// Most bytes of a piece of a file, of output or of keys.
 pub const PIECE_MAX: usize = FRAME_MAX - 1024;
 

@@ -9,7 +9,7 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 
 use dom0::channel::frame::Decoder;
-use dom0::channel::message::{Message, PIECE_MAX, Session};
+use dom0::channel::message::{FILES_MAX, Message, PIECE_MAX, Session};
 use dom0::console::multiplexer::ESCAPE;
 use dom0::ids::DomId;
 use pv_guest_kernel::task;
@@ -19,8 +19,6 @@ use super::Service;
 use super::commands::Client;
 use super::creation::Brought;
 
-/// Most bytes of files that a session may bring.
-const FILES_MAX: usize = 256 << 20;
 /// Console output that may wait for the host; what comes on top is dropped, the guest is not held up.
 const OUTPUT_MAX: usize = 256 << 10;
 
@@ -36,8 +34,8 @@ pub(super) struct Channel {
     busy: bool,
     /// Files that the session brought so far, by name.
     files: BTreeMap<String, Vec<u8>>,
-    /// The files are more than may be.
-    too_much: bool,
+    /// Why the files cannot be kept.
+    refused: Option<String>,
     console: Option<DomId>,
 }
 
@@ -59,10 +57,22 @@ impl Channel {
     }
 
     fn bring(&mut self, name: String, piece: &[u8]) {
-        let all: usize = self.files.values().map(Vec::len).sum();
-        self.too_much |= all + piece.len() > FILES_MAX;
-        if !self.too_much {
-            self.files.entry(name).or_default().extend_from_slice(piece);
+        let all = self.files.values().map(Vec::len).sum::<usize>() + piece.len();
+        if all > FILES_MAX {
+            let most = FILES_MAX >> 20;
+            self.refused = Some(format!("the files are larger than {most} MiB together: give smaller ones"));
+        }
+        if self.refused.is_some() {
+            self.files.clear();
+            return;
+        }
+        let file = self.files.entry(name).or_default();
+        match file.try_reserve(piece.len()) {
+            Ok(()) => file.extend_from_slice(piece),
+            Err(_) => {
+                let mib = all >> 20;
+                self.refused = Some(format!("dom0 has no memory for {mib} MiB of files: raise dom0_mem="));
+            }
         }
     }
 }
@@ -103,11 +113,9 @@ impl Service {
                 self.jobs.retain(|job| job.client != Client::Host);
                 self.channel.open(Session(!session.0));
             }
-            Message::Request(_) if self.channel.too_much => {
-                self.tell(&Message::Done {
-                    status: 1,
-                    problem: format!("the files are larger than {} MiB together: give smaller ones", FILES_MAX >> 20),
-                });
+            Message::Request(_) if self.channel.refused.is_some() => {
+                let problem = self.channel.refused.take().unwrap_or_default();
+                self.tell(&Message::Done { status: 1, problem });
             }
             Message::Request(_) if self.channel.busy => {
                 self.tell(&Message::Done { status: 1, problem: "the request before is not done yet".into() });

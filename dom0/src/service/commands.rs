@@ -95,7 +95,9 @@ impl Service {
             Command::Destroy(guest) => self.with(&guest, |service, domain| done(service.destroy(domain))),
             Command::Rename(guest, name) => self.with(&guest, |service, domain| done(service.rename(domain, &name))),
             Command::SuspendCancel(guest) => self.with(&guest, Self::suspend),
-            Command::BlockAttach(guest, disk) => self.with(&guest, |service, domain| service.add_disk(domain, &disk)),
+            Command::BlockAttach(guest, disk) => {
+                self.with(&guest, |service, domain| service.add_disk(client, domain, &disk))
+            }
             Command::BlockDetach(guest, disk, force) => {
                 self.with(&guest, |service, domain| service.take_disk(domain, &disk, force))
             }
@@ -159,9 +161,14 @@ impl Service {
         Answer::Now(String::new())
     }
 
-    fn add_disk(&mut self, domain: DomId, text: &str) -> Outcome {
+    fn add_disk(&mut self, client: Client, domain: DomId, text: &str) -> Outcome {
         let disk = Disk::parse(text).map_err(|problem| format!("disk \"{text}\": {problem}"))?;
-        done(self.block_attach(domain, disk))
+        let brought = self.brought_by(client);
+        done(self.block_attach(domain, disk, brought))
+    }
+
+    fn brought_by(&mut self, client: Client) -> Brought {
+        if client == Client::Host { self.channel.take_files() } else { Brought::default() }
     }
 
     fn take_disk(&mut self, domain: DomId, disk: &str, force: bool) -> Outcome {
@@ -188,7 +195,7 @@ impl Service {
     }
 
     fn create_named(&mut self, client: Client, file: &str, paused: bool, console: bool) -> Outcome {
-        let brought = if client == Client::Host { self.channel.take_files() } else { Brought::default() };
+        let brought = self.brought_by(client);
         let paths = [file.to_string(), format!("/guests/{file}.toml"), format!("/guests/{file}")];
         let found = paths.iter().find_map(|path| Some((path, brought.get(path, &self.ramdisk)?)));
         let (path, text) =

@@ -214,7 +214,7 @@ impl Service {
         self.names
             .introduce(domain, built.store_frame.0, built.store_port.0)
             .map_err(|error| format!("the store does not take it: {error}"))?;
-        self.attach_devices(domain, config)?;
+        self.attach_devices(domain, config, &plan.brought)?;
         if config.cpus != CpuSet::ALL {
             let pin = |vcpu| self.xen.pin(domain, vcpu, Some(config.cpus), None);
             (0..config.max_vcpus).try_for_each(pin).map_err(|error| error.to_string())?;

@@ -17,6 +17,7 @@ use pv_guest_kernel::task::{self, Signal};
 use virtio_drivers::transport::DeviceType;
 
 use super::Service;
+use super::creation::Brought;
 use super::disks::Disks;
 use super::networks::Networks;
 use crate::machine::disk::VirtioDisk;
@@ -168,9 +169,15 @@ impl Clock {
 
 impl Service {
     /// Lends a guest the devices its description names.
-    pub(super) fn attach_devices(&mut self, domain: DomId, config: &GuestConfig) -> Result<(), String> {
+    pub(super) fn attach_devices(
+        &mut self,
+        domain: DomId,
+        config: &GuestConfig,
+        brought: &Brought,
+    ) -> Result<(), String> {
         for disk in &config.disks {
-            self.devices.disks.attach(&mut self.hal, domain, disk, &self.ramdisk)?;
+            let file = |path: &str| brought.get(path, &self.ramdisk);
+            self.devices.disks.attach(&mut self.hal, domain, disk, file)?;
         }
         for (index, vif) in (0..).zip(&config.vifs) {
             self.devices.networks.attach(&mut self.hal, domain, index, vif)?;

@@ -9,11 +9,11 @@ use alloc::vec::Vec;
 use backends::block::memory::MemoryDisk;
 use backends::block::{BlockBack, Options};
 use dom0::ids::DomId;
-use dom0::ramdisk::Ramdisk;
 use dom0::toolstack::device::{self, Disk, DiskTarget};
 use dom0::toolstack::nodes::DevicePaths;
 use pv_bus::WatchEvent;
 
+use super::creation::File;
 use super::devices::DriverHal;
 use super::hotplug::Leaving;
 use super::medium::Medium;
@@ -46,18 +46,18 @@ impl Disks {
         }
     }
 
-    /// Lends a guest a disk.
+    /// Lends a guest a disk; `file` finds the file behind it, where it is one.
     pub(super) fn attach(
         &mut self,
         hal: &mut DriverHal,
         domain: DomId,
         disk: &Disk,
-        ramdisk: &Ramdisk<'_>,
+        file: impl Fn(&str) -> Option<File>,
     ) -> Result<(), String> {
         if self.has(domain, disk.number) {
             return Err(format!("disk {}: the guest has one of this name: choose another vdev=", disk.vdev));
         }
-        let medium = self.medium(disk, ramdisk).map_err(|problem| format!("disk {}: {problem}", disk.vdev))?;
+        let medium = self.medium(disk, file).map_err(|problem| format!("disk {}: {problem}", disk.vdev))?;
         let back = open(hal, domain, disk.number, medium)?;
         self.backs.push(DiskBack { domain, number: disk.number, back, leaving: None });
         Ok(())
@@ -109,17 +109,17 @@ impl Disks {
         }
     }
 
-    fn medium(&mut self, disk: &Disk, ramdisk: &Ramdisk<'_>) -> Result<Medium, String> {
+    fn medium(&mut self, disk: &Disk, file: impl Fn(&str) -> Option<File>) -> Result<Medium, String> {
         match &disk.target {
             DiskTarget::Physical(name) => match self.free.remove(name) {
                 Some(found) => Ok(Medium::Virtio(name.clone(), found)),
                 None => Err(format!("there is no {name}, or another guest has it: {}", self.free_names())),
             },
             DiskTarget::File(path) => {
-                let bytes = ramdisk.file(path);
-                let bytes = bytes.ok_or_else(|| format!("{path} is not in the ramdisk: add it or correct target="))?;
-                device::check_image(path, bytes)?;
-                let memory = MemoryDisk::new(bytes.to_vec());
+                let missing = || format!("{path} is neither in the ramdisk nor on the host: add it or correct target=");
+                let file = file(path).ok_or_else(missing)?;
+                device::check_image(path, file.as_ref())?;
+                let memory = MemoryDisk::new(copy_of(path, file.as_ref())?);
                 Ok(Medium::Memory(if disk.writable { memory } else { memory.read_only() }))
             }
         }
@@ -162,6 +162,16 @@ impl Disks {
         });
         self.free.values_mut().map(|disk| &mut **disk).chain(lent)
     }
+}
+
+/// The bytes of a disk that its guest may change.
+fn copy_of(path: &str, bytes: &[u8]) -> Result<Vec<u8>, String> {
+    let mut copy = Vec::new();
+    let mib = bytes.len().div_ceil(1 << 20);
+    copy.try_reserve_exact(bytes.len())
+        .map_err(|_| format!("dom0 has no memory for the {mib} MiB of {path}: raise dom0_mem="))?;
+    copy.extend_from_slice(bytes);
+    Ok(copy)
 }
 
 fn open(

@@ -28,6 +28,7 @@ use pv_guest_kernel::task;
 use pv_guest_kernel::time::{SECOND_NS, now_ns};
 
 use super::Service;
+use super::creation::Brought;
 
 /// How long a guest may take to let go of a device.
 const PATIENCE_NS: u64 = 10 * SECOND_NS;
@@ -46,21 +47,23 @@ impl Leaving {
 }
 
 impl Service {
-    /// Lends a running guest one more disk.
+    /// Lends a running guest one more disk; what was brought for it stays with the guest.
     ///
     /// # Errors
     /// One line that names the cure; nothing is left of the disk.
-    pub(super) fn block_attach(&mut self, domain: DomId, disk: Disk) -> Result<(), String> {
+    pub(super) fn block_attach(&mut self, domain: DomId, disk: Disk, brought: Brought) -> Result<(), String> {
         if self.has_disk(domain, disk.number) {
             return Err(format!("the guest has a disk {}: choose another vdev=", disk.vdev));
         }
         self.describe(&nodes::disk(domain, &disk))?;
-        if let Err(problem) = self.devices.disks.attach(&mut self.hal, domain, &disk, &self.ramdisk) {
+        let file = |path: &str| brought.get(path, &self.ramdisk);
+        if let Err(problem) = self.devices.disks.attach(&mut self.hal, domain, &disk, file) {
             self.forget(domain, "vbd", disk.number);
             return Err(problem);
         }
         if let Some(guest) = self.guests.get_mut(&domain) {
             guest.config.disks.push(disk);
+            guest.brought.0.extend(brought.0);
         }
         Ok(())
     }

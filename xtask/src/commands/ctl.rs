@@ -2,17 +2,19 @@
 
 use std::io::{IsTerminal, Read, Write};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use clap::Args;
-use dom0::channel::message::Message;
+use dom0::channel::message::{FILES_MAX, Message};
+use dom0::console::command::{self, Command};
 use dom0::console::multiplexer::ESCAPE;
 use dom0::console::words;
 use dom0::toolstack::config;
+use dom0::toolstack::device::{Disk, DiskTarget};
 
 use crate::control::Client;
 
@@ -31,7 +33,7 @@ pub(crate) struct Options {
     #[arg(long, default_value_t = 120)]
     timeout: u64,
     /// A command of xl's, as dom0's own prompt takes it; `help` lists them. `create` also takes a file of the host's, or
-    /// - for standard input; its kernel and its ramdisk may lie beside it
+    /// - for standard input; its kernel, its ramdisk and the files of its disks may lie beside it, as may that of `block-attach` here
     #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true)]
     command: Vec<String>,
 }
@@ -47,6 +49,11 @@ pub(crate) fn run(options: &Options) -> Result<u8> {
         bring_files(&mut client, &mut command)?;
     }
     let line: Vec<String> = command.iter().map(|word| words::quote(word)).collect();
+    if let Ok(Some(Command::BlockAttach(_, disk))) = command::parse(&line.join(" "))
+        && let Ok(disk) = Disk::parse(&disk)
+    {
+        bring(&mut client, Path::new("."), image_of(&disk))?;
+    }
     let attaches = command[0] == "console" || command[0] == "create" && command.iter().any(|word| word == "-c");
     let limit = if attaches { Duration::from_secs(365 * 86_400) } else { Duration::from_secs(options.timeout) };
     client.say(&Message::Request(line.join(" ")))?;
@@ -99,12 +106,34 @@ fn bring_files(client: &mut Client, command: &mut [String]) -> Result<()> {
     let Ok(guest) = config::parse(name, &text) else {
         return Ok(());
     };
-    for file in [Some(guest.kernel), guest.ramdisk].into_iter().flatten() {
-        let path = folder.join(&file);
-        if path.is_file() {
-            let bytes = std::fs::read(&path).with_context(|| format!("{} cannot be read", path.display()))?;
-            client.bring(&file, &bytes)?;
-        }
+    let images = guest.disks.iter().flat_map(image_of);
+    let files = [Some(guest.kernel.as_str()), guest.ramdisk.as_deref()].into_iter().flatten();
+    bring(client, &folder, files.chain(images))
+}
+
+/// The file behind a disk, where it is one.
+fn image_of(disk: &Disk) -> Option<&str> {
+    match &disk.target {
+        DiskTarget::File(path) => Some(path),
+        DiskTarget::Physical(_) => None,
+    }
+}
+
+/// Sends those of these files that lie in the host's folder, under the names that they are given by.
+fn bring<'a>(client: &mut Client, folder: &Path, files: impl IntoIterator<Item = &'a str>) -> Result<()> {
+    let found: Vec<(&str, PathBuf)> = files.into_iter().map(|file| (file, folder.join(file))).collect();
+    let mut left = FILES_MAX as u64;
+    for (file, path) in found.into_iter().filter(|(_, path)| path.is_file()) {
+        let len = std::fs::metadata(&path).with_context(|| format!("{} cannot be read", path.display()))?.len();
+        left = left.checked_sub(len).with_context(|| {
+            let most = FILES_MAX >> 20;
+            format!(
+                "{}: the channel takes files of {most} MiB together: lend a larger disk as /dev/vdX",
+                path.display()
+            )
+        })?;
+        let bytes = std::fs::read(&path).with_context(|| format!("{} cannot be read", path.display()))?;
+        client.bring(file, &bytes)?;
     }
     Ok(())
 }
@@ -150,6 +179,6 @@ impl Drop for Attached {
 }
 
 fn stty(arguments: &[&str]) -> Result<()> {
-    let status = Command::new("stty").args(arguments).stdin(Stdio::inherit()).status();
+    let status = std::process::Command::new("stty").args(arguments).stdin(Stdio::inherit()).status();
     if status.context("stty cannot be started")?.success() { Ok(()) } else { bail!("stty refused {arguments:?}") }
 }
