@@ -48,7 +48,8 @@ fn frames_of_every_length_pass_both_ways() {
         let mut pair = NetPair::cold();
         pair.options.split_event_channels = split;
         let mut pair = pair.started();
-        for len in [14, 60, 1514, 4095, 4096, 4097, 9000, 20_000, 65_535] {
+        let lengths = [14, 60, 1514, 4095, 4096, 4097, 9000, 20_000, 65_535];
+        for len in lengths {
             let sent = frame(len, 1);
             pair.front.as_mut().unwrap().transmit(&mut pair.guest, &sent, Checksum::InFrame).unwrap();
             pair.settle();
@@ -58,6 +59,9 @@ fn frames_of_every_length_pass_both_ways() {
             assert!(pair.receive().unwrap().bytes == frame(len, 2), "{len}");
         }
         assert_eq!(pair.back().refusals().iter().count(), 0);
+        let counters = pair.back().counters();
+        let all = lengths.iter().sum::<usize>() as u64;
+        assert_eq!((counters.from_guest_bytes, counters.to_guest_bytes), (all, all));
     }
 }
 

@@ -31,7 +31,7 @@ use pv_bus::{Hal, Port, StoreError, Transaction, WatchEvent, store};
 
 use connection::Connection;
 pub use device::{BlockDevice, DeviceCompletion, DeviceError, DeviceOperation, DiscardSupport, Geometry, Tag};
-use request::{Descriptors, Limits};
+use request::{Descriptors, Job, Limits, Work};
 use transfer::{Direction, Transfer};
 use work::Jobs;
 
@@ -60,6 +60,38 @@ impl Default for Options {
     }
 }
 
+/// What a front end has asked for so far, and kept the rules.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Counters {
+    /// Requests to read.
+    pub reads: u64,
+    /// Requests to write.
+    pub writes: u64,
+    /// Sectors of 512 bytes of those to read.
+    pub read_sectors: u64,
+    /// Sectors of 512 bytes of those to write.
+    pub written_sectors: u64,
+    /// How often a request had to wait for a buffer.
+    pub waits: u64,
+}
+
+impl Counters {
+    fn count(&mut self, job: &Job) {
+        let sectors = (job.len_bytes / pv_bus::block::SECTOR_BYTES) as u64;
+        match job.work {
+            Work::Read => {
+                self.reads += 1;
+                self.read_sectors += sectors;
+            }
+            Work::Write | Work::Barrier => {
+                self.writes += 1;
+                self.written_sectors += sectors;
+            }
+            Work::Flush | Work::Discard { .. } => {}
+        }
+    }
+}
+
 /// The back end of one disk.
 pub struct BlockBack<H: Hal, D: BlockDevice> {
     link: Link,
@@ -68,6 +100,7 @@ pub struct BlockBack<H: Hal, D: BlockDevice> {
     connection: Option<Connection<H>>,
     jobs: Jobs<D::Buffer>,
     refusals: Refusals,
+    counters: Counters,
     read_only: bool,
     progress: Progress,
 }
@@ -89,6 +122,7 @@ impl<H: Hal, D: BlockDevice> BlockBack<H, D> {
             connection: None,
             jobs: Jobs::new(),
             refusals,
+            counters: Counters::default(),
             read_only,
             progress: Progress::Idle,
         };
@@ -118,6 +152,12 @@ impl<H: Hal, D: BlockDevice> BlockBack<H, D> {
     #[must_use]
     pub fn refusals(&self) -> &Refusals {
         &self.refusals
+    }
+
+    /// What was asked for so far.
+    #[must_use]
+    pub fn counters(&self) -> Counters {
+        Counters { waits: self.jobs.waits(), ..self.counters }
     }
 
     /// The device.
@@ -365,7 +405,7 @@ impl<H: Hal, D: BlockDevice> BlockBack<H, D> {
             return Ok(false);
         };
         let finished = self.jobs.finish(hal, &mut self.device, Some(connection), &mut self.refusals);
-        take_requests(hal, &limits, connection, &mut self.jobs, &mut self.refusals)?;
+        take_requests(hal, &limits, connection, &mut self.jobs, (&mut self.refusals, &mut self.counters))?;
         let started = self.jobs.start(hal, &mut self.device, connection, &mut self.refusals);
         connection.publish(hal);
         Ok(connection.rearm()? || finished || started)
@@ -390,7 +430,7 @@ fn take_requests<H: Hal, B: AsRef<[u8]> + AsMut<[u8]>>(
     limits: &Limits,
     connection: &mut Connection<H>,
     jobs: &mut Jobs<B>,
-    refusals: &mut Refusals,
+    (refusals, counters): (&mut Refusals, &mut Counters),
 ) -> Result<(), RingBroken> {
     let taken = connection.take_all()?;
     let mut described: Vec<_> = taken.iter().map(|(_, request)| Descriptors::of(limits, request)).collect();
@@ -407,7 +447,10 @@ fn take_requests<H: Hal, B: AsRef<[u8]> + AsMut<[u8]>>(
             Some((grant, _)) => Err(grant),
         });
         match request::check(limits, ticket, &request, described) {
-            Ok(job) => jobs.add(job),
+            Ok(job) => {
+                counters.count(&job);
+                jobs.add(job);
+            }
             Err(refused) => {
                 let what = format_args!("request {:#x}, value {:#x}", request.id, refused.value);
                 refusals.refuse(hal.now_ns(), refused.rule, what);

@@ -51,11 +51,24 @@ pub(super) struct Jobs<B> {
     active: BTreeMap<Tag, Active<B>>,
     next_tag: u64,
     epoch: u64,
+    waits: u64,
 }
 
 impl<B: AsRef<[u8]> + AsMut<[u8]>> Jobs<B> {
     pub(super) fn new() -> Self {
-        Self { backlog: VecDeque::new(), prepared: VecDeque::new(), active: BTreeMap::new(), next_tag: 1, epoch: 0 }
+        Self {
+            backlog: VecDeque::new(),
+            prepared: VecDeque::new(),
+            active: BTreeMap::new(),
+            next_tag: 1,
+            epoch: 0,
+            waits: 0,
+        }
+    }
+
+    /// How often a job had to wait for a buffer.
+    pub(super) fn waits(&self) -> u64 {
+        self.waits
     }
 
     pub(super) fn add(&mut self, job: Job) {
@@ -213,6 +226,7 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Jobs<B> {
                 }
                 None => {
                     self.backlog.push_front(job);
+                    self.waits += 1;
                     break;
                 }
             }

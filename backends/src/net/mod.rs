@@ -40,6 +40,10 @@ pub struct Counters {
     pub from_guest: u64,
     /// Frames that the guest got.
     pub to_guest: u64,
+    /// Bytes of what the guest sent.
+    pub from_guest_bytes: u64,
+    /// Bytes of what the guest got.
+    pub to_guest_bytes: u64,
     /// Frames of the guest, or for it, that broke a rule.
     pub refused: u64,
     /// Frames that were dropped for want of room, or because this guest cannot take them.

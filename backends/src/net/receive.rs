@@ -147,6 +147,7 @@ impl<H: Hal> Receive<H> {
             }
             self.answer(placed, &statuses);
             counters.to_guest += u64::from(whole);
+            counters.to_guest_bytes += if whole { placed.frame.bytes.len() as u64 } else { 0 };
             counters.refused += u64::from(!whole);
         }
     }

@@ -235,6 +235,7 @@ impl<H: Hal> Transmit<H> {
         let mut taken = true;
         for frame in frames {
             counters.from_guest += 1;
+            counters.from_guest_bytes += frame.bytes.len() as u64;
             let one = port.transmit(frame);
             counters.dropped += u64::from(!one);
             taken &= one;

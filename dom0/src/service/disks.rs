@@ -11,6 +11,7 @@ use backends::block::{BlockBack, Options};
 use dom0::ids::DomId;
 use dom0::toolstack::device::{self, Disk, DiskTarget};
 use dom0::toolstack::nodes::DevicePaths;
+use dom0::toolstack::report::BlockUse;
 use pv_bus::WatchEvent;
 
 use super::creation::File;
@@ -66,6 +67,16 @@ impl Disks {
     /// Whether a guest has this disk.
     pub(super) fn has(&self, domain: DomId, number: u32) -> bool {
         self.backs.iter().any(|disk| disk.domain == domain && disk.number == number)
+    }
+
+    /// What a guest has asked of the disks that it has.
+    pub(super) fn asked_by(&self, domain: DomId) -> BlockUse {
+        let counters = self.backs.iter().filter(|disk| disk.domain == domain).map(|disk| disk.back.counters());
+        counters.fold(BlockUse::default(), |all, one| BlockUse {
+            waits: all.waits + one.waits,
+            requests: (all.requests.0 + one.reads, all.requests.1 + one.writes),
+            sectors: (all.sectors.0 + one.read_sectors, all.sectors.1 + one.written_sectors),
+        })
     }
 
     /// Asks a guest to give a disk back; false when it has none of this number.

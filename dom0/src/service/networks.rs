@@ -171,6 +171,12 @@ impl Networks {
         Ok(())
     }
 
+    /// Bytes that a guest has sent and got by the interfaces that it has.
+    pub(super) fn bytes_of(&self, domain: DomId) -> (u64, u64) {
+        let counters = self.backs.iter().filter(|vif| vif.domain == domain).map(|vif| vif.back.counters());
+        counters.fold((0, 0), |(sent, got), one| (sent + one.from_guest_bytes, got + one.to_guest_bytes))
+    }
+
     fn position(&self, domain: DomId, index: u32) -> Option<usize> {
         self.backs.iter().position(|vif| vif.domain == domain && vif.index == index)
     }

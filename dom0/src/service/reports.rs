@@ -102,7 +102,9 @@ impl Service {
             let used_ns = info.cpu_time_ns - before.get(&info.domain).map_or(0, |used| (*used).min(info.cpu_time_ns));
             let config = self.guests.get(&info.domain).map(|guest| &guest.config);
             let (nets, vbds) = config.map_or((0, 0), |config| (config.vifs.len(), config.disks.len()));
-            TopRow { domain, used_ns, nets, vbds }
+            let net_bytes = self.devices.networks.bytes_of(info.domain);
+            let asked = self.devices.disks.asked_by(info.domain);
+            TopRow { domain, used_ns, nets, net_bytes, vbds, asked }
         };
         let rows: Vec<TopRow> = domains.into_iter().map(row).collect();
         Ok(match format {

@@ -196,13 +196,29 @@ pub struct TopRow {
     pub used_ns: u64,
     /// Its network interfaces.
     pub nets: usize,
+    /// Bytes that it sent and got by them.
+    pub net_bytes: (u64, u64),
     /// Its disks.
     pub vbds: usize,
+    /// What it asked of them.
+    pub asked: BlockUse,
+}
+
+/// What a domain asked of its disks.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct BlockUse {
+    /// How often a request had to wait.
+    pub waits: u64,
+    /// Requests to read and to write.
+    pub requests: (u64, u64),
+    /// Sectors of 512 bytes read and written.
+    pub sectors: (u64, u64),
 }
 
 /// What the domains used in `measured_ns`, with the columns of `xentop` that this domain has figures for.
 pub fn top(rows: &[TopRow], measured_ns: u64, machine_pages: u64) -> String {
-    let header = "      NAME  STATE   CPU(sec) CPU(%)     MEM(k) MEM(%)  MAXMEM(k) MAXMEM(%) VCPUS NETS VBDS";
+    let header = "      NAME  STATE   CPU(sec) CPU(%)     MEM(k) MEM(%)  MAXMEM(k) MAXMEM(%) VCPUS \
+        NETS NETTX(k) NETRX(k) VBDS   VBD_OO   VBD_RD   VBD_WR  VBD_RSECT  VBD_WSECT";
     let row = |row: &TopRow| {
         let info = &row.domain.info;
         let cpu = share(row.used_ns, measured_ns);
@@ -210,13 +226,17 @@ pub fn top(rows: &[TopRow], measured_ns: u64, machine_pages: u64) -> String {
         let limit = (info.max_pages < machine_pages).then_some(info.max_pages);
         let max = limit.map_or("no limit".to_string(), |pages| (pages * 4).to_string());
         let max_share = limit.map_or("n/a".to_string(), |pages| share(pages, machine_pages));
+        let BlockUse { waits, requests: (reads, writes), sectors: (read, written) } = row.asked;
         format!(
-            "{:>10.10} {} {:>10} {cpu:>6} {mem:>10} {mem_share:>6} {max:>10} {max_share:>9} {:>5} {:>4} {:>4}",
+            "{:>10.10} {} {:>10} {cpu:>6} {mem:>10} {mem_share:>6} {max:>10} {max_share:>9} {:>5} \
+             {:>4} {:>8} {:>8} {:>4} {waits:>8} {reads:>8} {writes:>8} {read:>10} {written:>10}",
             row.domain.name,
             state_letters(info),
             info.cpu_time_ns / SECOND_NS,
             info.vcpus,
             row.nets,
+            row.net_bytes.0 / 1024,
+            row.net_bytes.1 / 1024,
             row.vbds
         )
     };
@@ -227,9 +247,10 @@ pub fn top(rows: &[TopRow], measured_ns: u64, machine_pages: u64) -> String {
 pub fn top_json(rows: &[TopRow], measured_ns: u64, machine_pages: u64) -> String {
     let row = |row: &TopRow| {
         let info = &row.domain.info;
+        let BlockUse { waits, requests: (reads, writes), sectors: (read, written) } = row.asked;
         let max = (info.max_pages < machine_pages).then_some(info.max_pages * 4);
         format!(
-            "{{\"name\":{},\"domid\":{},\"state\":\"{}\",\"cpu_seconds\":{},\"cpu_percent\":{},\"memory_kib\":{},\"max_memory_kib\":{},\"vcpus\":{},\"nets\":{},\"vbds\":{}}}",
+            "{{\"name\":{},\"domid\":{},\"state\":\"{}\",\"cpu_seconds\":{},\"cpu_percent\":{},\"memory_kib\":{},\"max_memory_kib\":{},\"vcpus\":{},\"nets\":{},\"net_tx_bytes\":{},\"net_rx_bytes\":{},\"vbds\":{},\"vbd_waits\":{waits},\"vbd_reads\":{reads},\"vbd_writes\":{writes},\"vbd_read_sectors\":{read},\"vbd_written_sectors\":{written}}}",
             json_text(&row.domain.name),
             info.domain.0,
             state_letters(info),
@@ -239,6 +260,8 @@ pub fn top_json(rows: &[TopRow], measured_ns: u64, machine_pages: u64) -> String
             max.map_or("null".to_string(), |kib| kib.to_string()),
             info.vcpus,
             row.nets,
+            row.net_bytes.0,
+            row.net_bytes.1,
             row.vbds
         )
     };
@@ -353,11 +376,19 @@ mod tests {
 
     #[test]
     fn top_shows_shares_of_the_machine() {
-        let row =
-            TopRow { domain: ListRow { name: "demo".into(), info: info() }, used_ns: 250_000_000, nets: 1, vbds: 2 };
+        let row = TopRow {
+            domain: ListRow { name: "demo".into(), info: info() },
+            used_ns: 250_000_000,
+            nets: 1,
+            net_bytes: (3 << 10, 5 << 10),
+            vbds: 2,
+            asked: BlockUse { waits: 7, requests: (8, 9), sectors: (64, 72) },
+        };
         let text = top(core::slice::from_ref(&row), SECOND_NS, 65536);
-        let wanted = ["demo", "-b----", "12", "25.0", "65536", "25.0", "66560", "25.3", "1", "1", "2"];
-        assert_eq!(columns(&text, 1), wanted);
+        let wanted = ["demo", "-b----", "12", "25.0", "65536", "25.0", "66560", "25.3", "1", "1", "3", "5", "2"];
+        assert_eq!(columns(&text, 1)[..13], wanted);
+        assert_eq!(columns(&text, 1)[13..], ["7", "8", "9", "64", "72"]);
+        assert_eq!(columns(&text, 0).len(), columns(&text, 1).len());
         let unbounded = DomainInfo { max_pages: u64::MAX, ..info() };
         let row = TopRow { domain: ListRow { info: unbounded, ..row.domain }, ..row };
         assert!(top(&[row], 0, 0).contains("no limit"));

@@ -288,7 +288,15 @@ fn disks(on: &mut Running) -> Result<()> {
     on.ask_until("block-list demo", |list| list.contains("51728"))?;
     on.ask("block-detach --force demo xvdb")?;
     ensure!(!on.ask("block-list demo")?.contains("51728"), "the disk is still listed");
-    on.refused("block-detach demo xvdb", &["xvdb"])
+    on.refused("block-detach demo xvdb", &["xvdb"])?;
+    let mut client = on.client()?;
+    client.bring("mine.img", &[0x11; 3 * 512])?;
+    let (_, status, problem) = client.request("block-attach demo file:mine.img,xvdc,r", LIMIT)?;
+    ensure!(status == 0, "an image from the host is refused: {problem}");
+    drop(client);
+    ensure!(on.ask("block-list demo")?.contains("51744"), "the image from the host is not listed");
+    on.ask("block-detach --force demo xvdc")?;
+    on.refused_with(&[("q.img", b"QFI\xfb")], "block-attach demo file:q.img,xvdc,r", &["qcow2"])
 }
 
 fn interfaces(on: &mut Running) -> Result<()> {
@@ -308,11 +316,14 @@ fn figures(on: &mut Running) -> Result<()> {
     on.ask("vcpu-pin demo all all all")?;
     on.refused("vcpu-set demo 3", &["maxvcpus"])?;
     on.refused("mem-set demo 64", &["maxmem"])?;
+    on.type_at("demo", "ping 10.0.2.2\r", "3 of 3 answered")?;
     let Value::Array(rows) = serde_json::from_str(&on.ask("top --json")?)? else {
         bail!("top --json is no list");
     };
     let percent: f64 = rows.iter().filter_map(|row| row["cpu_percent"].as_f64()).sum();
     ensure!(rows.len() == 2 && percent <= 210.0, "top shows {rows:?}");
+    let sent = rows.iter().filter_map(|row| row["net_tx_bytes"].as_u64()).sum::<u64>();
+    ensure!(sent > 0, "the guest that asked the gateway has sent nothing: {rows:?}");
     ensure!(on.ask("uptime demo")?.lines().count() == 2, "uptime shows no row");
     on.ask("debug-keys q")?;
     ensure!(!on.ask("dmesg")?.is_empty(), "the hypervisor has said nothing");
