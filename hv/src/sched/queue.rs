@@ -12,10 +12,13 @@ use crate::Hypervisor;
 use crate::domain::{Domain, Vcpu, stopped, work};
 use crate::hardware::{CpuId, CpuSet, Machine};
 
-/// How long a vCPU runs while others wait.
-pub(super) const SLICE_NS: u64 = 10_000_000;
+/// How long a vCPU runs while others wait. Short, for the others may hold what it waits for: a kernel that spins on a lock
+/// whose holder was preempted spins no longer than this and [`WAKE_CREDIT_NS`].
+pub(super) const SLICE_NS: u64 = 1_000_000;
 /// How far behind the others a vCPU may be when it wakes, in virtual time of the usual weight.
-pub(super) const WAKE_CREDIT_NS: u64 = 5_000_000;
+pub(super) const WAKE_CREDIT_NS: u64 = 1_000_000;
+/// How often a CPU hands one who has used up its slice to another CPU, at most.
+const HAND_OVER_NS: u64 = 10_000_000;
 /// How far behind the running vCPU one must be that wakes, to take its place at once.
 const PREEMPT_NS: u64 = 100_000;
 /// The weight at which virtual time is time.
@@ -120,8 +123,10 @@ pub(super) struct Cpu {
     pub(super) load: AtomicU64,
     /// When the running slice ends.
     slice_end: AtomicU64,
-    /// One has ended, and whoever ran has not been put down since.
+    /// One has ended, and whoever ran has not been put down since; not more often than [`HAND_OVER_NS`].
     pub(super) slice_ended: AtomicBool,
+    /// When that was.
+    hand_over_at: AtomicU64,
     /// How many vCPUs belong here.
     members: AtomicU32,
     /// How long nobody ran, until `idle_since` or until now.
@@ -489,7 +494,10 @@ pub(crate) fn end_slice<M: Machine>(hv: &Hypervisor<M>, now: u64) {
     start_slice(cpu, &queue, now);
     if let Some(running) = &queue.running {
         running.vcpu.raise(work::RESCHEDULE);
-        cpu.slice_ended.store(true, Ordering::Relaxed);
+        if now.saturating_sub(cpu.hand_over_at.load(Ordering::Relaxed)) >= HAND_OVER_NS {
+            cpu.hand_over_at.store(now, Ordering::Relaxed);
+            cpu.slice_ended.store(true, Ordering::Relaxed);
+        }
     }
 }
 

@@ -99,6 +99,38 @@ fn who_wakes_runs_soon() {
 }
 
 #[test]
+fn who_wakes_does_not_keep_the_preempted_waiting_long() {
+    let bed = Bed::new(64);
+    let (holder, spinner) = (hungry(&bed, 1, 256), hungry(&bed, 2, 256));
+    let mut slot = None;
+    bed.sleep(&spinner);
+    run_for(&bed, &mut slot, 1_000 * MS);
+    unblock(&bed.hv, &spinner);
+    assert!(Arc::ptr_eq(&bed.schedule(&mut slot), &spinner));
+    let (held, begun) = (cpu_time(&bed.hv, &holder), bed.hv.machine.now());
+    while cpu_time(&bed.hv, &holder) == held {
+        run_for(&bed, &mut slot, MS / 4);
+    }
+    let waited = bed.hv.machine.now() - begun;
+    assert!(waited <= 3 * MS, "{waited} ns");
+}
+
+#[test]
+fn who_wakes_all_the_time_gets_no_more_than_its_share() {
+    let bed = Bed::new(64);
+    let (waker, worker) = (hungry(&bed, 1, 256), hungry(&bed, 2, 256));
+    let mut slot = None;
+    for _ in 0..4_000 {
+        run_for(&bed, &mut slot, MS / 4);
+        bed.sleep(&waker);
+        unblock(&bed.hv, &waker);
+    }
+    let used = [&waker, &worker].map(|vcpu| cpu_time(&bed.hv, vcpu) / MS);
+    assert!(used[0] <= used[1] + 10, "{used:?}");
+    assert!(used[1] <= 600, "it is not starved either: {used:?}");
+}
+
+#[test]
 fn an_idle_cpu_waits_in_the_machine_and_does_not_spin() {
     let bed = Bed::new(64);
     let vcpu = hungry(&bed, 1, 256);
