@@ -25,8 +25,8 @@ mod error {
     pub(super) const FETCH: u32 = 1 << 4;
 }
 
-/// Handles a page fault of the guest.
-#[inline]
+/// Handles a page fault of the guest. Most are at pages that are not there, which is for the guest to see to.
+#[inline(always)]
 pub(super) fn on_page_fault<M: Machine>(
     hv: &Hypervisor<M>,
     running: &mut Running,
@@ -35,10 +35,27 @@ pub(super) fn on_page_fault<M: Machine>(
 ) {
     let Exception { error_code, address, .. } = exception;
     let window = hv.machine.ldt_window();
-    if address.wrapping_sub(window.start) < window.end - window.start {
-        return on_ldt_fault(hv, running, registers, exception, address - window.start);
+    let in_window = address.wrapping_sub(window.start) < window.end - window.start;
+    if in_window || error_code & error::PRESENT != 0 {
+        return on_explained_fault(hv, running, registers, exception, in_window);
     }
-    if error_code & error::PRESENT != 0 && error_code & error::RESERVED == 0 {
+    deliver(hv, running, registers, error_code, address);
+}
+
+/// A fault in the window of local descriptors, or one that the tables as they are may explain.
+#[inline(never)]
+fn on_explained_fault<M: Machine>(
+    hv: &Hypervisor<M>,
+    running: &mut Running,
+    registers: &mut Registers,
+    exception: Exception,
+    in_window: bool,
+) {
+    let Exception { error_code, address, .. } = exception;
+    if in_window {
+        return on_ldt_fault(hv, running, registers, exception, address - hv.machine.ldt_window().start);
+    }
+    if error_code & error::RESERVED == 0 {
         let kernel_write = error_code & error::WRITE != 0 && running.state.kernel_mode;
         if kernel_write && paging::on_write_fault(hv, running, registers, exception) {
             return;
