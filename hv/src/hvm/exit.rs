@@ -6,6 +6,7 @@
 use core::sync::atomic::Ordering;
 
 use pv_abi::errno::Errno;
+use pv_abi::xen::HYPERVISOR_EVENT_CHANNEL_OP;
 
 use super::vmcb::{event, intercept, interrupt};
 use super::{Vmcb, apic, may_call, mmio, registers, walk};
@@ -186,19 +187,16 @@ fn hypercall<M: Machine>(
     if !may_call(registers.rax) {
         return Ok(refuse(hv, running, registers, rule::HYPERCALL));
     }
+    if registers.rax == HYPERVISOR_EVENT_CHANNEL_OP && evtchn::send_assisted(hv, running, registers) {
+        return Ok(Done::Next);
+    }
     let rip = registers.rip;
     // Where it is executed again, it goes back over the two bytes of a PV guest's `syscall`.
     registers.rip = rip.wrapping_add(2);
-    dispatch(hv, running, registers);
+    hypercall::dispatch_assisted(hv, running, registers);
     let again = registers.rip == rip;
     registers.rip = rip;
     Ok(if again { Done::Here } else { Done::Next })
-}
-
-/// [`hypercall::dispatch`], which is part of its caller for PV guests.
-#[inline(never)]
-fn dispatch<M: Machine>(hv: &Hypervisor<M>, running: &mut Running, registers: &mut Registers) {
-    hypercall::dispatch_assisted(hv, running, registers);
 }
 
 fn refuse<M: Machine>(

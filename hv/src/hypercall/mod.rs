@@ -119,7 +119,8 @@ pub fn dispatch<M: Machine>(hv: &Hypervisor<M>, running: &mut Running, registers
     }
 }
 
-/// [`dispatch`] for a guest with hardware assistance.
+/// [`dispatch`] for a guest with hardware assistance, apart from the one that is part of a PV guest's way.
+#[inline(never)]
 pub(crate) fn dispatch_assisted<M: Machine>(hv: &Hypervisor<M>, running: &mut Running, registers: &mut Registers) {
     if registers.rax != number::HYPERVISOR_MULTICALL {
         return dispatch(hv, running, registers);
