@@ -12,7 +12,7 @@ use crate::Hypervisor;
 use crate::domain::{Running, work};
 use crate::hardware::Machine;
 use crate::registers::Registers;
-use crate::{evtchn, hvm, hypercall, sched, time, traps};
+use crate::{evtchn, hypercall, sched, time, traps};
 
 /// What the entry code does next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -175,15 +175,12 @@ fn deliver<M: Machine>(hv: &Hypervisor<M>, running: &mut Running, registers: &mu
         if due & work::TIME != 0 {
             time::update_guest_clock(hv, running);
         }
-        if due & work::NMI != 0 {
-            if running.state.hvm.is_some() {
-                hvm::deliver_nmi(running);
-            } else {
-                traps::deliver_nmi(hv, running, registers);
-            }
+        // One with hardware assistance gets these as it goes on ([`crate::hvm::before_entry`]).
+        let assisted = running.state.hvm.is_some();
+        if due & work::NMI != 0 && !assisted {
+            traps::deliver_nmi(hv, running, registers);
         }
-        // One with hardware assistance gets its upcall as it goes on ([`hvm::before_entry`]).
-        if evtchn::upcall_due(hv, &running.vcpu) && running.state.hvm.is_none() {
+        if evtchn::upcall_due(hv, &running.vcpu) && !assisted {
             traps::deliver_upcall(hv, running, registers);
         }
         if running.vcpu.work.load(Ordering::Acquire) == 0 {

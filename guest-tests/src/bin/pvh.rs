@@ -45,7 +45,7 @@ const FRAMES: u64 = 32;
 /// Where the start info would be.
 const START_INFO: u64 = 0x11_f000;
 /// The words of the page of results.
-const RESULT_WORDS: usize = 21;
+const RESULT_WORDS: usize = 28;
 
 static WINDOW: Page = Page::new();
 static LIST: Page = Page::new();
@@ -232,4 +232,18 @@ fn check(domain: u16) {
     about("XENMEM_populate_physmap");
     expect("it takes a frame", seen[19], 1);
     expect("a frame that it takes is zero", seen[20], 0);
+    check_apic(&seen);
+}
+
+/// What it noted of its local APIC.
+fn check_apic(seen: &[u64; RESULT_WORDS]) {
+    about("emulated_instructions");
+    expect("its local APIC is on, and the first", seen[21], 0xfee0_0900);
+    expect("its version is read in memory", seen[22] & 0xff, 0x14);
+    expect("and in x2APIC mode", seen[23] & 0xff, 0x14);
+    expect("an interrupt to itself waits with interrupts off", seen[24], 0);
+    expect("and comes once with interrupts on", seen[25], 1);
+    about("HVMOP_set_evtchn_upcall_vector");
+    expect("it chooses a vector of its own for upcalls", seen[26], 0);
+    expect("they come by it", seen[27], 1);
 }

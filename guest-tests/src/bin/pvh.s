@@ -15,7 +15,7 @@ pvh_kernel:
     .short 15                           # 0x100020: its pointer
     .long 0x100010
     .balign 16
-    .short 0x31 * 16 - 1                # 0x100030: the interrupt table's pointer
+    .short 0x33 * 16 - 1                # 0x100030: the interrupt table's pointer
     .quad 0x100040
     .balign 16                          # 0x100040: the interrupt table
     .skip 13 * 16
@@ -23,6 +23,10 @@ pvh_kernel:
     .quad 0
     .skip (0x30 - 14) * 16
     .short pvh_upcall - pvh_kernel, 8, 0x8e00, 0x10
+    .quad 0
+    .short pvh_interrupt - pvh_kernel, 8, 0x8e00, 0x10
+    .quad 0
+    .short pvh_own_upcall - pvh_kernel, 8, 0x8e00, 0x10
     .quad 0
 pvh_start:
     mov ebp, ebx                        # start info
@@ -127,6 +131,7 @@ pvh_long:
     vmmcall
     mov [0x104048], rax
     mov eax, [0x107004]
+    mov [0x104118], eax
     mov [0x107000], eax
     mov eax, 32
     mov edi, 4
@@ -187,6 +192,66 @@ pvh_long:
     mov [0x104098], rax
     mov rax, [0x110000]
     mov [0x1040a0], rax                 # zeroed
+    # The local APIC: its base, its version as it is in memory, which is seen at 14 MiB.
+    mov ecx, 0x1b
+    rdmsr
+    mov [0x1040a8], rax
+    mov eax, 0xfee00093
+    mov [0x103038], rax
+    mov rax, cr3
+    mov cr3, rax
+    mov eax, [0xe00030]
+    mov [0x1040b0], rax
+    # x2APIC mode, and an interrupt to itself by vector 0x31.
+    mov ecx, 0x1b
+    rdmsr
+    or eax, 0x400
+    wrmsr
+    mov ecx, 0x803
+    rdmsr
+    mov [0x1040b8], rax
+    mov ecx, 0x80f
+    mov eax, 0x1ff
+    xor edx, edx
+    wrmsr
+    mov ecx, 0x83f
+    mov eax, 0x31
+    wrmsr
+    mov rax, [0x104110]
+    mov [0x1040c0], rax                 # none with interrupts off
+    sti
+    nop
+    nop
+    cli
+    mov rax, [0x104110]
+    mov [0x1040c8], rax                 # one
+    # Upcalls no more by vector 0x30, but by 0x32 through the local APIC.
+    mov dword ptr [0x107000], 0x7ff0
+    mov dword ptr [0x107004], 0
+    mov qword ptr [0x107008], 0
+    mov eax, 34
+    mov edi, 0
+    mov esi, 0x107000
+    vmmcall
+    mov dword ptr [0x107000], 0
+    mov dword ptr [0x107004], 0x32
+    mov eax, 34
+    mov edi, 23
+    mov esi, 0x107000
+    vmmcall
+    mov [0x1040d0], rax
+    mov eax, [0x104118]
+    mov [0x107000], eax
+    mov eax, 32
+    mov edi, 4
+    mov esi, 0x107000
+    vmmcall
+    sti
+    nop
+    nop
+    cli
+    mov rax, [0x104120]
+    mov [0x1040d8], rax                 # one
     # Off, with reason 0.
     mov dword ptr [0x107000], 0
     mov eax, 29
@@ -202,6 +267,28 @@ pvh_upcall:
     mov qword ptr [0x105008], 0         # evtchn_pending_sel
     mov qword ptr [0x105000 + 2048], 0  # evtchn_pending[0]
     inc qword ptr [0x104100]
+    pop rax
+    iretq
+
+pvh_interrupt:
+    inc qword ptr [0x104110]
+    jmp pvh_end_of_interrupt
+
+pvh_own_upcall:
+    mov byte ptr [0x105000], 0
+    mov qword ptr [0x105008], 0
+    mov qword ptr [0x105000 + 2048], 0
+    inc qword ptr [0x104120]
+pvh_end_of_interrupt:
+    push rax
+    push rcx
+    push rdx
+    mov ecx, 0x80b
+    xor eax, eax
+    xor edx, edx
+    wrmsr
+    pop rdx
+    pop rcx
     pop rax
     iretq
 

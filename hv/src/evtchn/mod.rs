@@ -55,7 +55,7 @@ use crate::domain::{Domain, Running};
 use crate::hardware::Machine;
 use crate::refusal::{Evidence, Refusal};
 use crate::registers::Registers;
-use crate::{hvm, rules};
+use crate::rules;
 
 /// Does what a hypercall asks where that is to send on a port that can: the most frequent one of all goes no further.
 /// Where it gives false, nothing has happened.
@@ -68,19 +68,6 @@ pub(crate) fn send_at_once<M: Machine>(hv: &Hypervisor<M>, running: &mut Running
     if sent {
         let state = &mut running.state;
         state.recent.push(registers.rax, registers.rdi, registers.rsi);
-        registers.rax = 0;
-    }
-    sent
-}
-
-/// [`send_at_once`] for a guest with hardware assistance, whose memory is found by a walk.
-pub(crate) fn send_assisted<M: Machine>(hv: &Hypervisor<M>, running: &mut Running, registers: &mut Registers) -> bool {
-    let mut port = [0; 4];
-    let sent = registers.rdi as u32 == EVTCHNOP_SEND
-        && hvm::walk::copy_from(hv, running, registers.rsi, &mut port).is_ok()
-        && try_send(hv, &running.vcpu.domain, u32::from_le_bytes(port));
-    if sent {
-        running.state.recent.push(registers.rax, registers.rdi, registers.rsi);
         registers.rax = 0;
     }
     sent

@@ -47,7 +47,6 @@ use spin::Mutex;
 pub(crate) use apic::on_timer as on_apic_timer;
 pub use apic::{Apic, Inbox};
 pub(crate) use context::{get as get_context, get_one as get_context_record, set as set_context};
-pub(crate) use exit::deliver_nmi;
 pub use exit::{before_entry, on_exit};
 pub use params::hvm_op;
 pub use physmap::PhysMap;

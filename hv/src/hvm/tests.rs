@@ -431,6 +431,23 @@ fn what_is_not_there_ends_the_guest_alone_and_is_named() {
 }
 
 #[test]
+fn a_non_maskable_interrupt_waits_until_another_event_is_delivered() {
+    let bed = bed();
+    let mut dom0 = bed.guest(0, 6);
+    let domain = made(&bed, &mut dom0);
+    let mut pvh = Pvh::new(&bed, &domain);
+    crate::sched::kick_for_nmi(&bed.hv, pvh.vcpu());
+    pvh.vmcb().event = event::VALID | event::EXCEPTION | 14;
+    before_entry(&bed.hv, &mut pvh.running, &pvh.registers);
+    assert_eq!(pvh.vmcb().event, event::VALID | event::EXCEPTION | 14);
+    let _ = pvh.exit(&bed, 0x60, &[0x90]);
+    for expected in [event::VALID | event::NMI, 0] {
+        before_entry(&bed.hv, &mut pvh.running, &pvh.registers);
+        assert_eq!(core::mem::take(&mut pvh.vmcb().event), expected);
+    }
+}
+
+#[test]
 fn an_event_that_was_interrupted_comes_again() {
     let bed = bed();
     let mut dom0 = bed.guest(0, 6);

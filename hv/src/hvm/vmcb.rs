@@ -123,6 +123,8 @@ pub mod event {
     pub const VALID: u64 = 1 << 31;
     /// It has an error code, in the upper half.
     pub const HAS_ERROR: u64 = 1 << 11;
+    /// It is a non-maskable interrupt: its type and its vector.
+    pub const NMI: u64 = 2 << 8 | 2;
     /// It is an exception.
     pub const EXCEPTION: u64 = 3 << 8;
     /// The field of its type; 0 is an interrupt.

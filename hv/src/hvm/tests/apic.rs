@@ -80,6 +80,22 @@ fn an_upcall_by_a_vcpus_own_vector_comes_once_and_is_in_service_until_it_is_ende
 }
 
 #[test]
+fn an_interrupt_behind_an_upcall_stops_the_guest_as_soon_as_it_takes_one() {
+    let bed = bed();
+    let mut dom0 = bed.guest(0, 6);
+    let domain = made(&bed, &mut dom0);
+    let mut pvh = Pvh::new(&bed, &domain).with_apic(&bed);
+    domain.hvm.as_ref().unwrap().callback.store(0x30, Ordering::Relaxed);
+    bed.hv.machine.swap_byte(domain.shared_info, 0, 1);
+    pvh.write_msr(&bed, 0x83f, 0x31);
+    assert_eq!(pvh.enter(&bed), Some(0x30));
+    assert_eq!(pvh.vmcb().interrupt_control & interrupt::WINDOW, interrupt::WINDOW);
+    bed.hv.machine.swap_byte(domain.shared_info, 0, 0);
+    assert_eq!(pvh.enter(&bed), Some(0x31));
+    assert_eq!(pvh.vmcb().interrupt_control & interrupt::WINDOW, 0);
+}
+
+#[test]
 fn the_task_priority_holds_an_interrupt_back_until_it_is_lowered() {
     let bed = bed();
     let mut dom0 = bed.guest(0, 6);
