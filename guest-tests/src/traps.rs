@@ -1,6 +1,5 @@
 //! Traps: where they go, and code that may raise them.
 
-use core::arch::asm;
 use core::cell::UnsafeCell;
 use core::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 
@@ -200,7 +199,7 @@ pub fn disarm() -> Option<Trap> {
 macro_rules! attempt {
     ($($instruction:literal),+ $(; $($operand:tt)*)?) => {{
         // SAFETY: The recovery address is the end of this block; the instructions are what is tested.
-        #[allow(unsafe_code, reason = "instructions that may trap are what is tested")]
+        #[allow(unsafe_code, clippy::macro_metavars_in_unsafe, reason = "instructions that may trap are what is tested")]
         unsafe {
             core::arch::asm!(
                 "lea {scratch}, [rip + 2f]",
@@ -227,22 +226,10 @@ pub fn recovery_place() -> *mut u64 {
 /// # Errors
 /// The trap that it raised.
 pub fn read_at(address: u64) -> Result<u64, Trap> {
-    let value: u64;
-    // SAFETY: The recovery address is the end of this block; a trap goes there, and nothing is written.
-    unsafe {
-        asm!(
-            "lea {scratch}, [rip + 2f]",
-            "mov [{place}], {scratch}",
-            "mov {value}, [{address}]",
-            "2:",
-            scratch = out(reg) _,
-            place = in(reg) RECOVERY[this_vcpu()].as_ptr(),
-            value = inout(reg) 0_u64 => value,
-            address = in(reg) address,
-            options(nostack),
-        );
-    }
-    disarm().map_or(Ok(value), Err)
+    let mut value = 0_u64;
+    let trap =
+        attempt!("mov {value}, [{address}]"; value = inout(reg) value, address = in(reg) address, options(nostack));
+    trap.map_or(Ok(value), Err)
 }
 
 /// Writes 8 bytes at any address; the trap where that is not allowed.
@@ -250,21 +237,8 @@ pub fn read_at(address: u64) -> Result<u64, Trap> {
 /// # Errors
 /// The trap that it raised.
 pub fn write_at(address: u64, value: u64) -> Result<(), Trap> {
-    // SAFETY: The recovery address is the end of this block. What is written is the test's own memory or not allowed.
-    unsafe {
-        asm!(
-            "lea {scratch}, [rip + 2f]",
-            "mov [{place}], {scratch}",
-            "mov [{address}], {value}",
-            "2:",
-            scratch = out(reg) _,
-            place = in(reg) RECOVERY[this_vcpu()].as_ptr(),
-            value = in(reg) value,
-            address = in(reg) address,
-            options(nostack),
-        );
-    }
-    disarm().map_or(Ok(()), Err)
+    attempt!("mov [{address}], {value}"; value = in(reg) value, address = in(reg) address, options(nostack))
+        .map_or(Ok(()), Err)
 }
 
 /// The address of the first trap's way in, for callbacks that are never entered.

@@ -5,16 +5,20 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::sync::atomic::Ordering;
 
+use pv_abi::errno::Errno;
 use pv_abi::{DomId, Mfn, VcpuId};
 use spin::Mutex;
 use zerocopy::{FromBytes, Immutable, IntoBytes};
 
 use super::{FakeMachine, entry};
 use crate::Hypervisor;
+use crate::call::Call;
 use crate::domain::{self, Domain, DomainConfig, Running, Vcpu, stopped};
 use crate::frames::{self, Frame, FrameTable};
 use crate::hardware::{CpuId, Machine};
+use crate::refusal::Refusal;
 use crate::registers::Registers;
+use crate::rules::Rule;
 use crate::sched::Scheduler;
 use crate::time::Timers;
 use crate::{hypercall, paging, sched};
@@ -157,6 +161,55 @@ impl Guest {
         if let Some(root) = self.running.state.kernel_root {
             bed.hv.machine.load_root(root);
         }
+    }
+
+    /// Does something as the handler of one of its hypercalls does.
+    pub fn in_call<T>(&mut self, bed: &Bed, act: impl FnOnce(&mut Call<'_, FakeMachine>) -> T) -> T {
+        self.enter(bed);
+        act(&mut Call {
+            hv: &bed.hv,
+            running: &mut self.running,
+            registers: &mut self.registers,
+            next_arguments: None,
+            in_multicall: false,
+        })
+    }
+
+    /// Has a handler do one of its hypercalls, to the end where it is interrupted.
+    ///
+    /// # Errors
+    /// Those of the handler.
+    ///
+    /// # Panics
+    /// A handler wants to go on and does not say where.
+    pub fn handled(
+        &mut self,
+        bed: &Bed,
+        handler: impl Fn(&mut Call<'_, FakeMachine>, [u64; 5]) -> Result<u64, Refusal>,
+        mut arguments: [u64; 5],
+    ) -> Result<u64, Refusal> {
+        loop {
+            let (result, next) = self.in_call(bed, |call| (handler(call, arguments), call.next_arguments));
+            if result != Err(Refusal::again()) {
+                return result;
+            }
+            self.continued += 1;
+            arguments = next.expect("a continuation says with which arguments");
+        }
+    }
+
+    /// The rule that a handler refuses one of its hypercalls by, and the errno.
+    ///
+    /// # Panics
+    /// It is not refused.
+    pub fn refused(
+        &mut self,
+        bed: &Bed,
+        handler: impl FnOnce(&mut Call<'_, FakeMachine>, [u64; 5]) -> Result<u64, Refusal>,
+        args: [u64; 5],
+    ) -> (Rule, Option<Errno>) {
+        let refusal = self.in_call(bed, |call| handler(call, args)).expect_err("a call that is refused");
+        (refusal.rule, refusal.as_errno())
     }
 
     /// Writes to its memory.

@@ -11,30 +11,15 @@ use pv_abi::xen::DOMID_SELF;
 use zerocopy::{FromBytes, FromZeros, Immutable, IntoBytes};
 
 use super::*;
-use crate::fake::{Bed, FakeMachine, Guest};
+use crate::fake::{Bed, Guest};
 use crate::frames::{self, ClaimedMfn};
-use crate::registers::Registers;
 use crate::rules::Rule;
 
 /// Where lists are, from the address of the argument.
 const LIST: u64 = 1024;
 
 fn call(bed: &Bed, guest: &mut Guest, command: u32, argument: u64) -> Result<u64, Refusal> {
-    guest.enter(bed);
-    let mut arguments = [command.into(), argument, 0, 0, 0];
-    loop {
-        let mut registers = Registers::default();
-        let running = &mut guest.running;
-        let mut call: Call<'_, FakeMachine> =
-            Call { hv: &bed.hv, running, registers: &mut registers, next_arguments: None, in_multicall: false };
-        match memory_op(&mut call, arguments) {
-            Err(refusal) if refusal == Refusal::again() => {
-                guest.continued += 1;
-                arguments = call.next_arguments.expect("a continuation says with which arguments");
-            }
-            result => return result,
-        }
-    }
+    guest.handled(bed, memory_op, [command.into(), argument, 0, 0, 0])
 }
 
 fn with<T: IntoBytes + FromBytes + Immutable>(

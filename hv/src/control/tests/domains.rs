@@ -10,7 +10,7 @@ fn only_dom0_controls() {
     let interface_version = pv_abi::platform::XENPF_INTERFACE_VERSION;
     guest.write(&bed, place, &pv_abi::platform::PlatformOp { interface_version, ..Default::default() });
     for handler in [domctl as Handler, sysctl, platform_op] {
-        let (rule, errno) = refused(&bed, &mut guest, handler, [place, 0, 0, 0, 0]);
+        let (rule, errno) = guest.refused(&bed, handler, [place, 0, 0, 0, 0]);
         assert_eq!((rule, errno), (crate::rules::core::PRIVILEGED, Some(Errno::Perm)));
     }
 }

@@ -8,12 +8,12 @@ fn another_interface_version_is_refused() {
     let mut dom0 = bed.guest(0, 2);
     let place = dom0.address(0);
     dom0.write(&bed, place, &Domctl { interface_version: 0x14, ..Domctl::new(2, 1) });
-    let domctl_version = refused(&bed, &mut dom0, domctl, [place, 0, 0, 0, 0]);
+    let domctl_version = dom0.refused(&bed, domctl, [place, 0, 0, 0, 0]);
     assert_eq!(domctl_version, (rule::DOMCTL_VERSION, Some(Errno::Access)));
     dom0.write(&bed, place, &Sysctl::default());
-    assert_eq!(refused(&bed, &mut dom0, sysctl, [place, 0, 0, 0, 0]), (rule::SYSCTL_VERSION, Some(Errno::Access)));
+    assert_eq!(dom0.refused(&bed, sysctl, [place, 0, 0, 0, 0]), (rule::SYSCTL_VERSION, Some(Errno::Access)));
     dom0.write(&bed, place, &PlatformOp::default());
-    let platform_version = refused(&bed, &mut dom0, platform_op, [place, 0, 0, 0, 0]);
+    let platform_version = dom0.refused(&bed, platform_op, [place, 0, 0, 0, 0]);
     assert_eq!(platform_version, (rule::PLATFORM_VERSION, Some(Errno::Access)));
 }
 
@@ -85,7 +85,7 @@ fn the_console_is_read_and_written_by_dom0() {
     bed.hv.machine.type_on_console(b"hello");
     assert_eq!(dom0.call(&bed, number::HYPERVISOR_CONSOLE_IO, [1, 100, place, 0, 0]), 5);
     assert_eq!(dom0.read::<[u8; 5]>(&bed, place), *b"hello");
-    let refused_count = refused(&bed, &mut dom0, console_io, [1, 1 << 31, place, 0, 0]);
+    let refused_count = dom0.refused(&bed, console_io, [1, 1 << 31, place, 0, 0]);
     assert_eq!(refused_count, (rule::CONSOLE_COUNT, Some(Errno::TooBig)));
     let ring = sys::SysctlReadconsole { clear: 1, buffer: dom0.address(2), count: 1000, ..Default::default() };
     let (_, frame) = ask_sysctl(&bed, &mut dom0, sys::XEN_SYSCTL_READCONSOLE, &ring);
@@ -135,7 +135,7 @@ fn guests_write_to_the_console_only_when_debugging() {
     let mut guest = bed.guest(1, 2);
     let place = guest.address(0);
     guest.write(&bed, place, b"hi");
-    let refused = refused(&bed, &mut guest, console_io, [0, 2, place, 0, 0]);
+    let refused = guest.refused(&bed, console_io, [0, 2, place, 0, 0]);
     assert_eq!(refused, (rule::CONSOLE_NOT_YOURS, Some(Errno::Perm)));
     bed.hv.options = options::Options::parse("guest_loglvl=debug").unwrap();
     assert_eq!(guest.call(&bed, number::HYPERVISOR_CONSOLE_IO, [0, 2, place, 0, 0]), 0);
@@ -158,19 +158,19 @@ fn the_version_is_that_of_the_abi() {
     let features = guest.read::<version::FeatureInfo>(&bed, place).submap;
     assert_eq!((features & (1 << 5 | 1 << 7), features & (1 << 2 | 1 << 8 | 1 << 11)), (1 << 5 | 1 << 7, 0));
     guest.write(&bed, place, &version::FeatureInfo { submap_idx: 1, submap: 0 });
-    let submap = refused(&bed, &mut guest, xen_version, [6, place, 0, 0, 0]);
+    let submap = guest.refused(&bed, xen_version, [6, place, 0, 0, 0]);
     assert_eq!(submap, (rule::FEATURE_SUBMAP, Some(Errno::Inval)));
-    let pagesize = refused(&bed, &mut guest, xen_version, [7, place, 0, 0, 0]);
+    let pagesize = guest.refused(&bed, xen_version, [7, place, 0, 0, 0]);
     assert_eq!(pagesize, (rule::PAGESIZE_TAKES_NO_ARGUMENT, Some(Errno::Inval)));
     assert_eq!(guest.call(&bed, number::HYPERVISOR_XEN_VERSION, [9, place, 0, 0, 0]), 0);
     assert_eq!(guest.read::<[u8; 8]>(&bed, place), *b"<denied>");
     let mut dom0 = bed.guest(0, 2);
     let place = dom0.address(0);
-    assert_eq!(refused(&bed, &mut dom0, xen_version, [10, place, 0, 0, 0]), (rule::NO_BUILD_ID, Some(Errno::NoData)));
+    assert_eq!(dom0.refused(&bed, xen_version, [10, place, 0, 0, 0]), (rule::NO_BUILD_ID, Some(Errno::NoData)));
     bed.hv.options.build_id = b"0123456789abcdef";
     assert_eq!(dom0.call(&bed, number::HYPERVISOR_XEN_VERSION, [10, 0, 0, 0, 0]), 16);
     dom0.write(&bed, place, &4_u32);
-    let small = refused(&bed, &mut dom0, xen_version, [10, place, 0, 0, 0]);
+    let small = dom0.refused(&bed, xen_version, [10, place, 0, 0, 0]);
     assert_eq!(small, (rule::BUILD_ID_BUFFER, Some(Errno::NoBufs)));
 }
 
@@ -199,12 +199,12 @@ fn platform_operations_answer_a_kernel() {
     let place = dom0.address(0);
     let sleep = plat::XenpfEnterAcpiSleep { sleep_state: 3, ..Default::default() };
     dom0.write(&bed, place, &platform_frame(plat::XENPF_ENTER_ACPI_SLEEP, &sleep));
-    let refused_sleep = refused(&bed, &mut dom0, platform_op, [place, 0, 0, 0, 0]);
+    let refused_sleep = dom0.refused(&bed, platform_op, [place, 0, 0, 0, 0]);
     assert_eq!(refused_sleep, (rule::SLEEP_STATE, Some(Errno::OpNotSupp)));
     dom0.write(&bed, place, &platform_frame(plat::XENPF_SETTIME64, &bad));
-    assert_eq!(refused(&bed, &mut dom0, platform_op, [place, 0, 0, 0, 0]).0, rule::WALL_CLOCK);
+    assert_eq!(dom0.refused(&bed, platform_op, [place, 0, 0, 0, 0]).0, rule::WALL_CLOCK);
     dom0.write(&bed, place, &platform_frame(plat::XENPF_FIRMWARE_INFO, &1_u32));
-    assert_eq!(refused(&bed, &mut dom0, platform_op, [place, 0, 0, 0, 0]).0, rule::NO_FIRMWARE_INFO);
+    assert_eq!(dom0.refused(&bed, platform_op, [place, 0, 0, 0, 0]).0, rule::NO_FIRMWARE_INFO);
 }
 
 #[test]

@@ -29,19 +29,6 @@ use crate::rules::control as rule;
 
 type Handler = fn(&mut Call<'_, FakeMachine>, [u64; 5]) -> Result<u64, Refusal>;
 
-fn refused(bed: &Bed, guest: &mut Guest, handler: Handler, args: [u64; 5]) -> (Rule, Option<Errno>) {
-    guest.enter(bed);
-    let mut call = Call {
-        hv: &bed.hv,
-        running: &mut guest.running,
-        registers: &mut guest.registers,
-        next_arguments: None,
-        in_multicall: false,
-    };
-    let refusal = handler(&mut call, args).unwrap_err();
-    (refusal.rule, refusal.as_errno())
-}
-
 /// Puts an operation into dom0's first frame and asks for it; gives the operation as it is afterwards.
 fn ask<T>(bed: &Bed, guest: &mut Guest, hypercall: u64, operation: &T) -> (i64, T)
 where
@@ -66,7 +53,7 @@ where
 {
     let place = guest.address(0);
     guest.write(bed, place, &Domctl::with(command, domain, payload));
-    refused(bed, guest, domctl, [place, 0, 0, 0, 0])
+    guest.refused(bed, domctl, [place, 0, 0, 0, 0])
 }
 
 fn sysctl_frame<P: IntoBytes + Immutable>(command: u32, payload: &P) -> Sysctl {
@@ -87,7 +74,7 @@ fn sysctl_refused<P: IntoBytes + Immutable>(
 ) -> (Rule, Option<Errno>) {
     let place = guest.address(0);
     guest.write(bed, place, &sysctl_frame(command, payload));
-    refused(bed, guest, sysctl, [place, 0, 0, 0, 0])
+    guest.refused(bed, sysctl, [place, 0, 0, 0, 0])
 }
 
 fn request() -> dom::DomctlCreatedomain {

@@ -23,24 +23,8 @@ use crate::registers::Registers;
 type Handler = fn(&mut Call<'_, FakeMachine>, [u64; 5]) -> Result<u64, Refusal>;
 
 /// Makes a hypercall and gives what its handler gave; one that is interrupted goes on.
-fn call(bed: &Bed, guest: &mut Guest, handler: Handler, mut arguments: [u64; 5]) -> Result<u64, Refusal> {
-    guest.enter(bed);
-    loop {
-        let mut registers = Registers::default();
-        let mut call = Call {
-            hv: &bed.hv,
-            running: &mut guest.running,
-            registers: &mut registers,
-            next_arguments: None,
-            in_multicall: false,
-        };
-        match handler(&mut call, arguments) {
-            Err(refusal) if refusal == Refusal::again() => {
-                arguments = call.next_arguments.expect("a continuation says with which arguments");
-            }
-            result => return result,
-        }
-    }
+fn call(bed: &Bed, guest: &mut Guest, handler: Handler, arguments: [u64; 5]) -> Result<u64, Refusal> {
+    guest.handled(bed, handler, arguments)
 }
 
 /// Makes a hypercall whose first argument is a list of one request.

@@ -29,18 +29,10 @@ fn large_tree(bed: &Bed, guest: &Guest) -> Mfn {
 }
 
 fn step(bed: &Bed, guest: &mut Guest, arguments: [u64; 5]) -> Result<Result<u64, Refusal>, [u64; 5]> {
-    let mut registers = Registers::default();
-    let mut call = Call {
-        hv: &bed.hv,
-        running: &mut guest.running,
-        registers: &mut registers,
-        next_arguments: None,
-        in_multicall: false,
-    };
-    match crate::paging::mmuext_op(&mut call, arguments) {
+    guest.in_call(bed, |call| match crate::paging::mmuext_op(call, arguments) {
         Err(refusal) if refusal == Refusal::again() => Err(call.next_arguments.unwrap()),
         result => Ok(result),
-    }
+    })
 }
 
 /// Runs one command in the smallest steps; after each, all invariants must hold.

@@ -17,12 +17,10 @@ use pv_abi::xen as number;
 use zerocopy::IntoBytes;
 
 use super::*;
-use crate::call::Call;
 use crate::domain::{Callback, work};
 use crate::entry::Exception;
-use crate::fake::{Bed, Event, FakeMachine, Guest, entry};
+use crate::fake::{Bed, Event, Guest, entry};
 use crate::hardware::CpuidResult;
-use crate::refusal::Refusal;
 use crate::registers::{ENTRY_FULL, ENTRY_SYSCALL, flags};
 use crate::rules::Rule;
 
@@ -77,24 +75,6 @@ fn emulated(guest: &Guest, bytes: usize) -> bool {
 /// The words on the guest's stack.
 fn stack<const N: usize>(bed: &Bed, guest: &Guest) -> [u64; N] {
     guest.read(bed, guest.registers.rsp)
-}
-
-fn refusal(
-    bed: &Bed,
-    guest: &mut Guest,
-    handler: impl FnOnce(&mut Call<'_, FakeMachine>, [u64; 5]) -> Result<u64, Refusal>,
-    args: [u64; 5],
-) -> (Rule, Option<Errno>) {
-    guest.enter(bed);
-    let mut call = Call {
-        hv: &bed.hv,
-        running: &mut guest.running,
-        registers: &mut guest.registers,
-        next_arguments: None,
-        in_multicall: false,
-    };
-    let refusal = handler(&mut call, args).unwrap_err();
-    (refusal.rule, refusal.as_errno())
 }
 
 /// Asserts that the domain was crashed and its console says by which rule.

@@ -19,7 +19,7 @@ fn a_trap_table_is_taken_entry_by_entry_and_goes_on_after_an_interrupt() {
     assert_eq!(guest.running.state.traps[3].address, 0);
     let bad = [TrapInfo::new(3, 3, true, 0x10, 1 << 47), TrapInfo::default()];
     guest.write(&bed, place, bad.as_bytes());
-    let refused = refusal(&bed, &mut guest, set_trap_table, [place, 0, 0, 0, 0]);
+    let refused = guest.refused(&bed, set_trap_table, [place, 0, 0, 0, 0]);
     assert_eq!(refused, (rule::NON_CANONICAL, Some(Errno::Inval)));
 }
 
@@ -37,14 +37,14 @@ fn callbacks_are_registered_by_type_and_only_the_nmis_goes_away() {
     let place = guest.address(4);
     let refused = |guest: &mut Guest, command: u32, type_: u16, address: u64| {
         guest.write(&bed, place, &CallbackRegister { type_, address, ..CallbackRegister::default() });
-        refusal(&bed, guest, callback_op, [command.into(), place, 0, 0, 0])
+        guest.refused(&bed, callback_op, [command.into(), place, 0, 0, 0])
     };
     assert_eq!(refused(&mut guest, CALLBACKOP_REGISTER, 0, 1 << 47), (rule::NON_CANONICAL, Some(Errno::Inval)));
     assert_eq!(refused(&mut guest, CALLBACKOP_REGISTER, 6, 0), (rule::CALLBACK_TYPE, Some(Errno::NoSys)));
     assert_eq!(refused(&mut guest, CALLBACKOP_UNREGISTER, 0, 0), (rule::CALLBACK_STAYS, Some(Errno::Inval)));
     let nmi = CallbackUnregister { type_: CALLBACKTYPE_NMI, ..CallbackUnregister::default() };
     assert_eq!(guest.call_with(&bed, number::HYPERVISOR_CALLBACK_OP, CALLBACKOP_UNREGISTER, &mut { nmi }), 0);
-    assert_eq!(refusal(&bed, &mut guest, nmi_op, [9, 0, 0, 0, 0]), (rule::NMI_COMMAND, Some(Errno::NoSys)));
+    assert_eq!(guest.refused(&bed, nmi_op, [9, 0, 0, 0, 0]), (rule::NMI_COMMAND, Some(Errno::NoSys)));
 }
 
 #[test]
@@ -61,7 +61,7 @@ fn the_older_registration_takes_three_callbacks_at_once() {
 fn segment_bases_are_canonical_and_one_of_four() {
     let bed = Bed::new(64);
     let mut guest = ready(&bed, 1);
-    let mut refused = |args| refusal(&bed, &mut guest, set_segment_base, args);
+    let mut refused = |args| guest.refused(&bed, set_segment_base, args);
     assert_eq!(refused([0, 1 << 47, 0, 0, 0]), (rule::NON_CANONICAL, Some(Errno::Inval)));
     assert_eq!(refused([4, 0, 0, 0, 0]), (rule::SEGMENT_BASE_WHICH, Some(Errno::Inval)));
     assert_eq!(guest.call(&bed, number::HYPERVISOR_SET_SEGMENT_BASE, [SEGBASE_FS.into(), 0x7000, 0, 0, 0]), 0);
@@ -77,7 +77,7 @@ fn assists_are_those_of_a_64_bit_guest() {
     assert_eq!(guest.call(&bed, number::HYPERVISOR_VM_ASSIST, [1, 2, 0, 0, 0]), 0);
     assert_eq!(guest.domain.assists.load(core::sync::atomic::Ordering::Relaxed), 0);
     for kind in [6, 31, 33, 64, 1 << 40] {
-        let refused = refusal(&bed, &mut guest, vm_assist, [0, kind, 0, 0, 0]);
+        let refused = guest.refused(&bed, vm_assist, [0, kind, 0, 0, 0]);
         if kind as u32 != 0 {
             assert_eq!(refused, (rule::ASSIST_TYPE, Some(Errno::Inval)), "{kind}");
         }
@@ -101,7 +101,7 @@ fn debug_registers_are_checked_and_loaded() {
         ([9, 0], rule::DEBUG_REGISTER_NUMBER, Errno::NoDev),
     ];
     for ([register, value], rule, errno) in cases {
-        let refused = refusal(&bed, &mut guest, set_debugreg, [register, value, 0, 0, 0]);
+        let refused = guest.refused(&bed, set_debugreg, [register, value, 0, 0, 0]);
         assert_eq!(refused, (rule, Some(errno)));
     }
 }
@@ -112,9 +112,9 @@ fn a_descriptor_table_takes_frames_that_are_mapped_writable_nowhere() {
     let mut guest = ready(&bed, 1);
     let place = guest.address(4);
     guest.write(&bed, place, &guest.frames[5].0);
-    let refused = refusal(&bed, &mut guest, set_gdt, [place, 16, 0, 0, 0]);
+    let refused = guest.refused(&bed, set_gdt, [place, 16, 0, 0, 0]);
     assert_eq!(refused, (rule::GDT_FRAME, Some(Errno::Inval)));
-    let refused = refusal(&bed, &mut guest, set_gdt, [place, 7169, 0, 0, 0]);
+    let refused = guest.refused(&bed, set_gdt, [place, 7169, 0, 0, 0]);
     assert_eq!(refused, (rule::GDT_TOO_LONG, Some(Errno::Inval)));
     let free = crate::frames::allocate_domain_frame(&bed.hv, &guest.domain).unwrap();
     guest.write(&bed, place, &free.0);
@@ -130,7 +130,7 @@ fn a_descriptor_table_takes_frames_that_are_mapped_writable_nowhere() {
         ([60 << 12, 0], rule::DESCRIPTOR_PLACE),
     ];
     for ([address, descriptor], rule) in cases {
-        let refused = refusal(&bed, &mut guest, update_descriptor, [address, descriptor, 0, 0, 0]);
+        let refused = guest.refused(&bed, update_descriptor, [address, descriptor, 0, 0, 0]);
         assert_eq!(refused, (rule, Some(Errno::Inval)));
     }
     assert_eq!(guest.call(&bed, number::HYPERVISOR_SET_GDT, [place, 0, 0, 0, 0]), 0);
