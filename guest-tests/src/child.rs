@@ -11,7 +11,7 @@ use pv_abi::arch::{ArchDomainconfig, VGCF_IN_KERNEL, VGCF_ONLINE, VcpuGuestConte
 use pv_abi::domctl::{
     Domctl, DomctlCreatedomain, DomctlGetdomaininfo, DomctlMaxMem, DomctlMaxVcpus, DomctlVcpucontext,
     XEN_DOMCTL_CREATEDOMAIN, XEN_DOMCTL_DESTROYDOMAIN, XEN_DOMCTL_GETDOMAININFO, XEN_DOMCTL_INTERFACE_VERSION,
-    XEN_DOMCTL_MAX_MEM, XEN_DOMCTL_MAX_VCPUS, XEN_DOMCTL_SETVCPUCONTEXT, XEN_DOMCTL_UNPAUSEDOMAIN,
+    XEN_DOMCTL_MAX_MEM, XEN_DOMCTL_MAX_VCPUS, XEN_DOMCTL_SETVCPUCONTEXT, XEN_DOMCTL_UNPAUSEDOMAIN, XEN_DOMINF_SHUTDOWN,
 };
 use pv_abi::memory::{MemoryReservation, XENMEM_POPULATE_PHYSMAP};
 use pv_abi::xen::{
@@ -61,11 +61,11 @@ unsafe extern "C" {
 /// How many frames it has.
 pub const FRAMES: usize = 8;
 /// Page of its code.
-const CODE: usize = 4;
+pub const CODE: usize = 4;
 /// Page that both see.
 const BOTH: usize = 5;
 /// Page of its stack.
-const STACK: usize = 6;
+pub const STACK: usize = 6;
 /// A hypercall number that makes it raise #UD, which nobody handles.
 pub const CRASH: u64 = u64::MAX;
 
@@ -128,9 +128,21 @@ impl Child {
     /// Makes and fills one, paused; nothing, where the hypervisor refuses any of it.
     #[must_use]
     pub fn new(number: u16) -> Option<Self> {
-        let made = create(number, &mut usual());
+        Self::made_as(number, usual())
+    }
+
+    /// The same, of what `config` says.
+    #[must_use]
+    pub fn made_as(number: u16, config: DomctlCreatedomain) -> Option<Self> {
+        Self::without_context(number, config).filter(|child| child.set_context(&child.context()) == 0)
+    }
+
+    /// The same, but its vCPU has no context.
+    #[must_use]
+    pub fn without_context(number: u16, mut config: DomctlCreatedomain) -> Option<Self> {
+        let made = create(number, &mut config);
         let sized = domctl(XEN_DOMCTL_MAX_MEM, number, &mut DomctlMaxMem { max_memkb: 256 });
-        let vcpus = domctl(XEN_DOMCTL_MAX_VCPUS, number, &mut DomctlMaxVcpus { max: 1 });
+        let vcpus = domctl(XEN_DOMCTL_MAX_VCPUS, number, &mut DomctlMaxVcpus { max: config.max_vcpus });
         let mut frames: [u64; FRAMES] = core::array::from_fn(|n| n as u64);
         let mut asked = MemoryReservation {
             extent_start: frames.as_mut_ptr() as u64,
@@ -145,11 +157,7 @@ impl Child {
     }
 
     fn fill(&self) -> bool {
-        let mapped = (0..FRAMES).all(|n| {
-            let entry = self.frames[n] << 12 | P | RW | A | D;
-            let number = self.number.into();
-            hypercall(HYPERVISOR_UPDATE_VA_MAPPING_OTHERDOMAIN, [WINDOWS[n].va(), entry, 2, number, 0]) == 0
-        });
+        let mapped = (0..FRAMES).all(|n| self.map_at(WINDOWS[n].va(), self.frames[n]) == 0);
         if !mapped {
             return false;
         }
@@ -172,25 +180,51 @@ impl Child {
         let released = (0..4).all(|n| crate::update_va_mapping(WINDOWS[n].va(), 0, 2) == 0);
         let pin = MmuextOp { cmd: MMUEXT_PIN_L4_TABLE, arg1: self.frames[0], ..Default::default() };
         let pinned = hypercall(HYPERVISOR_MMUEXT_OP, [&raw const pin as u64, 1, 0, self.number.into(), 0]);
-        released && pinned == 0 && self.set_context() == 0
+        released && pinned == 0
     }
 
-    /// Its vCPU's first context.
-    pub fn set_context(&self) -> i64 {
+    /// Its vCPU's first context, which another may be made from.
+    #[must_use]
+    pub fn context(&self) -> VcpuGuestContext {
         let mut context = VcpuGuestContext {
             flags: VGCF_IN_KERNEL | VGCF_ONLINE,
             kernel_ss: 0xe02b,
-            kernel_sp: VIRT_BASE + (STACK as u64 + 1) * 4096,
+            kernel_sp: self.page(STACK + 1),
             ..Default::default()
         };
-        context.user_regs.rip = VIRT_BASE + (CODE as u64) * 4096;
+        context.user_regs.rip = self.page(CODE);
         context.user_regs.rsp = context.kernel_sp;
-        context.user_regs.rbx = VIRT_BASE + (BOTH as u64) * 4096;
+        context.user_regs.rbx = self.page(BOTH);
         (context.user_regs.cs, context.user_regs.ss) = (0xe033, 0xe02b);
         context.user_regs.rflags = 0x200;
         context.ctrlreg[3] = xen_pfn_to_cr3(self.frames[0]);
-        let mut request = DomctlVcpucontext { vcpu: 0, ctxt: &raw const context as u64, ..Default::default() };
+        context
+    }
+
+    /// Gives its vCPU a context.
+    pub fn set_context(&self, context: &VcpuGuestContext) -> i64 {
+        let ctxt = core::ptr::from_ref(context) as u64;
+        let mut request = DomctlVcpucontext { vcpu: 0, ctxt, ..Default::default() };
         domctl(XEN_DOMCTL_SETVCPUCONTEXT, self.number, &mut request)
+    }
+
+    /// The address at which it sees one of its pages.
+    #[must_use]
+    pub const fn page(&self, page: usize) -> u64 {
+        VIRT_BASE + page as u64 * 4096
+    }
+
+    /// How it shut down, if it did: `SHUTDOWN_*`.
+    #[must_use]
+    pub fn end(&self) -> Option<u32> {
+        let flags = info(self.number).1.flags;
+        (flags & XEN_DOMINF_SHUTDOWN != 0).then_some(flags >> 16 & 0xff)
+    }
+
+    /// Maps a frame of its, or one that the hypervisor keeps for it, at a page of this domain.
+    pub fn map_at(&self, va: u64, frame: u64) -> i64 {
+        let entry = frame << 12 | P | RW | A | D;
+        hypercall(HYPERVISOR_UPDATE_VA_MAPPING_OTHERDOMAIN, [va, entry, 2, self.number.into(), 0])
     }
 
     /// Lets it run.
@@ -207,7 +241,7 @@ impl Child {
     /// An address for arguments, as the child sees it; 3,072 bytes.
     #[must_use]
     pub fn argument(&self) -> u64 {
-        VIRT_BASE + (BOTH as u64) * 4096 + 1024
+        self.page(BOTH) + 1024
     }
 
     /// The same place, as this domain sees it.
@@ -244,7 +278,7 @@ impl Child {
             if self.word(1).load(Ordering::SeqCst) == wanted {
                 return Some(self.word(8).load(Ordering::SeqCst).cast_signed());
             }
-            if info(self.number).1.flags & 0x4 != 0 {
+            if self.end().is_some() {
                 return None;
             }
         }
@@ -257,11 +291,14 @@ impl Child {
         self.call(number, [command.into(), self.argument(), 0, 0, 0])
     }
 
+    /// Unmaps one of its pages here.
+    pub fn unmap(&self, page: usize) {
+        crate::update_va_mapping(WINDOWS[page].va(), 0, 2);
+    }
+
     /// Destroys it: what is mapped here is unmapped first.
     pub fn destroy(&self) -> i64 {
-        for window in &WINDOWS {
-            crate::update_va_mapping(window.va(), 0, 2);
-        }
+        (0..FRAMES).for_each(|page| self.unmap(page));
         domctl_plain(XEN_DOMCTL_DESTROYDOMAIN, self.number)
     }
 }

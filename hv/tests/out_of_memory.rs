@@ -12,7 +12,7 @@ use pv_abi::DomId;
 use pv_abi::errno::Errno;
 use pv_abi::event_channel::EvtchnInitControl;
 use pv_abi::grant_table::{
-    GNTMAP_DEVICE_MAP, GNTMAP_READONLY, GNTST_GENERAL_ERROR, GNTST_NO_DEVICE_SPACE, GNTST_OKAY, GNTTABOP_MAP_GRANT_REF,
+    GNTMAP_DEVICE_MAP, GNTMAP_READONLY, GNTST_GENERAL_ERROR, GNTST_NO_SPACE, GNTST_OKAY, GNTTABOP_MAP_GRANT_REF,
     GTF_PERMIT_ACCESS, GnttabMapGrantRef,
 };
 use pv_abi::xen::HYPERVISOR_GRANT_TABLE_OP;
@@ -103,7 +103,7 @@ fn uses_of_grants_need_memory() {
         let entry = u64::from(GTF_PERMIT_ACCESS) | 1 << 16 | guest.frames[1].0 << 32;
         bed.hv.machine.write_word(table, reference, entry);
     }
-    assert_eq!(with_at_most(1024, || map(&bed, &mut guest, 0)), GNTST_NO_DEVICE_SPACE, "handles");
+    assert_eq!(with_at_most(1024, || map(&bed, &mut guest, 0)), GNTST_NO_SPACE, "handles");
     assert_eq!(map(&bed, &mut guest, 0), GNTST_OKAY);
     let refused = (1..60).find(|reference| with_at_most(1024, || map(&bed, &mut guest, *reference)) != GNTST_OKAY);
     let refused = refused.expect("there are not as many handles");

@@ -24,6 +24,8 @@ pub(crate) struct Machine {
     pub(crate) snapshot: bool,
     /// A user-mode network behind virtio-net.
     pub(crate) network: bool,
+    /// Further devices, as QEMU's `-device` takes them.
+    pub(crate) devices: &'static [&'static str],
     /// Where QEMU listens for dom0's control channel, which is a serial port behind virtio.
     pub(crate) control: Option<PathBuf>,
     /// Count time in instructions, 32 ns each, so that two runs are equal.
@@ -47,6 +49,9 @@ impl Machine {
         }
         if self.network {
             command.args(["-netdev", "user,id=net0", "-device", "virtio-net-pci,netdev=net0,romfile="]);
+        }
+        for device in self.devices {
+            command.args(["-device", device]);
         }
         if let Some(socket) = &self.control {
             let socket = socket.display().to_string().replace(',', ",,");

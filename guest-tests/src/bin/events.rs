@@ -8,9 +8,9 @@ use core::sync::atomic::Ordering;
 
 use guest_tests::{Shared, UPCALLS, about, expect, guest_test, hypercall, map_shared_info, operation};
 use pv_abi::event_channel::{
-    EVTCHNOP_ALLOC_UNBOUND, EVTCHNOP_BIND_INTERDOMAIN, EVTCHNOP_BIND_IPI, EVTCHNOP_BIND_VIRQ, EVTCHNOP_CLOSE,
-    EVTCHNOP_SEND, EVTCHNOP_STATUS, EVTCHNOP_UNMASK, EvtchnAllocUnbound, EvtchnBindInterdomain, EvtchnBindIpi,
-    EvtchnBindVirq, EvtchnClose, EvtchnSend, EvtchnStatus, EvtchnUnmask,
+    EVTCHNOP_ALLOC_UNBOUND, EVTCHNOP_BIND_INTERDOMAIN, EVTCHNOP_BIND_IPI, EVTCHNOP_BIND_VCPU, EVTCHNOP_BIND_VIRQ,
+    EVTCHNOP_CLOSE, EVTCHNOP_SEND, EVTCHNOP_STATUS, EVTCHNOP_UNMASK, EvtchnAllocUnbound, EvtchnBindInterdomain,
+    EvtchnBindIpi, EvtchnBindVcpu, EvtchnBindVirq, EvtchnClose, EvtchnSend, EvtchnStatus, EvtchnUnmask,
 };
 use pv_abi::sched::{SCHEDOP_BLOCK, SCHEDOP_POLL, SCHEDOP_YIELD, SchedPoll};
 use pv_abi::vcpu::{VCPUOP_SET_SINGLESHOT_TIMER, VCPUOP_STOP_PERIODIC_TIMER, VcpuSetSingleshotTimer};
@@ -30,6 +30,8 @@ const INTERDOMAIN: u32 = 2;
 const VIRQ: u32 = 4;
 const IPI: u32 = 5;
 const TIMER: u32 = 0;
+const CONSOLE: u32 = 2;
+const ENOENT: i64 = -2;
 
 fn events() {
     let shared = map_shared_info();
@@ -52,6 +54,10 @@ fn bind(remote_port: u32) -> (i64, u32) {
 
 fn close(port: u32) -> i64 {
     operation(HYPERVISOR_EVENT_CHANNEL_OP, EVTCHNOP_CLOSE, &mut EvtchnClose { port })
+}
+
+fn move_to(port: u32, vcpu: u32) -> i64 {
+    operation(HYPERVISOR_EVENT_CHANNEL_OP, EVTCHNOP_BIND_VCPU, &mut EvtchnBindVcpu { port, vcpu })
 }
 
 fn send(port: u32) -> i64 {
@@ -91,11 +97,23 @@ fn ports(shared: Shared) {
     let mut again = EvtchnBindVirq { virq: TIMER, vcpu: 0, ..Default::default() };
     expect("the timer is bound once", bind_virq(&mut again), EEXIST);
     expect("a virtual interrupt's port is not sent on", send(virq.port), EINVAL);
+    let mut global = EvtchnBindVirq { virq: CONSOLE, vcpu: 1, ..Default::default() };
+    expect("the console's interrupt is bound on the first vCPU", bind_virq(&mut global), EINVAL);
+    let mut global = EvtchnBindVirq { virq: CONSOLE, vcpu: 0, ..Default::default() };
+    expect("there it is", bind_virq(&mut global), 0);
+    about("EVTCHNOP_bind_vcpu");
+    expect("it is moved", move_to(global.port, 0), 0);
+    expect("but not to a vCPU that is not", move_to(global.port, 1), ENOENT);
+    expect("the timer is not moved", move_to(virq.port, 0), EINVAL);
+    expect("nor is a port that is closed", (close(global.port), move_to(global.port, 0)), (0, EINVAL));
+    expect("nor one that is not", move_to(100_000, 0), EINVAL);
+    about("EVTCHNOP_close");
     expect("the timer's port is closed", close(virq.port), 0);
     about("EVTCHNOP_bind_ipi");
     let mut ipi = EvtchnBindIpi { vcpu: 0, ..Default::default() };
     expect("an IPI is bound", operation(HYPERVISOR_EVENT_CHANNEL_OP, EVTCHNOP_BIND_IPI, &mut ipi), 0);
     expect("its port says that", state(ipi.port), IPI);
+    expect("it stays where it is", move_to(ipi.port, 0), EINVAL);
     shared.set_mask(ipi.port, true);
     expect("an IPI is sent", (send(ipi.port), shared.is_pending(ipi.port)), (0, true));
     shared.clear(ipi.port);

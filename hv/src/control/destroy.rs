@@ -76,6 +76,7 @@ pub(crate) fn destroy<M: Machine>(hv: &Hypervisor<M>, domain: &Arc<Domain>) -> R
 
 fn begin<M: Machine>(hv: &Hypervisor<M>, domain: &Domain) {
     domain.lifecycle.lock().dying = true;
+    domain.events.lock().end();
     sched::pause(hv, domain);
 }
 

@@ -76,6 +76,8 @@ fn bad(value: u64) -> Refusal {
 fn check(context: &VcpuGuestContext) -> Result<(), Refusal> {
     let addresses = [
         context.user_regs.rip,
+        context.user_regs.rsp,
+        context.kernel_sp,
         context.event_callback_eip,
         context.failsafe_callback_eip,
         context.syscall_callback_eip,

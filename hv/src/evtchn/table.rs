@@ -91,6 +91,8 @@ pub struct EventChannels {
     taken_at_once: u32,
     /// The highest port that its toolstack lets it have.
     max_port: u32,
+    /// The domain is being taken apart: no port is opened any more.
+    ended: bool,
     virqs: Vec<Virqs>,
     /// Where closing all of them goes on.
     pub(super) next_to_close: u32,
@@ -114,9 +116,15 @@ impl EventChannels {
             lowest_free: 1,
             taken_at_once,
             max_port,
+            ended: false,
             virqs: Vec::new(),
             next_to_close: 0,
         }
+    }
+
+    /// Lets no port be opened any more: the domain is being taken apart.
+    pub(crate) const fn end(&mut self) {
+        (self.ended, self.taken_at_once) = (true, 0);
     }
 
     /// Goes over to the FIFO ABI, with the ports that there are.
@@ -132,7 +140,7 @@ impl EventChannels {
         }
         self.chunks.truncate(1);
         (self.lowest_free, self.next_to_close) = (1, 0);
-        self.taken_at_once = self.max_port.saturating_add(1).min(MAX_PORTS);
+        self.taken_at_once = if self.ended { 0 } else { self.max_port.saturating_add(1).min(MAX_PORTS) };
         true
     }
 
@@ -172,7 +180,7 @@ impl EventChannels {
     /// Makes the lowest free port of `domain`, whose ports these are, something.
     ///
     /// # Errors
-    /// `ENOSPC` where the domain has all it may have, `ENOMEM`.
+    /// `ENOSPC` where the domain has all it may have, `ENOMEM`, `EINVAL` where it is being taken apart.
     #[inline]
     pub(super) fn allocate<M: Machine>(
         &mut self,
@@ -202,6 +210,9 @@ impl EventChannels {
         state: State,
         vcpu: u32,
     ) -> Result<u32, Refusal> {
+        if self.ended {
+            return Err(Refusal::errno(Errno::Inval, rules::evtchn::ENDED).with(Evidence::Value(domain.id.0.into())));
+        }
         let size = self.size();
         let mut fifo = domain.fifo.queues();
         let mut free = self.free_ports();

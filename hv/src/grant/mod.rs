@@ -31,8 +31,8 @@ use alloc::sync::Arc;
 use pv_abi::errno::Errno;
 use pv_abi::grant_table::{
     GNTST_BAD_DOMAIN, GNTST_BAD_GNTREF, GNTST_BAD_PAGE, GNTST_EAGAIN, GNTST_GENERAL_ERROR, GNTST_OKAY,
-    GNTST_PERMISSION_DENIED, GNTTAB_CACHE_CLEAN, GNTTAB_CACHE_INVAL, GNTTAB_CACHE_SOURCE_GREF, GNTTABOP_CACHE_FLUSH,
-    GNTTABOP_COPY, GNTTABOP_GET_STATUS_FRAMES, GNTTABOP_GET_VERSION, GNTTABOP_MAP_GRANT_REF, GNTTABOP_QUERY_SIZE,
+    GNTST_PERMISSION_DENIED, GNTTAB_CACHE_CLEAN, GNTTAB_CACHE_INVAL, GNTTABOP_CACHE_FLUSH, GNTTABOP_COPY,
+    GNTTABOP_GET_STATUS_FRAMES, GNTTABOP_GET_VERSION, GNTTABOP_MAP_GRANT_REF, GNTTABOP_QUERY_SIZE,
     GNTTABOP_SET_VERSION, GNTTABOP_SETUP_TABLE, GNTTABOP_SWAP_GRANT_REF, GNTTABOP_TRANSFER, GNTTABOP_UNMAP_AND_REPLACE,
     GNTTABOP_UNMAP_GRANT_REF, GnttabCacheFlush, GnttabGetStatusFrames, GnttabGetVersion, GnttabQuerySize,
     GnttabSetVersion, GnttabSetupTable, GnttabSwapGrantRef, GnttabTransfer,
@@ -242,7 +242,7 @@ fn query_size<M: Machine>(call: &mut Call<'_, M>, batch: &Batch) -> Result<u64, 
 
 /// Chooses the form of the caller's entries; tells the one that there is afterwards.
 fn set_version<M: Machine>(call: &mut Call<'_, M>, batch: &Batch) -> Result<u64, Refusal> {
-    let request: GnttabSetVersion = batch.single(call)?;
+    let request: GnttabSetVersion = call.read(batch.array)?;
     let evidence = Evidence::Value(request.version.into());
     let outcome = match request.version {
         1 => version::switch(call.hv, call.domain(), Version::One),
@@ -255,7 +255,7 @@ fn set_version<M: Machine>(call: &mut Call<'_, M>, batch: &Batch) -> Result<u64,
 }
 
 fn get_version<M: Machine>(call: &mut Call<'_, M>, batch: &Batch) -> Result<u64, Refusal> {
-    let mut request: GnttabGetVersion = batch.single(call)?;
+    let mut request: GnttabGetVersion = call.read(batch.array)?;
     let domain = call.target(DomId(request.dom))?;
     request.version = domain.grants.lock().version().number();
     call.write(batch.array, &request).map(|()| 0)
@@ -322,25 +322,23 @@ fn cache_flush<M: Machine>(call: &mut Call<'_, M>, request: &GnttabCacheFlush) -
     let end = u32::from(request.offset) + u32::from(request.length);
     let range =
         || Refusal::errno(Errno::Inval, rule::FLUSH_RANGE).with(Evidence::Limit { asked: end.into(), limit: 4096 });
-    if end > 4096 || request.offset == 4096 {
+    if end > 4096 || request.offset == 4096 || request.op & !(GNTTAB_CACHE_CLEAN | GNTTAB_CACHE_INVAL) != 0 {
         return Err(range());
     }
     if request.length == 0 || request.op == 0 {
         return Ok(());
     }
-    if request.op & GNTTAB_CACHE_SOURCE_GREF != 0 || request.op == GNTTAB_CACHE_INVAL {
+    let claimed = ClaimedMfn(request.a >> 12);
+    if request.op == GNTTAB_CACHE_INVAL {
         let evidence = Evidence::Value(request.op.into());
         return Err(Refusal::errno(Errno::OpNotSupp, rule::FLUSH_OPERATION).with(evidence));
     }
-    if request.op & !(GNTTAB_CACHE_CLEAN | GNTTAB_CACHE_INVAL) != 0 {
-        return Err(range());
-    }
-    let claimed = ClaimedMfn(request.a >> 12);
     let refuse = |errno| Refusal::errno(errno, rule::FLUSH_FRAME).with(frames::evidence(call.hv, claimed));
     match frames::owner(call.hv, claimed) {
         Some(owner) if owner == call.domain().id => Ok(()),
         Some(_) if call.domain().grants.lock().has_mapped(Mfn(claimed.0)) => Ok(()),
         Some(_) => Err(refuse(Errno::Inval)),
+        None if call.hv.frames.find(claimed).is_none() => Err(refuse(Errno::Inval)),
         None => Err(refuse(Errno::Perm)),
     }
 }

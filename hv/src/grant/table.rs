@@ -5,7 +5,7 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 
 use hashbrown::HashMap;
-use pv_abi::grant_table::{GNTST_GENERAL_ERROR, GNTST_NO_DEVICE_SPACE, GTF_READING, GTF_WRITING};
+use pv_abi::grant_table::{GNTST_GENERAL_ERROR, GNTST_NO_SPACE, GTF_READING, GTF_WRITING};
 use pv_abi::{DomId, Mfn};
 
 use super::entry::{Field, Granted, Place};
@@ -173,13 +173,10 @@ impl GrantTable {
         self.max_frames
     }
 
-    /// How many frames its status words may have; none in version 1.
+    /// How many frames its status words may have, in version 2.
     #[must_use]
     pub const fn max_status_size(&self) -> u32 {
-        match self.version {
-            Version::One => 0,
-            Version::Two => self.max_frames.div_ceil(FRAMES_PER_STATUS),
-        }
+        self.max_frames.div_ceil(FRAMES_PER_STATUS)
     }
 
     /// One of its frames.
@@ -342,7 +339,7 @@ impl GrantTable {
 
 #[cold]
 fn no_handle(limit: u32) -> Refusal {
-    Refusal::status(GNTST_NO_DEVICE_SPACE, rule::NO_HANDLE).with(Evidence::Value(limit.into()))
+    Refusal::status(GNTST_NO_SPACE, rule::NO_HANDLE).with(Evidence::Value(limit.into()))
 }
 
 /// Adds a frame to a table that has `size`, and before it the status frame that it needs.

@@ -31,4 +31,5 @@ crate::rules! {
     NO_PRIORITIES = "EVT-19", "Only the FIFO ABI has priorities", "Xen: EVTCHNOP_set_priority, -ENOSYS";
     PRIORITY_RANGE = "EVT-20", "A priority is 0 to 15", "Xen: EVTCHNOP_set_priority, -EINVAL";
     OPENED_AGAIN = "EVT-21", "No port is opened while all are being closed", "Xen: EVTCHNOP_reset, -EAGAIN";
+    ENDED = "EVT-22", "A domain that is being taken apart opens no ports", "Xen: get_free_port, -EINVAL";
 }

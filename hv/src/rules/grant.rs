@@ -6,7 +6,7 @@ crate::rules! {
     NO_MODE = "GNT-02", "A mapping is for the CPU, for devices or for both", "Xen: map_grant_ref, GNTST_bad_gntref";
     NO_SUCH_DOMAIN = "GNT-03", "The domain named must exist", "Xen: GNTST_bad_domain";
     NO_HANDLE = "GNT-04", "A domain may have only as many mappings as its maptrack frames hold",
-        "Xen: max_maptrack_frames, GNTST_no_device_space";
+        "Xen: max_maptrack_frames, GNTST_no_space";
     REFERENCE_RANGE = "GNT-05", "The reference must lie in the granting domain's table as far as it is set up",
         "Xen: GNTST_bad_gntref";
     NOT_GRANTED = "GNT-06", "The entry must permit access, and to the domain that asks", "Xen: GNTST_general_error";

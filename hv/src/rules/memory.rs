@@ -17,7 +17,7 @@ crate::rules! {
     NO_MAP = "MEM-14", "The toolstack made no memory map for this domain", "Xen: XENMEM_memory_map, -ENOSYS";
     MAP_LENGTH = "MEM-15", "A memory map has at most 128 entries", "Xen: XENMEM_set_memory_map, -EINVAL";
     RESERVED_FLAGS = "MEM-16", "The only flag is XENMEM_RDM_ALL", "Xen: XENMEM_reserved_device_memory_map, -EINVAL";
-    RESOURCE = "MEM-17", "The domain must have the resource; grant tables of version 1 have no status frames", "Xen: XENMEM_acquire_resource, -EINVAL";
+    RESOURCE = "MEM-17", "The domain must have the resource", "Xen: XENMEM_acquire_resource, -EINVAL";
     RESOURCE_RANGE = "MEM-18", "The frames asked for must be of the resource, and the padding zero", "Xen: XENMEM_acquire_resource, -EINVAL";
     MACHINE_MAP = "MEM-20", "The buffer must hold the whole map of the machine", "Xen: XENMEM_machine_memory_map, -EINVAL";
     RESOURCE_SELF = "MEM-19", "A resource is acquired from another domain", "Xen: rcu_lock_remote_domain_by_id, -EPERM";

@@ -15,7 +15,7 @@ use crate::domain::{Gdt, VcpuState};
 use crate::frames::{self, ClaimedMfn, PageType};
 use crate::hardware::Machine;
 use crate::refusal::{Evidence, Refusal};
-use crate::rules::traps as rule;
+use crate::rules::{paging as paging_rule, traps as rule};
 
 /// Descriptors in a frame.
 const PER_FRAME: u32 = 512;
@@ -66,14 +66,22 @@ pub(crate) fn take<M: Machine>(
                 gdt.frames[usize::from(gdt.frame_count)] = mfn;
                 gdt.frame_count += 1;
             }
-            Err(_) => {
+            Err(refusal) => {
                 give_back(hv, &gdt);
-                let evidence = frames::evidence(hv, ClaimedMfn(*frame));
-                return Err(Refusal::errno(Errno::Inval, rule::GDT_FRAME).with(evidence));
+                return Err(not_taken(hv, *frame, refusal));
             }
         }
     }
     Ok(gdt)
+}
+
+/// Why a frame is no descriptor page: what it holds, or what it is.
+#[cold]
+fn not_taken<M: Machine>(hv: &Hypervisor<M>, frame: u64, refusal: Refusal) -> Refusal {
+    if refusal.rule == paging_rule::DESCRIPTOR {
+        return refusal;
+    }
+    Refusal::errno(Errno::Inval, rule::GDT_FRAME).with(frames::evidence(hv, ClaimedMfn(frame)))
 }
 
 /// Gives the frames of a table back; nothing may use it any more.

@@ -14,6 +14,7 @@ use pv_abi::errno::Errno;
 use super::{Answer, lifecycle};
 use crate::call::{Call, resume, resumed_at};
 use crate::control::TscSettings;
+use crate::control::destroy::Step;
 use crate::domain::{Domain, Vcpu, stopped};
 use crate::frames::{self, ClaimedMfn, PageType, TypeWord};
 use crate::hardware::Machine;
@@ -42,7 +43,7 @@ pub(crate) fn describe<M: Machine>(hv: &Hypervisor<M>, domain: &Arc<Domain>) -> 
     let lifecycle = *domain.lifecycle.lock();
     let mut info = DomctlGetdomaininfo { domain: domain.id.0, ..DomctlGetdomaininfo::default() };
     let set = |on, bit| if on { bit } else { 0 };
-    info.flags = set(lifecycle.dying, abi::XEN_DOMINF_DYING)
+    info.flags = set(domain.settings.lock().destroy_step == Step::Gone, abi::XEN_DOMINF_DYING)
         | set(lifecycle.paused_by_control, abi::XEN_DOMINF_PAUSED)
         | set(domain.hvm.is_some(), abi::XEN_DOMINF_HVM_GUEST | abi::XEN_DOMINF_HAP)
         | lifecycle.shutdown.map_or(0, |reason| {

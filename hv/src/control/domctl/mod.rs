@@ -100,7 +100,7 @@ fn on_domain<M: Machine>(call: &mut Call<'_, M>, frame: &mut Domctl, domain: &Ar
         abi::XEN_DOMCTL_GET_EXT_VCPUCONTEXT => vcpu::get_extended(call, domain, frame),
         abi::XEN_DOMCTL_SETVCPUEXTSTATE => vcpu::set_state(call, domain, &frame.payload()),
         abi::XEN_DOMCTL_GETVCPUEXTSTATE => vcpu::get_state(call, domain, frame),
-        abi::XEN_DOMCTL_GET_VCPU_MSRS => vcpu::get_msrs(domain, frame),
+        abi::XEN_DOMCTL_GET_VCPU_MSRS => vcpu::get_msrs(call, domain, frame),
         abi::XEN_DOMCTL_SET_VCPU_MSRS => vcpu::set_msrs(call, domain, &frame.payload()),
         _ => other(call, frame, domain),
     }

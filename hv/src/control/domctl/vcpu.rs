@@ -42,6 +42,14 @@ fn runs(vcpu: &Vcpu) -> Refusal {
     Refusal::errno(Errno::Busy, rule::VCPU_RUNS).with(Evidence::Value(vcpu.id.0.into()))
 }
 
+/// Passes a vCPU that is not the caller, whose registers change as it goes on.
+fn not_caller<M: Machine>(call: &Call<'_, M>, vcpu: &Arc<Vcpu>, errno: Errno) -> Result<(), Refusal> {
+    if Arc::ptr_eq(vcpu, &call.running.vcpu) {
+        return Err(Refusal::errno(errno, rule::VCPU_RUNS).with(Evidence::Value(vcpu.id.0.into())));
+    }
+    Ok(())
+}
+
 /// Does something while a vCPU of another domain does not run.
 fn while_stopped<M: Machine, T>(call: &Call<'_, M>, vcpu: &Vcpu, act: impl FnOnce() -> T) -> T {
     if vcpu.domain.id == call.domain().id {
@@ -192,6 +200,7 @@ pub(super) fn set_extended<M: Machine>(
     request: &DomctlExtVcpucontext,
 ) -> Result<Answer, Refusal> {
     let vcpu = find_or(domain, request.vcpu, Errno::Srch)?;
+    not_caller(call, vcpu, Errno::Srch)?;
     let canonical = is_canonical(request.syscall32_callback_eip) && is_canonical(request.sysenter_callback_eip);
     if (request.size as usize) < EXTENDED_SIZE || !canonical {
         let evidence = Evidence::Value(request.size.into());
@@ -215,6 +224,7 @@ pub(super) fn get_extended<M: Machine>(
 ) -> Result<Answer, Refusal> {
     let request: DomctlExtVcpucontext = frame.payload();
     let vcpu = find_or(domain, request.vcpu, Errno::Srch)?;
+    not_caller(call, vcpu, Errno::Srch)?;
     let callbacks = with_state(call, vcpu, |state| state.callbacks)?;
     frame.set_payload(&DomctlExtVcpucontext {
         vcpu: request.vcpu,
@@ -245,6 +255,7 @@ pub(super) fn get_state<M: Machine>(
 ) -> Result<Answer, Refusal> {
     let mut request: DomctlVcpuextstate = frame.payload();
     let vcpu = find(domain, request.vcpu)?;
+    not_caller(call, vcpu, Errno::Inval)?;
     let (xcr0, fpu) = with_state(call, vcpu, |state| (state.xcr0, state.fpu.clone()))?;
     let size = if has_xsave(call) { state_size(call, xcr0) } else { 0 };
     if request.size == 0 {
@@ -276,6 +287,7 @@ pub(super) fn set_state<M: Machine>(
 ) -> Result<Answer, Refusal> {
     const COMPONENTS: core::ops::Range<usize> = 512..520;
     let vcpu = find(domain, request.vcpu)?;
+    not_caller(call, vcpu, Errno::Inval)?;
     let mask = cpuid::xcr0_mask(&call.hv.machine);
     let most = state_size(call, mask);
     if request.size == 0 && !has_xsave(call) {
@@ -309,9 +321,9 @@ pub(super) fn set_state<M: Machine>(
 }
 
 /// `XEN_DOMCTL_get_vcpu_msrs`: PV guests have none that must be carried over.
-pub(super) fn get_msrs(domain: &Domain, frame: &mut Domctl) -> Result<Answer, Refusal> {
+pub(super) fn get_msrs<M: Machine>(call: &Call<'_, M>, domain: &Domain, frame: &mut Domctl) -> Result<Answer, Refusal> {
     let request: DomctlVcpuMsrs = frame.payload();
-    find(domain, request.vcpu)?;
+    not_caller(call, find(domain, request.vcpu)?, Errno::Inval)?;
     frame.set_payload(&DomctlVcpuMsrs { msr_count: 0, ..request });
     Ok(Answer::Changed)
 }
@@ -322,7 +334,7 @@ pub(super) fn set_msrs<M: Machine>(
     domain: &Domain,
     request: &DomctlVcpuMsrs,
 ) -> Result<Answer, Refusal> {
-    find(domain, request.vcpu)?;
+    not_caller(call, find(domain, request.vcpu)?, Errno::Inval)?;
     let bad = |value| Refusal::errno(Errno::Inval, rule::VCPU_MSRS).with(Evidence::Value(value));
     if request.msr_count > 64 {
         return Err(bad(request.msr_count.into()));

@@ -334,7 +334,7 @@ pub(crate) fn end<M: Machine>(hv: &Hypervisor<M>, domain: &Domain, number: u32) 
     Ok(())
 }
 
-/// Takes an interrupt from a domain, bound or not.
+/// Takes an interrupt from a domain, bound or not; of a line also the permission to have it.
 ///
 /// # Errors
 /// `EINVAL` where it is not mapped.
@@ -346,6 +346,9 @@ pub(crate) fn unmap<M: Machine>(hv: &Hypervisor<M>, domain: &Domain, number: u32
         .position(|pirq| pirq.domain == domain.id && pirq.number == number)
         .ok_or_else(|| no_such_pirq(number))?;
     let pirq = table.pirqs.swap_remove(place);
+    if let Source::Line { gsi, .. } = pirq.source {
+        domain.permissions.lock().interrupts.remove(gsi.into(), gsi.into());
+    }
     if pirq.bound.is_some() {
         quiet(hv, &table, pirq.source);
         table.publish(hv, domain.id, number, false);
@@ -384,13 +387,14 @@ pub(crate) fn release_all<M: Machine>(hv: &Hypervisor<M>, domain: &Domain) {
     }
 }
 
-/// Maps a line to a number of the domain: the one asked for, or the line's own.
+/// Maps a line to a number of the domain, the one asked for or the line's own, and lets the domain have it.
 ///
 /// # Errors
-/// `EINVAL` where the line or the number does not exist or the number is another interrupt's, `EPERM` where the domain
+/// `EINVAL` where the line or the number does not exist or the number is another interrupt's, `EPERM` where the caller
 /// was not given the line, `ENOSPC` where no number is left.
 fn map_line<M: Machine>(
     hv: &Hypervisor<M>,
+    caller: &Domain,
     domain: &Arc<Domain>,
     gsi: u32,
     wanted: Option<u32>,
@@ -398,7 +402,7 @@ fn map_line<M: Machine>(
     if gsi >= hv.machine.line_count() {
         return Err(no_such_line(hv, gsi));
     }
-    permitted(domain, gsi)?;
+    permitted(caller, gsi)?;
     let mut table = hv.interrupts.table.lock();
     let level = table.mode(gsi).level;
     let same =
@@ -414,6 +418,8 @@ fn map_line<M: Machine>(
         None => free_number(hv, &table, domain.id)?,
     };
     add(&mut table, domain.id, number, Source::Line { gsi, level });
+    drop(table);
+    domain.permissions.lock().interrupts.add(gsi.into(), gsi.into());
     Ok(number)
 }
 

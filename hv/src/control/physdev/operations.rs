@@ -170,7 +170,9 @@ fn map<M: Machine>(call: &Call<'_, M>, argument: u64) -> Result<(), Refusal> {
     let domain = call.target(DomId(wanted.domid))?;
     let number = u32::try_from(wanted.pirq).ok();
     let mapped = match wanted.type_ {
-        abi::MAP_PIRQ_TYPE_GSI => super::map_line(call.hv, &domain, wanted.index.cast_unsigned(), number)?,
+        abi::MAP_PIRQ_TYPE_GSI => {
+            super::map_line(call.hv, call.domain(), &domain, wanted.index.cast_unsigned(), number)?
+        }
         abi::MAP_PIRQ_TYPE_MSI | abi::MAP_PIRQ_TYPE_MSI_SEG | abi::MAP_PIRQ_TYPE_MULTI_MSI => {
             call.privileged()?;
             let message = message(call, &mut wanted)?;

@@ -7,8 +7,7 @@ use pv_abi::xen as number;
 use zerocopy::{FromBytes, Immutable, IntoBytes};
 
 use super::*;
-use crate::call::Call;
-use crate::fake::{Bed, Event, FakeMachine, Guest};
+use crate::fake::{Bed, Event, Guest};
 use crate::rules::Rule;
 
 fn ask<T: FromBytes + IntoBytes + Immutable + Copy>(
@@ -28,15 +27,7 @@ fn refused<T: IntoBytes + Immutable>(
 ) -> (Rule, Option<Errno>) {
     let place = guest.address(0);
     guest.write(bed, place, argument);
-    let mut call: Call<'_, FakeMachine> = Call {
-        hv: &bed.hv,
-        running: &mut guest.running,
-        registers: &mut guest.registers,
-        next_arguments: None,
-        in_multicall: false,
-    };
-    let refusal = physdev_op(&mut call, [command.into(), place, 0, 0, 0]).unwrap_err();
-    (refusal.rule, refusal.as_errno())
+    guest.refused(bed, physdev_op, [command.into(), place, 0, 0, 0])
 }
 
 fn gsi(index: i32) -> abi::PhysdevMapPirq {
@@ -118,9 +109,9 @@ fn pirqs_that_cannot_be_bound_say_why() {
     bind_pirq(&bed, &mut dom0, 20, BIND_PIRQ_WILL_SHARE).unwrap();
     assert_eq!(rule_of(&dom0.domain, 20, true), rule::PIRQ_BOUND);
     let other = bed.domain(2, 1);
-    assert_eq!(map_line(&bed.hv, &other, 20, None).unwrap_err().rule, rule::PIRQ_NOT_PERMITTED);
+    assert_eq!(map_line(&bed.hv, &other, &other, 20, None).unwrap_err().rule, rule::PIRQ_NOT_PERMITTED);
     other.permissions.lock().interrupts.add(20, 20);
-    assert_eq!(map_line(&bed.hv, &other, 20, None).unwrap(), 20);
+    assert_eq!(map_line(&bed.hv, &other, &other, 20, None).unwrap(), 20);
     assert_eq!(rule_of(&other, 20, false), rule::PIRQ_NOT_SHARED);
     bind(&bed.hv, &other, 20, 5, true).unwrap();
     masks(&bed);

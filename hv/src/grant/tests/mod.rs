@@ -249,7 +249,7 @@ fn mappings_are_limited_and_handles_used_again() {
     grant(&bed, &b, 8, GTF_PERMIT_ACCESS, 0, b.frames[3]);
     let device = GNTMAP_DEVICE_MAP | GNTMAP_READONLY;
     let handles: Vec<u32> = (0..256).map(|_| map(&bed, &mut a, 2, 1, 8, device).handle).collect();
-    assert_eq!(map(&bed, &mut a, 2, 1, 8, device).status, GNTST_NO_DEVICE_SPACE);
+    assert_eq!(map(&bed, &mut a, 2, 1, 8, device).status, GNTST_NO_SPACE);
     let dev_bus_addr = b.frames[3].0 << 12;
     let mut request = GnttabUnmapGrantRef { dev_bus_addr, handle: handles[100], ..Default::default() };
     a.call_with(&bed, CALL, GNTTABOP_UNMAP_GRANT_REF, &mut request);

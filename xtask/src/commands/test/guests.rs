@@ -23,6 +23,9 @@ const COMMAND_LINE: &str = "console=com1 com1=115200,8n1 dom0_mem=64M noreboot g
 const OF_SEVERAL: [(&str, &str); 2] = [("smp", ""), ("races", " guest_loglvl=none")];
 const CPUS_OF_SEVERAL: u32 = 4;
 
+/// What the test of devices' interrupts drives: one has MSI and raises it on demand, the other MSI-X.
+const DEVICES: &[&str] = &["edu,addr=5", "virtio-serial-pci,addr=6"];
+
 /// The names of the tests.
 pub(crate) fn names(artifacts: &Artifacts) -> Result<Vec<String>> {
     Ok(artifacts.guest_tests()?.into_iter().filter(|name| !NO_TESTS.contains(&name.as_str())).collect())
@@ -76,6 +79,7 @@ fn seen(artifacts: &Artifacts, name: &str, kernel: PathBuf) -> Result<Vec<Check>
         modules: vec![(artifacts.kernel(name), String::new())],
         memory_mib: 256,
         cpus: 1,
+        devices: DEVICES,
         ..Machine::default()
     };
     if let Some((_, options)) = OF_SEVERAL.iter().find(|(several, _)| *several == name) {
