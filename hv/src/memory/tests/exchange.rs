@@ -109,12 +109,7 @@ fn unmapped_last(bed: &Bed, guest: &Guest) -> u64 {
 
 /// One step of an exchange of 40 frames for others of order 0 and back in chunks of 8, from the argument at `place`.
 fn step(bed: &Bed, guest: &mut Guest, place: u64) -> Result<u64, Refusal> {
-    guest.enter(bed);
-    let mut registers = Registers::default();
-    let running = &mut guest.running;
-    let mut call: Call<'_, FakeMachine> =
-        Call { hv: &bed.hv, running, registers: &mut registers, next_arguments: None, in_multicall: false };
-    memory_op(&mut call, [XENMEM_EXCHANGE.into(), place, 0, 0, 0])
+    guest.in_call(bed, |call| memory_op(call, [XENMEM_EXCHANGE.into(), place, 0, 0, 0]))
 }
 
 /// An exchange of 64 single frames for a block, or back, in the guest's memory; gives its argument's address.
