@@ -5,6 +5,7 @@
 //! ring 3. What an instruction does is decided where it is carried out ([`crate::paging`], [`crate::traps`]). Bytes come
 //! from the guest once, in a buffer; nothing here reads memory. Source: AMD APM 3 §1 and appendix A.
 
+mod moves;
 mod operand;
 pub mod privileged;
 
@@ -243,33 +244,6 @@ impl ModRm {
 }
 
 impl Instruction {
-    /// Decodes a move of four bytes between memory and a register, or of a number to memory, in 64-bit mode.
-    #[must_use]
-    pub fn decode_move(bytes: &[u8]) -> Option<Self> {
-        let mut rest = Bytes::new(bytes);
-        let (prefixes, opcode) = Prefixes::parse(&mut rest, true)?;
-        let four_bytes = !prefixes.operand && prefixes.rex & 8 == 0;
-        let modrm = match opcode {
-            0x89 | 0x8b | 0xc7 => Some(ModRm::parse(&mut rest, prefixes)?),
-            // The whole address, of eight bytes or four, stands in the instruction.
-            0xa1 | 0xa3 => {
-                rest.signed(4)?;
-                if !prefixes.address {
-                    rest.signed(4)?;
-                }
-                None
-            }
-            _ => return None,
-        };
-        let to_register = modrm.is_some_and(|modrm| matches!(modrm.operand, Operand::Register(_)));
-        let immediate = if opcode == 0xc7 { rest.signed(4)? } else { 0 };
-        let other = opcode == 0xc7 && modrm.is_some_and(|modrm| modrm.register & 7 != 0);
-        if !four_bytes || to_register || other || prefixes.lock || prefixes.repeats() {
-            return None;
-        }
-        Some(Self { length: rest.at as u8, prefixes, map: Map::Primary, opcode, modrm, immediate })
-    }
-
     /// Decodes the instruction that `bytes` start with; none where it is cut off or not known here.
     #[must_use]
     pub fn decode(bytes: &[u8]) -> Option<Self> {

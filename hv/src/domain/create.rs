@@ -73,7 +73,7 @@ impl Domain {
         let no_memory = || Refusal::errno(Errno::NoMem, rule::NO_MEMORY_FOR_DOMAIN);
         let hvm = if config.hvm { Some(HvmDomain::new(hv).ok_or_else(no_memory)?) } else { None };
         let Some(shared_info) = frames::allocate_shared_for(hv, id) else {
-            free_map(hv, hvm);
+            hvm::discard(hv, hvm);
             return Err(no_memory());
         };
         // A guest with hardware assistance masks its upcalls by its interrupt flag alone.
@@ -112,13 +112,6 @@ impl Domain {
         frames::free_shared(hv, shared_info);
         hvm::relinquish(hv, &domain);
         Err(Refusal::errno(Errno::Exist, rule::DOMAIN_EXISTS).with(Evidence::Value(id.0.into())))
-    }
-}
-
-/// Frees the map of a domain that does not come to be.
-fn free_map<M: Machine>(hv: &Hypervisor<M>, hvm: Option<HvmDomain>) {
-    if let Some(hvm) = hvm {
-        frames::free(hv, hvm.map.lock().root(), 0);
     }
 }
 

@@ -55,7 +55,7 @@ pub use vmcb::Vmcb;
 
 use crate::Hypervisor;
 use crate::domain::Domain;
-use crate::frames::ClaimedMfn;
+use crate::frames::{self, ClaimedMfn};
 use crate::hardware::Machine;
 use crate::refusal::{Evidence, Refusal};
 use crate::rules::hvm as rule;
@@ -174,6 +174,13 @@ pub(crate) fn set_pool(domain: &Domain, bytes: u64) -> Result<(), Refusal> {
         return refuse(Errno::NoMem);
     }
     Ok(())
+}
+
+/// Frees the map of a domain that does not come to be.
+pub(crate) fn discard<M: Machine>(hv: &Hypervisor<M>, hvm: Option<HvmDomain>) {
+    if let Some(hvm) = hvm {
+        frames::free(hv, hvm.map.lock().root(), 0);
+    }
 }
 
 /// Takes the memory of a domain apart that is being destroyed; whether nothing is left of it.

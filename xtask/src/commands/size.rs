@@ -27,7 +27,14 @@ const HV_LIMIT: usize = 18_000;
 const MACHINE_LIMIT: usize = 4_500;
 const WHOLE_LIMIT: usize = 25_000;
 /// What only guests with hardware assistance need: a folder, and files elsewhere.
-const ASSISTANCE: [&str; 4] = ["hv/src/hvm", "hv/src/machine/svm.rs", "hv/src/machine/svm.s", "hv/src/rules/hvm.rs"];
+const ASSISTANCE: [&str; 6] = [
+    "hv/src/hvm",
+    "hv/src/machine/svm.rs",
+    "hv/src/machine/svm.s",
+    "hv/src/rules/hvm.rs",
+    "hv/src/decode/moves.rs",
+    "hv/src/control/domctl/assisted.rs",
+];
 
 /// Prints the parts; status 1 where hv is over a limit.
 pub(crate) fn run(options: &Options) -> Result<u8> {

@@ -3,6 +3,7 @@
 //! The frame of an operation is read once; each operation takes its own struct out of it, and where it answers puts it
 //! back, which is then written to the caller. Source: Xen's `public/domctl.h`.
 
+mod assisted;
 mod info;
 mod lifecycle;
 mod permissions;
@@ -18,7 +19,6 @@ use pv_abi::errno::Errno;
 use crate::call::Call;
 use crate::domain::Domain;
 use crate::hardware::Machine;
-use crate::hvm;
 use crate::refusal::{Evidence, Refusal};
 use crate::rules::{control as rule, core as core_rule};
 
@@ -117,41 +117,12 @@ fn other<M: Machine>(call: &mut Call<'_, M>, frame: &mut Domctl, domain: &Arc<Do
         }
         abi::XEN_DOMCTL_GETTSCINFO => Ok(info::get_tsc(call, domain, frame)),
         abi::XEN_DOMCTL_SETTSCINFO => Ok(info::set_tsc(domain, &frame.payload())),
-        abi::XEN_DOMCTL_SETHVMCONTEXT => {
-            hvm::set_context(call, domain, &frame.payload())?;
-            Ok(Answer::Done)
-        }
-        abi::XEN_DOMCTL_GETHVMCONTEXT => {
-            let mut request: abi::DomctlHvmcontext = frame.payload();
-            request.size = hvm::get_context(call, domain, &request)?;
-            frame.set_payload(&request);
-            Ok(Answer::Changed)
-        }
-        abi::XEN_DOMCTL_GETHVMCONTEXT_PARTIAL => {
-            let mut request: abi::DomctlHvmcontextPartial = frame.payload();
-            request.bufsz = hvm::get_context_record(call, domain, &request)?;
-            frame.set_payload(&request);
-            Ok(Answer::Changed)
-        }
-        abi::XEN_DOMCTL_SHADOW_OP => {
-            let shadow: abi::DomctlShadowOp = frame.payload();
-            match (&domain.hvm, shadow.op) {
-                (Some(_), abi::XEN_DOMCTL_SHADOW_OP_SET_ALLOCATION) => {
-                    hvm::set_pool(domain, u64::from(shadow.mb) << 20)?;
-                    Ok(Answer::Done)
-                }
-                _ => Err(Refusal::errno(Errno::Inval, rule::LOG_DIRTY).with(Evidence::Value(shadow.op.into()))),
-            }
-        }
-        abi::XEN_DOMCTL_SET_PAGING_MEMPOOL_SIZE => {
-            let pool: abi::DomctlPagingMempool = frame.payload();
-            hvm::set_pool(domain, pool.size)?;
-            Ok(Answer::Done)
-        }
-        abi::XEN_DOMCTL_GET_PAGING_MEMPOOL_SIZE => {
-            frame.set_payload(&abi::DomctlPagingMempool { size: hvm::pool(domain)? });
-            Ok(Answer::Changed)
-        }
+        abi::XEN_DOMCTL_SETHVMCONTEXT
+        | abi::XEN_DOMCTL_GETHVMCONTEXT
+        | abi::XEN_DOMCTL_GETHVMCONTEXT_PARTIAL
+        | abi::XEN_DOMCTL_SHADOW_OP
+        | abi::XEN_DOMCTL_SET_PAGING_MEMPOOL_SIZE
+        | abi::XEN_DOMCTL_GET_PAGING_MEMPOOL_SIZE => assisted::operate(call, domain, frame),
         abi::XEN_DOMCTL_IRQ_PERMISSION => permissions::interrupt(call, domain, &frame.payload()),
         abi::XEN_DOMCTL_IOMEM_PERMISSION => permissions::memory(call, domain, &frame.payload()),
         abi::XEN_DOMCTL_IOPORT_PERMISSION => permissions::ports(call, domain, &frame.payload()),
