@@ -534,7 +534,8 @@ fn ports(vcpu: u32) {
         ];
         check(answers.iter().all(|answer| [0, EINVAL].contains(answer)));
         check(answers[3] == 0 && bound == 0);
-        check(if round & 1 == 0 { close(end) + close(offered) } else { close(offered) + close(end) } == 0);
+        let order = if round & 1 == 0 { [end, offered] } else { [offered, end] };
+        check(order.map(close) == [0; 2]);
     }
     meet();
     if vcpu == 0 {
