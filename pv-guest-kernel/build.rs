@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 /// Each is `user/NAME.rs`, a program of its own.
-const PROGRAMS: [&str; 4] = ["float", "hello", "selftest", "spin"];
+const PROGRAMS: [&str; 7] = ["bench", "float", "hello", "mix", "nothing", "selftest", "spin"];
 
 fn main() {
     let folder = PathBuf::from(env::var_os("CARGO_MANIFEST_DIR").expect("cargo sets it"));

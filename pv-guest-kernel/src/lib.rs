@@ -28,6 +28,10 @@ pub mod boot;
 pub mod console;
 pub mod cpus;
 pub mod fault;
+#[cfg(target_os = "none")]
+#[expect(unsafe_code, reason = "a mark is an instruction of its own")]
+#[path = "../user/mark.rs"]
+pub mod mark;
 pub mod mm;
 pub mod platform;
 pub mod process;

@@ -8,6 +8,7 @@ use alloc::vec;
 use core::ops::ControlFlow;
 
 use crate::console;
+use crate::mm::mmu;
 use crate::mm::space::Fault;
 use crate::platform::TrapFrame;
 use crate::process::{self, LoadError, Pid, Process};
@@ -49,6 +50,7 @@ pub(crate) fn on_syscall(process: &Arc<Process>, frame: &mut TrapFrame) -> Contr
             let usage = process.usage();
             Ok((usage.resident as u64) << 32 | usage.tables as u64)
         }
+        abi::ENTRIES => Ok(mmu::entries_written()),
         _ => Err(-abi::ENOSYS),
     };
     frame.rax = result.unwrap_or_else(|error| error as u64);

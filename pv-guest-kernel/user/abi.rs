@@ -45,6 +45,8 @@ calls! {
     GETPPID = 14;
     /// `usage()`: resident pages << 32 | page tables.
     USAGE = 15;
+    /// `entries()`: how many entries of page tables the kernel has written for processes since its start.
+    ENTRIES = 16;
 }
 
 /// Errors, as Linux numbers them.

@@ -30,6 +30,15 @@ pub(crate) struct Machine {
     pub(crate) control: Option<PathBuf>,
     /// Count time in instructions, 32 ns each, so that two runs are equal.
     pub(crate) deterministic: bool,
+    /// Where time is counted and the machine idles, it waits for the host's time to pass: a disk of the host's is then as
+    /// slow as it is, and the machine's deadlines are not reached before.
+    pub(crate) patient: bool,
+    /// Disk and network are an ATA disk and an NE2000, as a PC had them, not virtio devices.
+    pub(crate) plain_devices: bool,
+    /// A plugin for QEMU's translator, with its options.
+    pub(crate) plugin: Option<String>,
+    /// Where QEMU listens for commands (QMP).
+    pub(crate) monitor: Option<PathBuf>,
 }
 
 impl Machine {
@@ -45,10 +54,14 @@ impl Machine {
             let file = disk.display().to_string().replace(',', ",,");
             let keep = if self.snapshot { "snapshot=on" } else { "discard=unmap" };
             command.args(["-drive", &format!("file={file},if=none,id=disk0,format=raw,{keep}")]);
-            command.args(["-device", "virtio-blk-pci,drive=disk0"]);
+            command.args([
+                "-device",
+                if self.plain_devices { "ide-hd,drive=disk0,bus=ide.0" } else { "virtio-blk-pci,drive=disk0" },
+            ]);
         }
         if self.network {
-            command.args(["-netdev", "user,id=net0", "-device", "virtio-net-pci,netdev=net0,romfile="]);
+            let card = if self.plain_devices { "ne2k_pci" } else { "virtio-net-pci" };
+            command.args(["-netdev", "user,id=net0", "-device", &format!("{card},netdev=net0,romfile=")]);
         }
         for device in self.devices {
             command.args(["-device", device]);
@@ -58,8 +71,16 @@ impl Machine {
             command.args(["-chardev", &format!("socket,id=control0,path={socket},server=on,wait=off")]);
             command.args(["-device", "virtio-serial-pci,max_ports=1", "-device", "virtconsole,chardev=control0"]);
         }
+        if let Some(plugin) = &self.plugin {
+            command.args(["-plugin", plugin]);
+        }
+        if let Some(socket) = &self.monitor {
+            let socket = socket.display().to_string().replace(',', ",,");
+            command.args(["-qmp", &format!("unix:{socket},server=on,wait=off")]);
+        }
         if self.deterministic {
-            command.args(["-icount", "shift=5,sleep=off", "-rtc", "clock=vm"]);
+            let sleep = if self.patient { "on" } else { "off" };
+            command.args(["-icount", &format!("shift=5,sleep={sleep}"), "-rtc", "clock=vm"]);
         }
         command
     }

@@ -1,13 +1,15 @@
-//! The domain's disk: the block front end made blocking.
+//! The machine's disk: the block front end made blocking, or natively the ATA disk.
 //!
-//! A thread (`disk`) lets the driver work whenever its back end or the store says something, also when nobody uses the disk: a
-//! back end that goes away or comes back is answered at once. Whoever uses the disk submits a request and sleeps until the
-//! thread has brought its answer.
+//! Of the front end a thread (`disk`) lets the driver work whenever its back end or the store says something, also when
+//! nobody uses the disk: a back end that goes away or comes back is answered at once. Whoever uses the disk submits a
+//! request and sleeps until the thread has brought its answer.
 
 use core::fmt;
 
-use frontends::block::{BlockError, BlockFront, Completion, Device, Operation, Options, RequestId, SubmitError};
+use frontends::block::{BlockError, BlockFront, Completion, Operation, Options, RequestId, SubmitError};
 use pv_bus::Store;
+use pv_guest_kernel::platform::is_xen;
+use pv_guest_kernel::platform::native::ata::{self, AtaError};
 use pv_guest_kernel::sync::SleepLock;
 use pv_guest_kernel::task::{self, Signal};
 use pv_guest_kernel::time::{SECOND_NS, now_ns};
@@ -42,6 +44,14 @@ pub(crate) enum DiskError {
     Refused(SubmitError),
     /// The request failed.
     Failed(BlockError),
+    /// The ATA disk did not do it.
+    Ata(AtaError),
+}
+
+impl From<AtaError> for DiskError {
+    fn from(error: AtaError) -> Self {
+        if error == AtaError::NoDisk { Self::NoDisk } else { Self::Ata(error) }
+    }
 }
 
 impl fmt::Display for DiskError {
@@ -51,6 +61,7 @@ impl fmt::Display for DiskError {
             Self::Silent => f.write_str("the disk's back end does not answer"),
             Self::Refused(error) => write!(f, "the disk does not take the request: {error}"),
             Self::Failed(error) => write!(f, "the disk failed: {error}"),
+            Self::Ata(error) => error.fmt(f),
         }
     }
 }
@@ -84,12 +95,15 @@ fn serve(signal: &Signal) {
     }
 }
 
-/// What the back end says of the disk.
+/// The disk's size in sectors, as its back end or the disk itself says.
 ///
 /// # Errors
 /// [`DiskError::NoDisk`], or [`DiskError::Silent`] when it says nothing.
-pub(crate) fn describe() -> Result<Device, DiskError> {
-    wait_for(|disk| disk.front.device().copied())
+pub(crate) fn sectors() -> Result<u64, DiskError> {
+    if !is_xen() {
+        return Ok(ata::sectors()?);
+    }
+    wait_for(|disk| disk.front.device().map(|device| device.sectors))
 }
 
 /// Sleeps until `look` finds what it looks for.
@@ -114,6 +128,9 @@ fn with<R>(action: impl FnOnce(&mut Disk) -> Result<R, DiskError>) -> Result<R, 
 /// # Errors
 /// [`DiskError`].
 pub(crate) fn read(sector: u64, into: &mut [u8]) -> Result<(), DiskError> {
+    if !is_xen() {
+        return in_parts(sector, into.chunks_mut(ata::MAX_BYTES), ata::read);
+    }
     let operation = Operation::Read { sector, len_bytes: into.len() };
     transfer(operation, into)
 }
@@ -123,7 +140,25 @@ pub(crate) fn read(sector: u64, into: &mut [u8]) -> Result<(), DiskError> {
 /// # Errors
 /// [`DiskError`].
 pub(crate) fn write(sector: u64, data: &[u8]) -> Result<(), DiskError> {
+    if !is_xen() {
+        return in_parts(sector, data.chunks(ata::MAX_BYTES), ata::write);
+    }
     transfer(Operation::Write { sector, data }, &mut [])
+}
+
+/// The ATA disk takes so much at a time.
+fn in_parts<P: AsRef<[u8]>>(
+    first: u64,
+    parts: impl Iterator<Item = P>,
+    transfer: impl Fn(u64, P) -> Result<(), AtaError>,
+) -> Result<(), DiskError> {
+    let mut sector = first;
+    for part in parts {
+        let count = (part.as_ref().len() / SECTOR_BYTES) as u64;
+        transfer(sector, part)?;
+        sector += count;
+    }
+    Ok(())
 }
 
 /// Returns when everything written before is durable.
@@ -131,6 +166,9 @@ pub(crate) fn write(sector: u64, data: &[u8]) -> Result<(), DiskError> {
 /// # Errors
 /// [`DiskError`]; a disk without a cache that could be flushed counts as durable.
 pub(crate) fn flush() -> Result<(), DiskError> {
+    if !is_xen() {
+        return Ok(ata::flush()?);
+    }
     match transfer(Operation::Flush, &mut []) {
         Err(DiskError::Failed(BlockError::NotSupported)) => Ok(()),
         other => other,
@@ -139,7 +177,7 @@ pub(crate) fn flush() -> Result<(), DiskError> {
 
 fn transfer(operation: Operation<'_>, into: &mut [u8]) -> Result<(), DiskError> {
     let _turn = TURN.lock();
-    describe()?;
+    sectors()?;
     let id = with(|disk| disk.submit(operation))?;
     let completion = wait_for(|disk| disk.completion(into).filter(|done| done.id == id))?;
     completion.result.map_err(DiskError::Failed)

@@ -1,10 +1,11 @@
-//! Finds the devices that the domain was given and opens them.
+//! Finds the devices that the domain was given, or that the machine has, and opens them.
 
 use alloc::string::String;
 use alloc::vec::Vec;
 
 use pv_bus::{Store, Transaction};
 use pv_guest_kernel::platform;
+use pv_guest_kernel::platform::native::ata;
 use pv_guest_kernel::platform::pv::hal::PvHal;
 use pv_guest_kernel::platform::pv::store::RingStore;
 use pv_guest_kernel::platform::pv::store_ring;
@@ -14,9 +15,14 @@ use crate::{control, disk, network};
 /// What drivers run on here.
 pub(crate) type Hal = PvHal<RingStore>;
 
-/// Opens the devices. Without Xen, or without a xenstore, there are none.
+/// Opens the devices. Under Xen without a xenstore there are none.
 pub(crate) fn start() {
-    if !platform::is_xen() || store_ring().is_none() {
+    if !platform::is_xen() {
+        ata::open();
+        network::open_ne2000();
+        return;
+    }
+    if store_ring().is_none() {
         return;
     }
     control::start();

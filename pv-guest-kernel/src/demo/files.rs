@@ -41,10 +41,10 @@ struct Sectors {
 
 impl Sectors {
     fn open() -> Result<Self, DiskError> {
-        let device = disk::describe()?;
+        let sectors = disk::sectors()?;
         let mut first = [0; SECTOR_BYTES];
         disk::read(0, &mut first)?;
-        Ok(Self { shift: u32::from(is_boot_sector(&first)), count: u32::try_from(device.sectors).unwrap_or(u32::MAX) })
+        Ok(Self { shift: u32::from(is_boot_sector(&first)), count: u32::try_from(sectors).unwrap_or(u32::MAX) })
     }
 
     /// A partition table with one partition: everything behind it.

@@ -1,12 +1,13 @@
 //! The demo kernel: a shell on the console.
 //!
 //! Under Xen it opens the disk and the network card that its domain was given, through the front ends; on a bare machine
-//! those commands say that there is none. `exec="…"` on the command line runs commands and ends the machine.
+//! the ATA disk and the NE2000 card. `exec="…"` on the command line runs commands and ends the machine.
 #![no_std]
 #![no_main]
 
 extern crate alloc;
 
+mod bench;
 mod commands;
 mod control;
 mod disk;

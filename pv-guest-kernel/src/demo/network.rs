@@ -1,15 +1,17 @@
-//! The domain's network: smoltcp over the net front end.
+//! The machine's network: smoltcp over the net front end, or natively over an NE2000 card.
 //!
 //! A thread (`network`) lets the stack work whenever the card has something or a timer of the stack runs out. Commands use
 //! sockets through [`with`], and sleep in [`wait_for`] until the stack has made progress. The address comes from DHCP, or
 //! from `ip=ADDRESS/BITS` and `gateway=ADDRESS` on the kernel's command line.
 
+use alloc::boxed::Box;
 use alloc::vec::Vec;
 use core::fmt;
 
 use frontends::net::{NetFront, Options, RxToken, TxToken};
 use pv_bus::Store;
 use pv_guest_kernel::boot::option;
+use pv_guest_kernel::platform::native::ne2000;
 use pv_guest_kernel::sync::SleepLock;
 use pv_guest_kernel::task::{self, Signal};
 use pv_guest_kernel::time::{SECOND_NS, now_ns};
@@ -63,27 +65,51 @@ impl fmt::Display for NetworkError {
     }
 }
 
-/// The card, as smoltcp wants it.
-struct Card {
+/// The front end and what it runs on.
+struct Front {
     hal: Hal,
     front: NetFront<Hal>,
 }
 
+/// The card, as smoltcp wants it.
+enum Card {
+    Front(Box<Front>),
+    Ne2000(&'static SleepLock<ne2000::Card>),
+}
+
 /// A received frame.
-pub(crate) struct Received(RxToken);
+pub(crate) enum Received {
+    Front(RxToken),
+    Ne2000(Vec<u8>),
+}
 
 impl phy::RxToken for Received {
     fn consume<R, F: FnOnce(&[u8]) -> R>(self, take: F) -> R {
-        self.0.consume(take)
+        match self {
+            Self::Front(token) => token.consume(take),
+            Self::Ne2000(frame) => take(&frame),
+        }
     }
 }
 
 /// The right to send a frame.
-pub(crate) struct Sending<'a>(TxToken<'a, Hal>);
+pub(crate) enum Sending<'a> {
+    Front(TxToken<'a, Hal>),
+    Ne2000(&'static SleepLock<ne2000::Card>),
+}
 
 impl phy::TxToken for Sending<'_> {
     fn consume<R, F: FnOnce(&mut [u8]) -> R>(self, len: usize, fill: F) -> R {
-        self.0.consume(len, fill)
+        match self {
+            Self::Front(token) => token.consume(len, fill),
+            Self::Ne2000(card) => {
+                let mut frame = alloc::vec![0; len];
+                let result = fill(&mut frame);
+                // A frame that the card does not take is lost, as on any wire.
+                card.lock().send(&frame);
+                result
+            }
+        }
     }
 }
 
@@ -92,19 +118,86 @@ impl phy::Device for Card {
     type TxToken<'a> = Sending<'a>;
 
     fn receive(&mut self, _now: Instant) -> Option<(Received, Sending<'_>)> {
-        let (received, sending) = self.front.receive_tokens(&mut self.hal)?;
-        Some((Received(received), Sending(sending)))
+        match self {
+            Self::Front(card) => {
+                let (received, sending) = card.front.receive_tokens(&mut card.hal)?;
+                Some((Received::Front(received), Sending::Front(sending)))
+            }
+            Self::Ne2000(card) => {
+                let frame = card.lock().receive()?;
+                Some((Received::Ne2000(frame), Sending::Ne2000(card)))
+            }
+        }
     }
 
     fn transmit(&mut self, _now: Instant) -> Option<Sending<'_>> {
-        self.front.transmit_token(&mut self.hal).map(Sending)
+        match self {
+            Self::Front(card) => card.front.transmit_token(&mut card.hal).map(Sending::Front),
+            Self::Ne2000(card) => Some(Sending::Ne2000(card)),
+        }
     }
 
     fn capabilities(&self) -> DeviceCapabilities {
         let mut capabilities = DeviceCapabilities::default();
         capabilities.medium = Medium::Ethernet;
-        capabilities.max_transmission_unit = self.front.mtu() + ETHERNET_BYTES;
+        capabilities.max_transmission_unit = match self {
+            Self::Front(card) => card.front.mtu() + ETHERNET_BYTES,
+            Self::Ne2000(_) => ne2000::MAX_FRAME_BYTES,
+        };
         capabilities
+    }
+}
+
+impl Card {
+    fn mac(&self) -> EthernetAddress {
+        EthernetAddress(match self {
+            Self::Front(card) => card.front.mac(),
+            Self::Ne2000(card) => card.lock().mac(),
+        })
+    }
+
+    /// Wakes the thread that serves it.
+    fn call(&self) {
+        match self {
+            Self::Front(card) => card.hal.signal().raise(),
+            Self::Ne2000(_) => ne2000::signal().raise(),
+        }
+    }
+
+    /// Lets the front end's driver look at the store and the rings; an NE2000 has neither.
+    fn work(&mut self) {
+        let Self::Front(card) = self else { return };
+        let Front { hal, front } = &mut **card;
+        if hal.has_moved() {
+            if let Err(error) = front.resume(hal) {
+                log::error!("the card did not come along: {error}");
+            }
+            hal.settle_in();
+        }
+        while let Some(event) = hal.next_watch_event() {
+            front.on_watch(hal, &event);
+        }
+        front.poll(hal);
+    }
+
+    /// What it is and what it did, as lines of text.
+    fn describe(&self) -> [alloc::string::String; 2] {
+        let mac = self.mac();
+        match self {
+            Self::Front(card) => {
+                let front = &card.front;
+                let counters = front.counters();
+                let counts = alloc::format!(
+                    "frames: {} received, {} broken; slots: {} sent, {} refused",
+                    counters.received,
+                    counters.receive_errors,
+                    counters.transmitted_slots,
+                    counters.transmit_errors
+                );
+                [alloc::format!("card {mac}, {:?}, mtu {}", front.status(), front.mtu()), counts]
+            }
+            Self::Ne2000(_) => [alloc::format!("card {mac}, NE2000"), alloc::string::String::new()],
+        }
     }
 }
 
@@ -134,10 +227,18 @@ pub(crate) fn open(path: &str) {
     let signal = hal.signal();
     match NetFront::open(&mut hal, path, Options::default()) {
         Ok(front) => {
-            *STACK.lock() = Some(Stack::new(Card { hal, front }));
+            *STACK.lock() = Some(Stack::new(Card::Front(Box::new(Front { hal, front }))));
             task::spawn("network", move || serve(&signal));
         }
         Err(error) => log::error!("{path}: {error}"),
+    }
+}
+
+/// Opens the NE2000 card of a bare machine, if it has one.
+pub(crate) fn open_ne2000() {
+    if let Some(card) = ne2000::open() {
+        *STACK.lock() = Some(Stack::new(Card::Ne2000(card)));
+        task::spawn("network", || serve(ne2000::signal()));
     }
 }
 
@@ -181,7 +282,7 @@ pub(crate) fn wait_for<R>(
             let again = stack.work();
             let planned = stack.planned_ns;
             if stack.serve_at_ns() < planned {
-                stack.card.hal.signal().raise();
+                stack.card.call();
             }
             Ok((found, again))
         })?;
@@ -199,7 +300,7 @@ pub(crate) fn wait_for<R>(
 
 impl Stack {
     fn new(mut card: Card) -> Self {
-        let address = EthernetAddress(card.front.mac());
+        let address = card.mac();
         let mut config = Config::new(HardwareAddress::Ethernet(address));
         config.random_seed = now_ns() ^ u64::from_le_bytes([address.0[5]; 8]);
         let interface = Interface::new(config, &mut card, now());
@@ -233,17 +334,7 @@ impl Stack {
 
     /// Lets card and stack work; true when a socket may have changed.
     fn work(&mut self) -> bool {
-        let card = &mut self.card;
-        if card.hal.has_moved() {
-            if let Err(error) = card.front.resume(&mut card.hal) {
-                log::error!("the card did not come along: {error}");
-            }
-            card.hal.settle_in();
-        }
-        while let Some(event) = card.hal.next_watch_event() {
-            card.front.on_watch(&mut card.hal, &event);
-        }
-        card.front.poll(&mut card.hal);
+        self.card.work();
         let result = self.interface.poll(now(), &mut self.card, &mut self.sockets);
         self.follow_dhcp() || result == PollResult::SocketStateChanged
     }
@@ -289,23 +380,15 @@ impl Stack {
 
     /// What the card and its addresses are, as lines of text.
     pub(crate) fn describe(&self) -> alloc::string::String {
-        let front = &self.card.front;
-        let counters = front.counters();
-        let mac = EthernetAddress(front.mac());
-        let mut text = alloc::format!("card {mac}, {:?}, mtu {}\n", front.status(), front.mtu());
+        let [card, counts] = self.card.describe();
+        let mut text = card + "\n";
         for address in self.interface.ip_addrs() {
             text += &alloc::format!("address {address}\n");
         }
         for server in &self.servers {
             text += &alloc::format!("name server {server}\n");
         }
-        text + &alloc::format!(
-            "frames: {} received, {} broken; slots: {} sent, {} refused",
-            counters.received,
-            counters.receive_errors,
-            counters.transmitted_slots,
-            counters.transmit_errors
-        )
+        text + &counts
     }
 }
 

@@ -1,9 +1,19 @@
 //! The kernel's [`Mmu`]: its frames, and the platform's page tables.
 
+use core::sync::atomic::{AtomicU64, Ordering};
+
 use super::frames::FRAMES;
 use super::space::Mmu;
 use super::{Entry, EntryUpdate, Pfn, phys};
 use crate::platform;
+
+static ENTRIES_WRITTEN: AtomicU64 = AtomicU64::new(0);
+
+/// How many entries of page tables were written for processes.
+#[must_use]
+pub fn entries_written() -> u64 {
+    ENTRIES_WRITTEN.load(Ordering::Relaxed)
+}
 
 /// The real thing.
 #[derive(Clone, Copy, Debug, Default)]
@@ -37,6 +47,7 @@ impl Mmu for KernelMmu {
         platform::current().read_entry(table, index)
     }
     fn write_entries(&self, updates: &[EntryUpdate]) {
+        ENTRIES_WRITTEN.fetch_add(updates.len() as u64, Ordering::Relaxed);
         platform::current().write_entries(updates);
     }
     fn make_table(&self, table: Pfn, level: u8) {

@@ -13,7 +13,7 @@ macro_rules! programs {
     };
 }
 
-programs!["float", "hello", "selftest", "spin"];
+programs!["bench", "float", "hello", "mix", "nothing", "selftest", "spin"];
 
 /// The ELF file of a program.
 pub(super) fn find(name: &str) -> Option<&'static [u8]> {

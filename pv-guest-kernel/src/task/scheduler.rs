@@ -70,6 +70,7 @@ static SLOTS: [IrqLock<Slot>; MAX_CPUS] = [const { IrqLock::new(Slot { current: 
 static NEED_SWITCH: [AtomicBool; MAX_CPUS] = [const { AtomicBool::new(false) }; MAX_CPUS];
 static NEXT_ID: AtomicU64 = AtomicU64::new(1);
 static SWITCHES: AtomicU64 = AtomicU64::new(0);
+static CALLS_HEARD: AtomicU64 = AtomicU64::new(0);
 
 /// How often a CPU went from one thread to another.
 #[must_use]
@@ -439,8 +440,15 @@ pub(crate) fn on_timer() {
     scheduler.arm_timer(cpu);
 }
 
+/// How many calls CPUs have heard.
+#[must_use]
+pub fn calls_heard() -> u64 {
+    CALLS_HEARD.load(Ordering::Relaxed)
+}
+
 /// Another CPU calls: there is a thread for this one, or it is to leave.
 pub(crate) fn on_kick() {
+    CALLS_HEARD.fetch_add(1, Ordering::Relaxed);
     NEED_SWITCH[cpus::current()].store(true, Ordering::Relaxed);
 }
 

@@ -277,6 +277,7 @@ fn native(guest: Guest, options: &Options) -> Result<Machine> {
         kernel: guest.kernel,
         command_line: guest::arguments(options.exec.as_deref())?,
         memory_mib: options.memory,
+        plain_devices: true,
         ..Machine::default()
     })
 }

@@ -47,6 +47,12 @@ pub(crate) static COMMANDS: &[Command] = &[
         about: "send events to this domain itself, and time them",
         run: system::send_events,
     },
+    Command {
+        name: "bench",
+        usage: "[SCALE [cpu|devices|all [URL]]]",
+        about: "the workloads of a comparison",
+        run: crate::bench::bench,
+    },
     Command { name: "loglevel", usage: "LEVEL", about: "error, warn, info, debug or trace", run: system::loglevel },
     Command { name: "reboot", usage: "", about: "start again", run: machine::reboot },
     Command { name: "poweroff", usage: "", about: "end the machine", run: machine::poweroff },

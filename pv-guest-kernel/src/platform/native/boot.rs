@@ -13,7 +13,7 @@ use pv_abi::hvm::{
 };
 use x86_64::registers::control::{Cr4, Cr4Flags};
 
-use super::{clock, console, paging, traps};
+use super::{apic, clock, console, paging, traps};
 use crate::boot::{Handover, find_free};
 use crate::mm::entry::index_at;
 use crate::mm::frames::FRAMES;
@@ -65,6 +65,7 @@ extern "C" fn native_main(start_info: u32) -> ! {
     traps::start_pics();
     clock::init();
     set_up_memory(&layout);
+    apic::init();
     crate::boot::finish(handover(&info), || {})
 }
 

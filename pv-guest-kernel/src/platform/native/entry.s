@@ -131,6 +131,8 @@ native_trap_\vector:
     NATIVE_TRAP 45
     NATIVE_TRAP 46
     NATIVE_TRAP 47
+    # A call through the local APIC.
+    NATIVE_TRAP 48
 
     .section .rodata
     .balign 8
@@ -139,11 +141,11 @@ native_exception_entries:
     .quad   native_trap_0, native_trap_1, native_trap_2, native_trap_3, native_trap_4, native_trap_5, native_trap_6
     .quad   native_trap_7, native_trap_8, 0, native_trap_10, native_trap_11, native_trap_12, native_trap_13
     .quad   native_trap_14, 0, native_trap_16, native_trap_17, native_trap_18, native_trap_19
-    .global native_interrupt_entries        # by interrupt line
+    .global native_interrupt_entries        # by interrupt line; the call comes last
 native_interrupt_entries:
     .quad   native_trap_32, native_trap_33, native_trap_34, native_trap_35, native_trap_36, native_trap_37
     .quad   native_trap_38, native_trap_39, native_trap_40, native_trap_41, native_trap_42, native_trap_43
-    .quad   native_trap_44, native_trap_45, native_trap_46, native_trap_47
+    .quad   native_trap_44, native_trap_45, native_trap_46, native_trap_47, native_trap_48
 
     .text
     # Kernel and user mode have a GS base of their own (on a PC both are 0).

@@ -5,14 +5,24 @@
 //! | `entry.s`, `boot` | from the boot loader to the portable kernel: memory map, page tables |
 //! | `paging` | page tables, CR3, INVLPG |
 //! | `traps` | GDT, TSS, IDT, `syscall`, the PICs |
+//! | `apic` | the local APIC, for calls from a CPU to itself |
+//! | `lines` | which device waits for which interrupt line |
+//! | `pci` | finds the devices on the PCI bus |
+//! | `ata` | the disk |
+//! | `ne2000` | the network card |
 //! | `clock` | TSC, PIT, real-time clock |
 //! | `console` | the 8250 on COM1 |
 #![expect(unsafe_code, reason = "the machine is reached by privileged instructions")]
 
+mod apic;
+pub mod ata;
 pub(in crate::platform) mod boot;
 mod clock;
 mod console;
+mod lines;
+pub mod ne2000;
 pub(in crate::platform) mod paging;
+pub mod pci;
 pub(in crate::platform) mod traps;
 
 use x86_64::instructions::interrupts as cpu;
@@ -57,7 +67,9 @@ impl Platform for Native {
         core::hint::spin_loop();
     }
 
-    fn kick(&self, _cpu: usize) {}
+    fn kick(&self, _cpu: usize) {
+        apic::call_self();
+    }
 
     fn cpu_down(&self) {}
 

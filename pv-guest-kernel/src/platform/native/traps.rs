@@ -1,7 +1,7 @@
-//! Descriptor tables, the `syscall` instruction, and the two interrupt controllers.
+//! Descriptor tables, the `syscall` instruction, and the two interrupt controllers (PICs).
 
 use core::arch::global_asm;
-use core::sync::atomic::{AtomicUsize, Ordering};
+use core::sync::atomic::{AtomicU16, AtomicUsize, Ordering};
 
 use spin::Once;
 use x86_64::VirtAddr;
@@ -15,6 +15,7 @@ use x86_64::structures::gdt::{Descriptor, GlobalDescriptorTable, SegmentSelector
 use x86_64::structures::idt::InterruptDescriptorTable;
 use x86_64::structures::tss::TaskStateSegment;
 
+use super::{apic, lines};
 use crate::platform::TrapFrame;
 use crate::task::scheduler;
 
@@ -27,7 +28,7 @@ global_asm!(
 
 unsafe extern "C" {
     static native_exception_entries: [u64; 20];
-    static native_interrupt_entries: [u64; 16];
+    static native_interrupt_entries: [u64; 17];
     static native_kernel_sp: AtomicUsize;
     fn native_syscall();
     fn native_enter_frame(frame: *const TrapFrame) -> !;
@@ -40,7 +41,7 @@ pub(super) const USER_DATA: u16 = 0x1b;
 
 /// First vector of the interrupt lines; the one by which events come to a domain.
 pub(in crate::platform) const FIRST_LINE: u8 = 32;
-const LINES: u8 = 16;
+pub(super) const LINES: u8 = 16;
 const TIMER_LINE: u8 = 0;
 const SERIAL_LINE: u8 = 4;
 /// Which of the TSS's extra stacks NMI and double fault use.
@@ -117,10 +118,10 @@ fn entries() -> InterruptDescriptorTable {
     let double = unsafe { idt.double_fault.set_handler_addr(at(8)) };
     // SAFETY: as for the NMI.
     unsafe { double.set_stack_index(SPARE_STACK) };
-    for line in 0..LINES {
+    for line in 0..=LINES {
         // SAFETY: the table is constant.
         let entry = unsafe { native_interrupt_entries[usize::from(line)] };
-        // SAFETY: the entry of that line in entry.s.
+        // SAFETY: the entry of that line, or of a call, in entry.s.
         unsafe { idt[FIRST_LINE + line].set_handler_addr(VirtAddr::new(entry)) };
     }
     idt
@@ -139,9 +140,24 @@ fn write_port(port: u16, value: u8) {
     unsafe { Port::new(port).write(value) }
 }
 
+/// The lines that are let through.
+static OPEN: AtomicU16 = AtomicU16::new(1 << TIMER_LINE | 1 << CASCADE_LINE | 1 << SERIAL_LINE);
+/// The second PIC is on this line of the first.
+const CASCADE_LINE: u8 = 2;
+
+/// Lets a line through, or holds it back: what comes meanwhile is not lost. Interrupts are off.
+pub(super) fn set_open(line: u8, is_open: bool) {
+    let open = match is_open {
+        true => OPEN.fetch_or(1 << line, Ordering::Relaxed) | 1 << line,
+        false => OPEN.fetch_and(!(1 << line), Ordering::Relaxed) & !(1 << line),
+    };
+    let [first, second] = (!open).to_le_bytes();
+    if line < 8 { write_port(0x21, first) } else { write_port(0xa1, second) }
+}
+
 /// Moves the PICs' vectors to [`FIRST_LINE`] and lets the timer and the serial port through.
 pub(super) fn start_pics() {
-    let open = !(1_u8 << TIMER_LINE | 1 << SERIAL_LINE);
+    let [first_closed, second_closed] = (!OPEN.load(Ordering::Relaxed)).to_le_bytes();
     let commands = [
         (0x20, 0x11), // begin, with four words
         (0xa0, 0x11),
@@ -151,8 +167,8 @@ pub(super) fn start_pics() {
         (0xa1, 2),
         (0x21, 1), // 8086 mode
         (0xa1, 1),
-        (0x21, open),
-        (0xa1, 0xff),
+        (0x21, first_closed),
+        (0xa1, second_closed),
     ];
     for (port, value) in commands {
         write_port(port, value);
@@ -175,7 +191,7 @@ pub(in crate::platform) fn set_kernel_stack(top: usize) {
 #[unsafe(no_mangle)]
 extern "C" fn native_trap(frame: &mut TrapFrame) {
     let line = frame.vector.wrapping_sub(FIRST_LINE.into());
-    if line >= LINES.into() {
+    if line > LINES.into() {
         let fault_addr = Cr2::read_raw() as usize;
         crate::trap::on_trap(frame, fault_addr);
         return;
@@ -192,6 +208,11 @@ extern "C" fn native_trap(frame: &mut TrapFrame) {
 }
 
 fn on_interrupt(line: u8) {
+    if FIRST_LINE + line == apic::CALL_VECTOR {
+        apic::end_of_interrupt();
+        scheduler::on_kick();
+        return;
+    }
     // End of interrupt first: the handler may switch to another thread.
     if line >= 8 {
         write_port(0xa0, 0x20);
@@ -200,7 +221,7 @@ fn on_interrupt(line: u8) {
     match line {
         TIMER_LINE => scheduler::on_timer(),
         SERIAL_LINE => crate::console::on_input(),
-        _ => {}
+        _ => lines::on_interrupt(line),
     }
 }
 

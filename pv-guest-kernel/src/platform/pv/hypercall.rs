@@ -26,7 +26,9 @@ pub(in crate::platform) fn use_stubs(page: usize) {
     STUBS.store(page, Ordering::Relaxed);
 }
 
-static COUNTS: [AtomicU64; NUMBERS] = [const { AtomicU64::new(0) }; NUMBERS];
+/// Known by name to whoever looks from outside: a hypercall is counted here just before it is made.
+#[unsafe(no_mangle)]
+static pv_hypercall_counts: [AtomicU64; NUMBERS] = [const { AtomicU64::new(0) }; NUMBERS];
 
 unsafe extern "C" {
     /// Counted by `entry.s`: the one hypercall that does not pass [`raw`].
@@ -40,7 +42,7 @@ pub fn counts() -> [u64; NUMBERS] {
     let irets = unsafe { &pv_iret_count }.load(Ordering::Relaxed);
     core::array::from_fn(|number| match number as u64 {
         xen::HYPERVISOR_IRET => irets,
-        _ => COUNTS[number].load(Ordering::Relaxed),
+        _ => pv_hypercall_counts[number].load(Ordering::Relaxed),
     })
 }
 
@@ -82,7 +84,7 @@ pub fn name(number: usize) -> &'static str {
 /// the operation does with them.
 #[inline]
 pub unsafe fn raw(number: u64, args: [u64; 5]) -> i64 {
-    COUNTS[number as usize % NUMBERS].fetch_add(1, Ordering::Relaxed);
+    pv_hypercall_counts[number as usize % NUMBERS].fetch_add(1, Ordering::Relaxed);
     let stubs = STUBS.load(Ordering::Relaxed);
     if stubs != 0 {
         // SAFETY: the caller's promise.
@@ -132,6 +134,13 @@ unsafe fn by_stub(stub: usize, args: [u64; 5]) -> i64 {
         );
     }
     result
+}
+
+/// Xen's version, major << 16 | minor: the hypercall that does least.
+#[must_use]
+pub fn version() -> u64 {
+    // SAFETY: asks for the version; no memory is involved.
+    (unsafe { raw(xen::HYPERVISOR_XEN_VERSION, [0; 5]) }) as u64
 }
 
 /// As [`raw`], with the errno taken apart.

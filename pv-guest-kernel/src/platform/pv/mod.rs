@@ -71,8 +71,7 @@ impl Platform for Pv {
         compiler_fence(Ordering::SeqCst);
         if percpu::unmask_events() {
             // Clearing the mask delivers nothing by itself; returning from any hypercall does.
-            // SAFETY: asks for the version; no memory is involved.
-            unsafe { hypercall::raw(xen::HYPERVISOR_XEN_VERSION, [0; 5]) };
+            let _ = hypercall::version();
         }
     }
 

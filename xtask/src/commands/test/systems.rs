@@ -41,7 +41,7 @@ pub(super) fn run(tally: &mut Tally, artifacts: &Artifacts) {
     }
     refused::run(tally, artifacts);
     survives::run(tally, artifacts);
-    tally.test("the demo kernel runs its shell natively on bare QEMU", || native_shell(artifacts));
+    tally.test("the demo kernel runs natively on bare QEMU, with disk and network", || native_shell(artifacts));
 }
 
 /// What the page of the test's server says.
@@ -121,9 +121,20 @@ fn pvh_linux(artifacts: &Artifacts, on: Hypervisor, cpus: u32) -> Result<()> {
     matrix::whole_linux(artifacts, Options { guest, mode: Mode::Pvh, snapshot: true, cpus, ..Options::usual(on) })
 }
 
+/// The same shell on an ATA disk and an NE2000 card; what it writes is on the disk afterwards.
 fn native_shell(artifacts: &Artifacts) -> Result<()> {
-    let disk = disk()?;
-    let outcome = execute(artifacts, Hypervisor::Hv, Mode::Native, &disk.path, "ps; uptime")?;
+    let (disk, port) = (disk()?, serve()?);
+    let long = "x".repeat(600);
+    let exec = format!(
+        "ps; uptime; cat /disk/hello.txt; write /disk/new.txt {long}; cat /disk/new.txt; ping 10.0.2.2 2; \
+         fetch http://10.0.2.2:{port}/"
+    );
+    let outcome = execute(artifacts, Hypervisor::Hv, Mode::Native, &disk.path, &exec)?;
     ensure!(outcome.status == 0, "status {}; it printed:\n{}", outcome.status, outcome.transcript);
+    for part in ["hello, disk", &long, "2 of 2 answered", PAGE] {
+        expect(&outcome, part)?;
+    }
+    let written = image::read_from_disk(&disk.path, "new.txt")?;
+    ensure!(written == format!("{long}\n").as_bytes(), "the disk does not hold what was written");
     Ok(())
 }
