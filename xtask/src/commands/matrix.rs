@@ -98,7 +98,7 @@ impl Cell {
     pub(crate) fn title(&self) -> String {
         let (on, dom0) = (hypervisor_name(self.on), self.dom0_name());
         match self.guest {
-            Guest::Nothing => format!("dom0 {dom0} is whole on {on}"),
+            Guest::Nothing => format!("dom0 {dom0} with {} vCPU(s) is whole on {on}", self.vcpus),
             guest => format!("guest {} with {} vCPU(s) is whole under dom0 {dom0} on {on}", guest.name(), self.vcpus),
         }
     }
@@ -161,8 +161,10 @@ pub(crate) fn systems() -> Vec<Cell> {
             cell(Dom0::Ours, Guest::Demo, 2),
             cell(Dom0::Ours, Guest::Linux, 1),
             cell(Dom0::Ours, Guest::Linux, 2),
+            cell(Dom0::Ours, Guest::Linux, 4),
             cell(Dom0::Ours, Guest::Grub, 1),
             cell(Dom0::Linux, Guest::Nothing, 1),
+            cell(Dom0::Linux, Guest::Nothing, 2),
             cell(Dom0::Linux, Guest::Demo, 1),
             cell(Dom0::Linux, Guest::Linux, 1),
         ]);
@@ -211,7 +213,7 @@ fn guest_test(artifacts: &Artifacts, name: &str) -> [Row; 2] {
             Err(error) => ("skip", Some(format!("{error:#}"))),
         };
         let (hypervisor, guest, seconds) = (hypervisor_name(on), format!("guest test {name}"), seconds_since(start));
-        Row { hypervisor, dom0: "none", guest, vcpus: 1, verdict, seconds, reason }
+        Row { hypervisor, dom0: "none", guest, vcpus: guests::vcpus(name), verdict, seconds, reason }
     };
     [one(Hypervisor::Hv, "hv", Ok(artifacts.kernel("hv"))), one(Hypervisor::Xen, "Xen", xen::image())]
 }

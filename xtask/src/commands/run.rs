@@ -49,7 +49,7 @@ pub(crate) struct Options {
     /// RAM of the machine in MiB
     #[arg(long, default_value_t = MEMORY_MIB)]
     pub(crate) memory: u32,
-    /// CPUs of the machine, and of the guest
+    /// CPUs of the machine, and of the guest, or of a Linux dom0 that is alone
     #[arg(long, default_value_t = 1)]
     pub(crate) cpus: u32,
     /// The guest's tsc_mode, as xl.cfg has it. Where the machine's counter is not marked as reliable (QEMU's is not), Xen
@@ -344,7 +344,8 @@ fn hypervisor(artifacts: &Artifacts, on: Hypervisor) -> Result<PathBuf> {
 fn hypervisor_options(options: &Options, dom0_mib: u32) -> String {
     let mut words = vec!["console=com1".to_owned(), format!("dom0_mem={dom0_mib}M"), "noreboot".to_owned()];
     if options.on == Hypervisor::Xen {
-        words.push("com1=115200,8n1 dom0_max_vcpus=1".to_owned());
+        let is_alone = options.dom0 == Dom0::Linux && options.guest.is_none();
+        words.push(format!("com1=115200,8n1 dom0_max_vcpus={}", if is_alone { options.cpus } else { 1 }));
     }
     if options.exec.is_some() {
         words.push("loglvl=none guest_loglvl=none".to_owned());

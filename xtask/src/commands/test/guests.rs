@@ -31,6 +31,15 @@ pub(crate) fn names(artifacts: &Artifacts) -> Result<Vec<String>> {
     Ok(artifacts.guest_tests()?.into_iter().filter(|name| !NO_TESTS.contains(&name.as_str())).collect())
 }
 
+fn of_several(name: &str) -> Option<&'static (&'static str, &'static str)> {
+    OF_SEVERAL.iter().find(|(several, _)| *several == name)
+}
+
+/// How many vCPUs a test has.
+pub(crate) fn vcpus(name: &str) -> u32 {
+    of_several(name).map_or(1, |_| CPUS_OF_SEVERAL)
+}
+
 /// Runs each on each hypervisor that can be had.
 pub(super) fn run(tally: &mut Tally, artifacts: &Artifacts) -> Result<()> {
     let xen = match xen::image() {
@@ -82,7 +91,7 @@ fn seen(artifacts: &Artifacts, name: &str, kernel: PathBuf) -> Result<Vec<Check>
         devices: DEVICES,
         ..Machine::default()
     };
-    if let Some((_, options)) = OF_SEVERAL.iter().find(|(several, _)| *several == name) {
+    if let Some((_, options)) = of_several(name) {
         machine.cpus = CPUS_OF_SEVERAL;
         machine.command_line += &format!(" dom0_max_vcpus={CPUS_OF_SEVERAL}{options}");
     }
