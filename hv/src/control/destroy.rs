@@ -78,6 +78,7 @@ fn begin<M: Machine>(hv: &Hypervisor<M>, domain: &Domain) {
     domain.lifecycle.lock().dying = true;
     domain.events.lock().end();
     sched::pause(hv, domain);
+    hvm::ioreq::end_all(hv, domain);
 }
 
 /// Takes its tables and its place in the scheduler from a vCPU; false where work is left.

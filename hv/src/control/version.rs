@@ -114,12 +114,7 @@ fn get_features<M: Machine>(call: &Call<'_, M>, argument: u64) -> Result<u64, Re
 /// The features of a domain: those that are true of it.
 fn features_of(domain: &Domain) -> u32 {
     if domain.hvm.is_some() {
-        return 1 << features::XENFEAT_WRITABLE_PAGE_TABLES
-            | 1 << features::XENFEAT_AUTO_TRANSLATED_PHYSMAP
-            | 1 << features::XENFEAT_HVM_CALLBACK_VECTOR
-            | 1 << features::XENFEAT_HVM_SAFE_PVCLOCK
-            | 1 << features::XENFEAT_MEMORY_OP_VNODE_SUPPORTED
-            | 1 << features::XENFEAT_NOT_DIRECT_MAPPED;
+        return crate::hvm::FEATURES;
     }
     let mut bits = 1 << features::XENFEAT_MMU_PT_UPDATE_PRESERVE_AD
         | 1 << features::XENFEAT_HIGHMEM_ASSIST

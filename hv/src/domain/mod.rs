@@ -150,6 +150,8 @@ pub mod stopped {
     pub const BLOCKED: u32 = 1 << 1;
     /// Waits in `SCHEDOP_poll`.
     pub const POLLING: u32 = 1 << 2;
+    /// Waits for a device model's answer.
+    pub const ASKING: u32 = 1 << 3;
 }
 
 /// What is due before a vCPU goes on; bits of [`Vcpu::work`].

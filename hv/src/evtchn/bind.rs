@@ -13,6 +13,7 @@ use spin::MutexGuard;
 
 use super::deliver::{clear_pending, clear_pending_bit, make_pending};
 use super::fifo_control;
+use super::own;
 use super::table::{CHUNK, Channel, EventChannels, State, out_of_range};
 use crate::Hypervisor;
 use crate::control::physdev;
@@ -22,28 +23,28 @@ use crate::refusal::{Evidence, Refusal};
 use crate::rules;
 
 /// The event channels of two domains, which may be the same, locked in the order of their numbers.
-struct Pair<'a> {
+pub(super) struct Pair<'a> {
     lower: MutexGuard<'a, EventChannels>,
     higher: Option<MutexGuard<'a, EventChannels>>,
     first_is_lower: bool,
 }
 
 impl<'a> Pair<'a> {
-    fn lock(first: &'a Domain, second: &'a Domain) -> Self {
+    pub(super) fn lock(first: &'a Domain, second: &'a Domain) -> Self {
         let first_is_lower = first.id <= second.id;
         let (lower, higher) = if first_is_lower { (first, second) } else { (second, first) };
         let guard = lower.events.lock();
         Self { lower: guard, higher: (first.id != second.id).then(|| higher.events.lock()), first_is_lower }
     }
 
-    fn first(&mut self) -> &mut EventChannels {
+    pub(super) fn first(&mut self) -> &mut EventChannels {
         match &mut self.higher {
             Some(higher) if !self.first_is_lower => higher,
             _ => &mut self.lower,
         }
     }
 
-    fn second(&mut self) -> &mut EventChannels {
+    pub(super) fn second(&mut self) -> &mut EventChannels {
         match &mut self.higher {
             Some(higher) if self.first_is_lower => higher,
             _ => &mut self.lower,
@@ -73,6 +74,9 @@ pub fn bind_interdomain<M: Machine>(
     let mut pair = Pair::lock(local, remote);
     let offered = pair.second().channel(remote_port)?;
     let remote_vcpu = offered.vcpu;
+    if own::is_offered(&offered.state, local.id) {
+        return own::bind(hv, local, remote, remote_port, &mut pair);
+    }
     if !matches!(offered.state, State::Unbound { remote } if remote == local.id) {
         let evidence = Evidence::Port { port: remote_port, state: offered.state.name() };
         return Err(Refusal::errno(Errno::Inval, rules::evtchn::NOT_OFFERED).with(evidence));
@@ -147,7 +151,7 @@ pub fn bind_vcpu(domain: &Domain, port: u32, vcpu: u32) -> Result<(), Refusal> {
     let channel = events.get_mut(port).ok_or_else(|| out_of_range(port))?;
     let far = match &channel.state {
         State::Interdomain { domain, .. } => domain.clone(),
-        State::Unbound { .. } | State::Pirq(_) => {
+        State::Unbound { .. } | State::Pirq(_) | State::Own(own::End::Answers { .. }) => {
             channel.vcpu = vcpu;
             return Ok(());
         }
@@ -210,6 +214,7 @@ pub fn status(domain: &Domain, answer: &mut EvtchnStatus) -> Result<(), Refusal>
             EVTCHNSTAT_VIRQ
         }
         State::Ipi => EVTCHNSTAT_IPI,
+        State::Own(end) => end.status(answer),
     };
     Ok(())
 }
@@ -244,6 +249,11 @@ fn close_connected<M: Machine>(hv: &Hypervisor<M>, domain: &Domain, port: u32) -
                 let far = far.clone();
                 drop(events);
                 if close_interdomain(hv, domain, &far, port) {
+                    return Ok(());
+                }
+            }
+            State::Own(_) => {
+                if own::close(hv, (domain, events), port)? {
                     return Ok(());
                 }
             }

@@ -8,6 +8,7 @@ use pv_abi::errno::Errno;
 use pv_abi::xen::{NR_VIRQS, SharedInfo};
 use pv_abi::{DomId, VcpuId};
 
+use super::own;
 use super::table::{State, out_of_range};
 use crate::Hypervisor;
 use crate::domain::{Domain, Vcpu};
@@ -62,7 +63,7 @@ pub(crate) fn try_send<M: Machine>(hv: &Hypervisor<M>, domain: &Domain, port: u3
         make_pending(hv, domain, channel.vcpu, port);
         return true;
     }
-    matches!(channel.state, State::Unbound { .. })
+    own::send(hv, events, port)
 }
 
 #[cold]

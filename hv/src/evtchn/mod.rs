@@ -21,6 +21,7 @@ mod bind;
 mod deliver;
 mod fifo;
 mod fifo_control;
+pub(crate) mod own;
 mod table;
 #[cfg(test)]
 mod tests;

@@ -9,6 +9,7 @@ use pv_abi::errno::Errno;
 use pv_abi::event_channel::{EVTCHN_2L_NR_CHANNELS, EVTCHN_FIFO_NR_CHANNELS};
 use pv_abi::xen::NR_VIRQS;
 
+use super::own;
 use crate::Hypervisor;
 use crate::domain::Domain;
 use crate::hardware::Machine;
@@ -50,6 +51,8 @@ pub enum State {
     Virq(u32),
     /// From a vCPU of the domain to another.
     Ipi,
+    /// One end of a channel with the hypervisor.
+    Own(own::End),
 }
 
 impl State {
@@ -64,6 +67,7 @@ impl State {
             Self::Pirq(_) => "physical interrupt",
             Self::Virq(_) => "virtual interrupt",
             Self::Ipi => "IPI",
+            Self::Own(end) => end.name(),
         }
     }
 }

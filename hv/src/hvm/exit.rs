@@ -10,7 +10,7 @@ use pv_abi::event_channel::EVTCHNOP_SEND;
 use pv_abi::xen::HYPERVISOR_EVENT_CHANNEL_OP;
 
 use super::vmcb::{event, intercept, interrupt};
-use super::{Vmcb, apic, may_call, mmio, registers, walk};
+use super::{Vmcb, apic, may_call, mmio, ports, registers, walk};
 use crate::Hypervisor;
 use crate::domain::{Running, VcpuState};
 use crate::entry::{self, Next};
@@ -103,7 +103,7 @@ fn handle<M: Machine>(hv: &Hypervisor<M>, running: &mut Running, registers: &mut
         }),
         code::WBINVD => emulate(hv, running, registers, &[0x0f, 0x09], |_, _| Ok(Done::Next)),
         code::INVD => emulate(hv, running, registers, &[0x0f, 0x08], |_, _| Ok(Done::Next)),
-        code::IOIO => port(vmcb, registers, info, info_2),
+        code::IOIO => ports::access(hv, running, registers, (info, info_2)),
         code::RDPMC => {
             vmcb.raise(PROTECTION, Some(0));
             Ok(())
@@ -281,29 +281,20 @@ fn set_xcr<M: Machine>(hv: &Hypervisor<M>, running: &mut Running, registers: &Re
     Some(())
 }
 
-/// I/O ports that nothing is behind: reads float, writes are lost. The CPU says where the next instruction is.
-fn port(vmcb: &mut Vmcb, registers: &mut Registers, info: u64, next: u64) -> Result<(), Refusal> {
-    const INPUT: u64 = 1;
-    const STRING: u64 = 1 << 2;
-    if info & STRING != 0 {
-        return Err(Refusal::crash(rule::STRING_IO).with(Evidence::Value(info >> 16)));
-    }
-    if info & INPUT != 0 {
-        registers.rax = match info >> 4 & 7 {
-            1 => registers.rax | 0xff,
-            2 => registers.rax | 0xffff,
-            _ => 0xffff_ffff,
-        };
-    }
-    registers.rip = next;
-    vmcb.interrupt_shadow = 0;
-    Ok(())
-}
-
 /// Delivers what is due as far as the guest takes it now: an upcall as an interrupt, or a stop as soon as it takes one.
 ///
-/// An upcall is due as long as the guest has not taken its pending flag back, so it comes again where it was not.
-pub fn before_entry<M: Machine>(hv: &Hypervisor<M>, running: &mut Running, registers: &Registers) {
+/// An upcall is due as long as the guest has not taken its pending flag back, so it comes again where it was not. Before
+/// that, what a device model answered is taken; where it answered wrong, the guest does not go on.
+pub fn before_entry<M: Machine>(hv: &Hypervisor<M>, running: &mut Running, registers: &mut Registers) -> Next {
+    if let Err(refusal) = ports::complete(hv, running, registers) {
+        control::crash(hv, running, registers, &refusal);
+        return entry::before_return(hv, running, registers);
+    }
+    deliver(hv, running, registers);
+    Next::Guest
+}
+
+fn deliver<M: Machine>(hv: &Hypervisor<M>, running: &mut Running, registers: &Registers) {
     let due = evtchn::upcall_due(hv, &running.vcpu);
     let Running { vcpu, state } = running;
     let VcpuState { hvm: Some(vmcb), assisted: Some(own), .. } = &mut **state else {

@@ -2,12 +2,12 @@
 //!
 //! Xen: public/memory.h.
 
-use pv_abi::Mfn;
 use pv_abi::errno::Errno;
 use pv_abi::memory::{
-    AddToPhysmap, AddToPhysmapBatch, RemoveFromPhysmap, XENMAPIDX_GRANT_TABLE_STATUS, XENMAPSPACE_GRANT_TABLE,
-    XENMAPSPACE_SHARED_INFO, XENMEM_ADD_TO_PHYSMAP_BATCH,
+    AddToPhysmap, AddToPhysmapBatch, MEMOP_CMD_MASK, RemoveFromPhysmap, XENMAPIDX_GRANT_TABLE_STATUS,
+    XENMAPSPACE_GRANT_TABLE, XENMAPSPACE_SHARED_INFO, XENMEM_ADD_TO_PHYSMAP_BATCH,
 };
+use pv_abi::{DomId, Mfn};
 
 use super::{HvmDomain, physmap};
 use crate::call::Call;
@@ -16,7 +16,7 @@ use crate::frames;
 use crate::hardware::Machine;
 use crate::refusal::{Evidence, Refusal};
 use crate::rules::hvm as rule;
-use crate::{Hypervisor, grant};
+use crate::{Hypervisor, grant, rules};
 
 /// Where the progress of a batch stands in the command.
 const EXTENT_SHIFT: u32 = 6;
@@ -57,16 +57,31 @@ pub(crate) fn give<M: Machine>(
     physmap::remove(hv, domain, &hvm.map, guest_frame)
 }
 
-/// `XENMEM_add_to_physmap`.
+/// What a domain has by hardware assistance: PV domains have no physical map to add to.
+fn physmap_of(domain: &Domain) -> Result<&HvmDomain, Refusal> {
+    domain.hvm.as_ref().ok_or_else(|| Refusal::errno(Errno::Access, rules::memory::NO_PHYSMAP))
+}
+
+/// `XENMEM_add_to_physmap`, `XENMEM_add_to_physmap_batch`.
 ///
 /// # Errors
-/// `EINVAL` for what cannot be put there, `ENOMEM`.
-pub(crate) fn add<M: Machine>(
+/// `EFAULT`; those of naming a domain; `EACCES` for a PV domain, `EINVAL` for what cannot be put there, `ENOMEM`: in a
+/// batch each element has an errno of its own. May ask to be called again.
+pub(crate) fn add<M: Machine>(call: &mut Call<'_, M>, args: [u64; 5], done: u64) -> Result<u64, Refusal> {
+    if args[0] as u32 & MEMOP_CMD_MASK == XENMEM_ADD_TO_PHYSMAP_BATCH {
+        return add_batch(call, args, done);
+    }
+    let request: AddToPhysmap = call.read(args[1])?;
+    let domain = call.target(DomId(request.domid))?;
+    add_one(call.hv, &domain, physmap_of(&domain)?, &request).map(|()| 0)
+}
+
+fn add_one<M: Machine>(
     hv: &Hypervisor<M>,
     domain: &Domain,
     hvm: &HvmDomain,
     request: &AddToPhysmap,
-) -> Result<u64, Refusal> {
+) -> Result<(), Refusal> {
     let mfn = match request.space {
         XENMAPSPACE_SHARED_INFO if request.idx == 0 => Some(domain.shared_info),
         XENMAPSPACE_GRANT_TABLE => grant_frame(hv, domain, request.idx),
@@ -74,7 +89,7 @@ pub(crate) fn add<M: Machine>(
     };
     let mfn =
         mfn.ok_or_else(|| Refusal::errno(Errno::Inval, rule::MAP_SPACE).with(Evidence::Value(request.space.into())))?;
-    physmap::insert(hv, domain, &hvm.map, request.gpfn, mfn, 0).map(|()| 0)
+    physmap::insert(hv, domain, &hvm.map, request.gpfn, mfn, 0)
 }
 
 /// A frame of the domain's grant table, or of the status words beside one of version 2.
@@ -87,18 +102,10 @@ fn grant_frame<M: Machine>(hv: &Hypervisor<M>, domain: &Domain, index: u64) -> O
     }
 }
 
-/// `XENMEM_add_to_physmap_batch`: each element has an errno of its own.
-///
-/// # Errors
-/// `EFAULT`; may ask to be called again.
-pub(crate) fn add_batch<M: Machine>(
-    call: &mut Call<'_, M>,
-    args: [u64; 5],
-    done: u64,
-    domain: &Domain,
-    hvm: &HvmDomain,
-) -> Result<u64, Refusal> {
+fn add_batch<M: Machine>(call: &mut Call<'_, M>, args: [u64; 5], done: u64) -> Result<u64, Refusal> {
     let asked: AddToPhysmapBatch = call.read(args[1])?;
+    let domain = call.target(DomId(asked.domid))?;
+    let hvm = physmap_of(&domain)?;
     for index in done..asked.size.into() {
         if index != done && call.should_stop() {
             let command = u64::from(XENMEM_ADD_TO_PHYSMAP_BATCH) | index << EXTENT_SHIFT;
@@ -111,8 +118,8 @@ pub(crate) fn add_batch<M: Machine>(
             idx: call.read_element(asked.idxs, index)?,
             gpfn: call.read_element(asked.gpfns, index)?,
         };
-        let errno = match add(call.hv, domain, hvm, &request) {
-            Ok(_) => 0,
+        let errno = match add_one(call.hv, &domain, hvm, &request) {
+            Ok(()) => 0,
             Err(refusal) => refusal.as_errno().map_or(-1, |errno| errno.as_return() as i32),
         };
         call.write_element(asked.errs, index, &errno)?;
@@ -123,12 +130,9 @@ pub(crate) fn add_batch<M: Machine>(
 /// `XENMEM_remove_from_physmap`.
 ///
 /// # Errors
-/// `ENOENT` where there is nothing.
-pub(crate) fn remove<M: Machine>(
-    hv: &Hypervisor<M>,
-    domain: &Domain,
-    hvm: &HvmDomain,
-    request: &RemoveFromPhysmap,
-) -> Result<u64, Refusal> {
-    physmap::remove(hv, domain, &hvm.map, request.gpfn).map(|()| 0)
+/// `EFAULT`; those of naming a domain; `EACCES` for a PV domain, `ENOENT` where there is nothing.
+pub(crate) fn remove<M: Machine>(call: &Call<'_, M>, argument: u64) -> Result<u64, Refusal> {
+    let request: RemoveFromPhysmap = call.read(argument)?;
+    let domain = call.target(DomId(request.domid))?;
+    physmap::remove(call.hv, &domain, &physmap_of(&domain)?.map, request.gpfn).map(|()| 0)
 }

@@ -5,7 +5,8 @@
 //! the reason, [`on_exit`] decides, [`before_entry`] delivers what is due. Its hypercalls are those of a PV guest, less the
 //! ones about page and descriptor tables ([`may_call`]); its memory is reached by a walk of its page tables ([`walk`]).
 //!
-//! PVH guests run: no device is emulated but the local APIC. What is not there is named and ends the guest alone.
+//! PVH guests run: no device is emulated here but the local APIC; ports may be emulated by device models in other domains.
+//! What is not there is named and ends the guest alone.
 //!
 //! | file | what |
 //! |---|---|
@@ -16,6 +17,7 @@
 //! | `apic`, `mmio` | the local APIC, and its registers in memory |
 //! | `types` | memory types, which are kept and change nothing |
 //! | [`devices`] | the emulated devices that are the hypervisor's, put together; no guest has them yet |
+//! | `ports`, `ioreq`, `dm_op` | I/O ports, the requests to device models in other domains, and what those ask |
 //! | `params`, `context` | what a toolstack and a kernel set |
 //!
 //! Source: AMD APM 2, chapter 15; Xen: public/hvm/hvm_op.h, public/hvm/params.h, public/arch-x86/cpuid.h.
@@ -23,11 +25,14 @@
 mod apic;
 mod context;
 pub mod devices;
+mod dm_op;
 mod exit;
+pub(crate) mod ioreq;
 pub(crate) mod memory;
 mod mmio;
 mod params;
 pub mod physmap;
+mod ports;
 mod registers;
 #[cfg(test)]
 mod tests;
@@ -36,17 +41,17 @@ pub mod vmcb;
 pub mod walk;
 
 use alloc::boxed::Box;
-use core::sync::atomic::{AtomicU8, Ordering};
+use core::sync::atomic::{AtomicU8, AtomicU32, Ordering};
 
-use pv_abi::Mfn;
 use pv_abi::errno::Errno;
 use pv_abi::hvm::HVM_NR_PARAMS;
-use pv_abi::xen as number;
+use pv_abi::{Mfn, features, xen as number};
 use spin::Mutex;
 
 pub(crate) use apic::on_timer as on_apic_timer;
 pub use apic::{Apic, Inbox};
 pub(crate) use context::{get as get_context, get_one as get_context_record, set as set_context};
+pub use dm_op::dm_op;
 pub use exit::{before_entry, on_exit};
 pub use params::hvm_op;
 pub use physmap::PhysMap;
@@ -67,6 +72,10 @@ pub struct HvmDomain {
     pub map: Mutex<PhysMap>,
     /// Its parameters (`HVM_PARAM_*`).
     pub params: Mutex<[u64; HVM_NR_PARAMS as usize]>,
+    /// Device models of it in other domains.
+    pub(crate) servers: Mutex<ioreq::Servers>,
+    /// What it wrote to the port that says which configuration space is meant.
+    pci_address: AtomicU32,
     /// The vector by which all its vCPUs' upcalls come, past their local APICs; 0 for none.
     callback: AtomicU8,
 }
@@ -78,13 +87,15 @@ pub struct Assisted {
     pub apic: Apic,
     /// Its memory types.
     types: types::MemoryTypes,
+    /// What it asked a device model and has not taken the answer of.
+    asked: Option<ports::Asked>,
 }
 
 impl Assisted {
     /// After reset.
     #[must_use]
     pub fn new(vcpu: u32) -> Self {
-        Self { apic: Apic::new(vcpu), types: types::MemoryTypes::default() }
+        Self { apic: Apic::new(vcpu), types: types::MemoryTypes::default(), asked: None }
     }
 }
 
@@ -95,6 +106,8 @@ impl HvmDomain {
         PhysMap::new(hv).map(|map| Self {
             map: Mutex::new(map),
             params: Mutex::new([0; HVM_NR_PARAMS as usize]),
+            servers: Mutex::default(),
+            pci_address: AtomicU32::new(0),
             callback: AtomicU8::new(0),
         })
     }
@@ -111,6 +124,14 @@ impl HvmDomain {
 pub fn new_vcpu(domain: &HvmDomain) -> Box<Vmcb> {
     Box::new(Vmcb::new(domain.map.lock().root().address().0))
 }
+
+/// The features of such a domain (`XENVER_get_features`).
+pub(crate) const FEATURES: u32 = 1 << features::XENFEAT_WRITABLE_PAGE_TABLES
+    | 1 << features::XENFEAT_AUTO_TRANSLATED_PHYSMAP
+    | 1 << features::XENFEAT_HVM_CALLBACK_VECTOR
+    | 1 << features::XENFEAT_HVM_SAFE_PVCLOCK
+    | 1 << features::XENFEAT_MEMORY_OP_VNODE_SUPPORTED
+    | 1 << features::XENFEAT_NOT_DIRECT_MAPPED;
 
 /// Whether a guest with hardware assistance may make a hypercall.
 #[must_use]

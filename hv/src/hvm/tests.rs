@@ -21,6 +21,9 @@ use pv_abi::{DomId, Mfn, VcpuId};
 use zerocopy::{FromZeros, Immutable, IntoBytes};
 
 mod apic;
+mod ioreq;
+
+use crate::rules::hvm as rule;
 
 use super::vmcb::{EFER_LMA, event, interrupt};
 use super::*;
@@ -326,13 +329,13 @@ fn an_upcall_comes_when_the_guest_takes_interrupts() {
     let own = |value| HvmParam { domid: DOMID_SELF, index: HVM_PARAM_CALLBACK_IRQ, value, ..Default::default() };
     let via = own(callback_via_vector(0xf3));
     assert_eq!(pvh.call_with(&bed, number::HYPERVISOR_HVM_OP, HVMOP_SET_PARAM, &via), 0);
-    before_entry(&bed.hv, &mut pvh.running, &pvh.registers);
+    let _ = before_entry(&bed.hv, &mut pvh.running, &mut pvh.registers);
     assert_eq!(pvh.vmcb().event, 0);
     bed.hv.machine.swap_byte(domain.shared_info, 0, 1);
-    before_entry(&bed.hv, &mut pvh.running, &pvh.registers);
+    let _ = before_entry(&bed.hv, &mut pvh.running, &mut pvh.registers);
     assert_eq!((pvh.vmcb().event, pvh.vmcb().interrupt_control & interrupt::WINDOW), (0, interrupt::WINDOW));
     pvh.registers.rflags |= flags::IF;
-    before_entry(&bed.hv, &mut pvh.running, &pvh.registers);
+    let _ = before_entry(&bed.hv, &mut pvh.running, &mut pvh.registers);
     assert_eq!((pvh.vmcb().event, pvh.vmcb().interrupt_control & interrupt::WINDOW), (event::VALID | 0xf3, 0));
     let _ = broken_rules();
     for nowhere in [callback_via_vector(15), 3 << 56] {
@@ -342,7 +345,7 @@ fn an_upcall_comes_when_the_guest_takes_interrupts() {
     // By a line, of which there is none.
     assert_eq!(pvh.call_with(&bed, number::HYPERVISOR_HVM_OP, HVMOP_SET_PARAM, &own(1)), 0);
     pvh.vmcb().event = 0;
-    before_entry(&bed.hv, &mut pvh.running, &pvh.registers);
+    let _ = before_entry(&bed.hv, &mut pvh.running, &mut pvh.registers);
     assert_eq!(pvh.vmcb().event, 0);
 }
 
@@ -438,11 +441,11 @@ fn a_non_maskable_interrupt_waits_until_another_event_is_delivered() {
     let mut pvh = Pvh::new(&bed, &domain);
     crate::sched::kick_for_nmi(&bed.hv, pvh.vcpu());
     pvh.vmcb().event = event::VALID | event::EXCEPTION | 14;
-    before_entry(&bed.hv, &mut pvh.running, &pvh.registers);
+    assert_eq!(before_entry(&bed.hv, &mut pvh.running, &mut pvh.registers), Next::Guest);
     assert_eq!(pvh.vmcb().event, event::VALID | event::EXCEPTION | 14);
     let _ = pvh.exit(&bed, 0x60, &[0x90]);
     for expected in [event::VALID | event::NMI, 0] {
-        before_entry(&bed.hv, &mut pvh.running, &pvh.registers);
+        assert_eq!(before_entry(&bed.hv, &mut pvh.running, &mut pvh.registers), Next::Guest);
         assert_eq!(core::mem::take(&mut pvh.vmcb().event), expected);
     }
 }

@@ -86,6 +86,7 @@ hypercalls! {
     number::HYPERVISOR_HVM_OP, "hvm_op" => hvm::hvm_op;
     number::HYPERVISOR_SYSCTL, "sysctl" => control::sysctl;
     number::HYPERVISOR_DOMCTL, "domctl" => control::domctl;
+    number::HYPERVISOR_DM_OP, "dm_op" => hvm::dm_op;
 }
 
 /// The answer of a hypercall that is the same for everyone at any time. Such a one is how a guest looks for events that

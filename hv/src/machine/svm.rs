@@ -163,7 +163,10 @@ pub(crate) fn run_guests(registers: &mut Registers) {
     while let Some(running) = cpu.running()
         && running.state.hvm.is_some()
     {
-        hvm::before_entry(hv, running, registers);
+        if hvm::before_entry(hv, running, registers) == Next::Switch {
+            switch(hv, cpu, registers);
+            continue;
+        }
         if let Some(block) = running.state.hvm.as_deref_mut() {
             run(cpu, block, registers);
         }

@@ -14,19 +14,19 @@ use alloc::sync::Arc;
 use pv_abi::DomId;
 use pv_abi::errno::Errno;
 use pv_abi::memory::{
-    AddToPhysmap, AddToPhysmapBatch, MEMOP_CMD_MASK, MemoryDomain, PodTarget, RemoveFromPhysmap,
-    XENMEM_ACQUIRE_RESOURCE, XENMEM_ADD_TO_PHYSMAP, XENMEM_ADD_TO_PHYSMAP_BATCH, XENMEM_CLAIM_PAGES,
-    XENMEM_CURRENT_RESERVATION, XENMEM_DECREASE_RESERVATION, XENMEM_EXCHANGE, XENMEM_GET_POD_TARGET,
-    XENMEM_GET_SHARING_FREED_PAGES, XENMEM_GET_SHARING_SHARED_PAGES, XENMEM_GET_VNUMAINFO, XENMEM_INCREASE_RESERVATION,
-    XENMEM_MACHINE_MEMORY_MAP, XENMEM_MACHPHYS_MAPPING, XENMEM_MACHPHYS_MFN_LIST, XENMEM_MAXIMUM_GPFN,
-    XENMEM_MAXIMUM_RAM_PAGE, XENMEM_MAXIMUM_RESERVATION, XENMEM_MEMORY_MAP, XENMEM_POPULATE_PHYSMAP,
-    XENMEM_REMOVE_FROM_PHYSMAP, XENMEM_RESERVED_DEVICE_MEMORY_MAP, XENMEM_SET_MEMORY_MAP, XENMEM_SET_POD_TARGET,
+    MEMOP_CMD_MASK, MemoryDomain, PodTarget, XENMEM_ACQUIRE_RESOURCE, XENMEM_ADD_TO_PHYSMAP,
+    XENMEM_ADD_TO_PHYSMAP_BATCH, XENMEM_CLAIM_PAGES, XENMEM_CURRENT_RESERVATION, XENMEM_DECREASE_RESERVATION,
+    XENMEM_EXCHANGE, XENMEM_GET_POD_TARGET, XENMEM_GET_SHARING_FREED_PAGES, XENMEM_GET_SHARING_SHARED_PAGES,
+    XENMEM_GET_VNUMAINFO, XENMEM_INCREASE_RESERVATION, XENMEM_MACHINE_MEMORY_MAP, XENMEM_MACHPHYS_MAPPING,
+    XENMEM_MACHPHYS_MFN_LIST, XENMEM_MAXIMUM_GPFN, XENMEM_MAXIMUM_RAM_PAGE, XENMEM_MAXIMUM_RESERVATION,
+    XENMEM_MEMORY_MAP, XENMEM_POPULATE_PHYSMAP, XENMEM_REMOVE_FROM_PHYSMAP, XENMEM_RESERVED_DEVICE_MEMORY_MAP,
+    XENMEM_SET_MEMORY_MAP, XENMEM_SET_POD_TARGET,
 };
 
 use crate::call::Call;
 use crate::domain::Domain;
 use crate::hardware::Machine;
-use crate::hvm::{self, HvmDomain};
+use crate::hvm;
 use crate::refusal::{Evidence, Refusal};
 use crate::rules::{core as core_rules, memory as rules};
 
@@ -53,8 +53,7 @@ pub fn memory_op<M: Machine>(call: &mut Call<'_, M>, args: [u64; 5]) -> Result<u
             reservation::adjust(call, args, command, done)
         }
         XENMEM_ACQUIRE_RESOURCE => resource::acquire(call, args, done),
-        XENMEM_ADD_TO_PHYSMAP => add_to_physmap(call, args[1]),
-        XENMEM_ADD_TO_PHYSMAP_BATCH => add_batch_to_physmap(call, args, done),
+        XENMEM_ADD_TO_PHYSMAP | XENMEM_ADD_TO_PHYSMAP_BATCH => hvm::memory::add(call, args, done),
         _ if done != 0 => Err(Refusal::errno(Errno::Inval, rules::NOT_CONTINUED).with(Evidence::Value(done))),
         XENMEM_EXCHANGE => exchange::exchange(call, args),
         XENMEM_MAXIMUM_RAM_PAGE => Ok(call.hv.machine.frame_count()),
@@ -74,7 +73,7 @@ pub fn memory_op<M: Machine>(call: &mut Call<'_, M>, args: [u64; 5]) -> Result<u
         XENMEM_MACHINE_MEMORY_MAP => maps::machine_memory_map(call, args[1]),
         XENMEM_SET_MEMORY_MAP => maps::set_memory_map(call, args[1]),
         XENMEM_RESERVED_DEVICE_MEMORY_MAP => maps::reserved_device_memory(call, args[1]),
-        XENMEM_REMOVE_FROM_PHYSMAP => remove_from_physmap(call, args[1]),
+        XENMEM_REMOVE_FROM_PHYSMAP => hvm::memory::remove(call, args[1]),
         XENMEM_CLAIM_PAGES => reservation::claim(call, args[1]),
         XENMEM_SET_POD_TARGET | XENMEM_GET_POD_TARGET => refuse_on_demand(call, args[1]),
         XENMEM_GET_SHARING_FREED_PAGES | XENMEM_GET_SHARING_SHARED_PAGES => Ok(0),
@@ -92,29 +91,6 @@ fn unknown(command: u32) -> Refusal {
 fn of_named<M: Machine>(call: &Call<'_, M>, argument: u64) -> Result<Arc<Domain>, Refusal> {
     let named: MemoryDomain = call.read(argument)?;
     call.target(DomId(named.domid))
-}
-
-/// What a domain has by hardware assistance: PV domains have no physical map to add to.
-fn physmap(domain: &Domain) -> Result<&HvmDomain, Refusal> {
-    domain.hvm.as_ref().ok_or_else(|| Refusal::errno(Errno::Access, rules::NO_PHYSMAP))
-}
-
-fn add_to_physmap<M: Machine>(call: &Call<'_, M>, argument: u64) -> Result<u64, Refusal> {
-    let request: AddToPhysmap = call.read(argument)?;
-    let domain = call.target(DomId(request.domid))?;
-    hvm::memory::add(call.hv, &domain, physmap(&domain)?, &request)
-}
-
-fn add_batch_to_physmap<M: Machine>(call: &mut Call<'_, M>, args: [u64; 5], done: u64) -> Result<u64, Refusal> {
-    let request: AddToPhysmapBatch = call.read(args[1])?;
-    let domain = call.target(DomId(request.domid))?;
-    hvm::memory::add_batch(call, args, done, &domain, physmap(&domain)?)
-}
-
-fn remove_from_physmap<M: Machine>(call: &Call<'_, M>, argument: u64) -> Result<u64, Refusal> {
-    let request: RemoveFromPhysmap = call.read(argument)?;
-    let domain = call.target(DomId(request.domid))?;
-    hvm::memory::remove(call.hv, &domain, physmap(&domain)?, &request)
 }
 
 /// PV domains have no memory on demand.

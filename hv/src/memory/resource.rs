@@ -6,7 +6,7 @@ use pv_abi::DomId;
 use pv_abi::errno::Errno;
 use pv_abi::memory::{
     MemAcquireResource, XENMEM_ACQUIRE_RESOURCE, XENMEM_RESOURCE_GRANT_TABLE, XENMEM_RESOURCE_GRANT_TABLE_ID_SHARED,
-    XENMEM_RESOURCE_GRANT_TABLE_ID_STATUS,
+    XENMEM_RESOURCE_GRANT_TABLE_ID_STATUS, XENMEM_RESOURCE_IOREQ_SERVER,
 };
 
 use super::EXTENT_SHIFT;
@@ -14,6 +14,7 @@ use crate::call::Call;
 use crate::domain::Domain;
 use crate::grant;
 use crate::hardware::Machine;
+use crate::hvm::ioreq;
 use crate::refusal::{Evidence, Refusal};
 use crate::rules::{core as core_rules, memory as rules};
 
@@ -39,6 +40,9 @@ pub(super) fn acquire<M: Machine>(call: &mut Call<'_, M>, args: [u64; 5], before
     };
     call.privileged()?;
     let most = size(&domain, &asked);
+    if asked.type_ == XENMEM_RESOURCE_IOREQ_SERVER && most != 0 && asked.frame_list != 0 {
+        ioreq::check(&domain, call.domain().id, asked.id)?;
+    }
     if most == 0 {
         return Err(Refusal::errno(Errno::Inval, rules::RESOURCE).with(Evidence::Value(asked.type_.into())));
     }
@@ -56,6 +60,7 @@ fn size(domain: &Domain, asked: &MemAcquireResource) -> u32 {
     match (asked.type_, asked.id) {
         (XENMEM_RESOURCE_GRANT_TABLE, XENMEM_RESOURCE_GRANT_TABLE_ID_SHARED) => domain.grants.lock().max_size(),
         (XENMEM_RESOURCE_GRANT_TABLE, XENMEM_RESOURCE_GRANT_TABLE_ID_STATUS) => domain.grants.lock().max_status_size(),
+        (XENMEM_RESOURCE_IOREQ_SERVER, _) if domain.hvm.is_some() => ioreq::FRAMES,
         _ => 0,
     }
 }
@@ -82,6 +87,7 @@ fn list<M: Machine>(
         }
         let number = (asked.frame + index) as u32;
         let mfn = match asked.id {
+            _ if asked.type_ == XENMEM_RESOURCE_IOREQ_SERVER => ioreq::frame(domain, asked.id, number)?,
             XENMEM_RESOURCE_GRANT_TABLE_ID_STATUS => grant::status_frame(call.hv, domain, number),
             _ => grant::frame(call.hv, domain, number),
         };

@@ -4,8 +4,8 @@ mod exchange;
 
 use pv_abi::Mfn;
 use pv_abi::memory::{
-    E820Entry, ForeignMemoryMap, MachphysMapping, MemAcquireResource, MemoryExchange, MemoryMap, MemoryReservation,
-    ReservedDeviceMemoryMap, xenmemf_address_bits,
+    AddToPhysmap, E820Entry, ForeignMemoryMap, MachphysMapping, MemAcquireResource, MemoryExchange, MemoryMap,
+    MemoryReservation, RemoveFromPhysmap, ReservedDeviceMemoryMap, xenmemf_address_bits,
 };
 use pv_abi::xen::DOMID_SELF;
 use zerocopy::{FromBytes, FromZeros, Immutable, IntoBytes};

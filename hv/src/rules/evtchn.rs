@@ -32,4 +32,5 @@ crate::rules! {
     PRIORITY_RANGE = "EVT-20", "A priority is 0 to 15", "Xen: EVTCHNOP_set_priority, -EINVAL";
     OPENED_AGAIN = "EVT-21", "No port is opened while all are being closed", "Xen: EVTCHNOP_reset, -EAGAIN";
     ENDED = "EVT-22", "A domain that is being taken apart opens no ports", "Xen: get_free_port, -EINVAL";
+    HYPERVISORS = "EVT-23", "A port by which the hypervisor asks another domain is not its domain's to close", "Xen: EVTCHNOP_close, consumer_is_xen, -EINVAL";
 }

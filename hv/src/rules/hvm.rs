@@ -24,4 +24,15 @@ crate::rules! {
     INSTRUCTION = "HVM-21", "An instruction that is emulated must be readable, and the one that the exit names", "Xen: svm_get_insn_len";
     APIC_INSTRUCTION = "HVM-22", "The local APIC's registers in memory are reached by moves of four bytes in 64-bit mode", "Intel SDM 3 §10.4.1";
     POOL = "HVM-23", "The pool for tables is whole pages, and no smaller than what the tables take", "Xen: hap_set_allocation, XEN_DOMCTL_set_paging_mempool_size";
+    DEVICE_MODEL = "HVM-24", "An operation of a device model is about another domain, which has hardware assistance", "Xen: dm_op, -EPERM for the caller itself, -EINVAL for PV";
+    BUFFERS = "HVM-25", "An operation of a device model has at most two buffers, of which the first holds it", "Xen: dm_op, -E2BIG, -EFAULT";
+    DEVICE_MODEL_OPERATION = "HVM-26", "A device model may ask this of no domain here", "hv: docs/compat.md; Xen: dm_op, -EOPNOTSUPP for what it does not know";
+    DEVICE_MODEL_ARGUMENT = "HVM-27", "What an operation names must be there, and its padding zero", "Xen: dm_op, -EINVAL";
+    NO_SERVER = "HVM-28", "There must be a server of I/O requests of this number", "Xen: XEN_DMOP_*_ioreq_server, -ENOENT";
+    SERVER_NOT_YOURS = "HVM-29", "A server of I/O requests is for the domain that made it", "Xen: XEN_DMOP_*_ioreq_server, -EPERM";
+    SERVER_COUNT = "HVM-30", "A domain has at most 8 servers of I/O requests", "Xen: MAX_NR_IOREQ_SERVERS, -ENOSPC";
+    SERVER_MEMORY = "HVM-31", "A server of I/O requests needs pages for them; a guest gives none", "Xen: ioreq_server_alloc_pages, ioreq_server_map_pages, -ENOMEM";
+    RANGE = "HVM-32", "A range that a server is given overlaps none that it has, and one that is taken it has", "Xen: XEN_DMOP_map_io_range_to_ioreq_server, -EEXIST; unmap, -ENOENT";
+    RANGE_COUNT = "HVM-33", "A server has at most 256 ranges of each kind", "Xen: MAX_NR_IO_RANGES, -ENOSPC";
+    ANSWER = "HVM-34", "A device model answers in the place of the request, and makes it answered", "Xen: hvm_wait_for_io, domain_crash";
 }

@@ -268,7 +268,7 @@ impl RunQueue {
 /// The state that a vCPU is in which does not run.
 fn resting_state(vcpu: &Vcpu) -> i32 {
     let why = vcpu.stopped.load(Ordering::Acquire);
-    if why & (stopped::BLOCKED | stopped::POLLING) != 0 {
+    if why & (stopped::BLOCKED | stopped::POLLING | stopped::ASKING) != 0 {
         RUNSTATE_BLOCKED
     } else if vcpu.is_runnable() {
         RUNSTATE_RUNNABLE

@@ -73,7 +73,7 @@ const HYPERCALLS: &[(u64, &str, &str)] = &[
     (38, "tmem_op", ""),
     (39, "argo_op", ""),
     (40, "xenpmu_op", ""),
-    (41, "dm_op", ""),
+    (41, "dm_op", "XEN_DMOP_ !XEN_DMOP_no_gfns !XEN_DMOP_IO_RANGE_"),
     (42, "hypfs_op", ""),
     (
         48,
@@ -84,7 +84,7 @@ const HYPERCALLS: &[(u64, &str, &str)] = &[
 ];
 
 /// Operations of hypercalls that hv and pv-abi do not have (Xen: public/{pmu,kexec,argo,hypfs,xenoprof,tmem}.h,
-/// public/hvm/dm_op.h, public/xsm/flask_op.h).
+/// public/xsm/flask_op.h).
 pub(crate) const UNTOLD: &[(&str, &str)] = &[
     ("xsm_op", "FLASK_*, 25 operations"),
     ("xenoprof_op", "XENOPROF_*, 18 operations"),
@@ -92,7 +92,6 @@ pub(crate) const UNTOLD: &[(&str, &str)] = &[
     ("tmem_op", "removed from Xen before 4.17"),
     ("argo_op", "XEN_ARGO_OP_register_ring, …_unregister_ring, …_sendv, …_notify"),
     ("xenpmu_op", "XENPMU_mode_get, …_mode_set, …_feature_get, …_feature_set, …_init, …_finish, …_lvtpc_set, …_flush"),
-    ("dm_op", "XEN_DMOP_*, 20 operations, for device models of HVM guests"),
     ("hypfs_op", "XEN_HYPFS_OP_get_version, …_read, …_write_contents"),
 ];
 

@@ -79,7 +79,7 @@ fn describe_vcpus<M: Machine>(hv: &Hypervisor<M>, domain: &Domain, info: &mut Do
             continue;
         }
         info.nr_online_vcpus += 1;
-        if why & (stopped::BLOCKED | stopped::POLLING) == 0 {
+        if why & (stopped::BLOCKED | stopped::POLLING | stopped::ASKING) == 0 {
             info.flags &= !abi::XEN_DOMINF_BLOCKED;
         }
         if is_running(vcpu) {

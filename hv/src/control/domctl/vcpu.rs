@@ -117,7 +117,7 @@ pub(super) fn get_info<M: Machine>(call: &Call<'_, M>, domain: &Domain, frame: &
     let why = vcpu.stopped.load(Ordering::Acquire);
     frame.set_payload(&DomctlGetvcpuinfo {
         online: (why & stopped::DOWN == 0).into(),
-        blocked: (why & (stopped::BLOCKED | stopped::POLLING) != 0).into(),
+        blocked: (why & (stopped::BLOCKED | stopped::POLLING | stopped::ASKING) != 0).into(),
         running: info::is_running(vcpu).into(),
         cpu_time: sched::cpu_time(call.hv, vcpu),
         cpu: vcpu.cpu.load(Ordering::Relaxed),

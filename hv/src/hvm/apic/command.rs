@@ -6,7 +6,7 @@ use alloc::sync::Arc;
 use core::sync::atomic::Ordering;
 
 use super::{FIRST_VECTOR, Inbox, Parts, identifier, parts, request, x2apic_logical};
-use crate::domain::{Running, Vcpu, stopped};
+use crate::domain::{Domain, Running, Vcpu, stopped};
 use crate::hardware::Machine;
 use crate::hvm::{Vmcb, vmcb};
 use crate::registers::Registers;
@@ -26,6 +26,16 @@ pub(in crate::hvm) fn write_command<M: Machine>(hv: &Hypervisor<M>, running: &mu
         apic.command = command;
         send(hv, vcpu, inbox, command, true);
     }
+}
+
+/// Sends a message of a device, by the address and the data that say to whom and what (Intel SDM 3 §10.11).
+pub(in crate::hvm) fn message<M: Machine>(hv: &Hypervisor<M>, domain: &Domain, address: u64, data: u32) {
+    let first = domain.vcpus.get().and_then(|vcpus| vcpus.first());
+    let Some((first, own)) = first.and_then(|first| Some((first, first.inbox.as_deref()?))) else {
+        return;
+    };
+    let (destination, logical) = (address >> 12 & 0xff, address >> 2 & 1);
+    send(hv, first, own, destination << 56 | logical << 11 | u64::from(data & 0x7ff), false);
 }
 
 /// Whether a destination means a vCPU.

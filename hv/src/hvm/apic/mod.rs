@@ -18,7 +18,7 @@ mod timer;
 use alloc::sync::Arc;
 use core::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, Ordering};
 
-pub(super) use command::write_command;
+pub(super) use command::{message, write_command};
 pub(crate) use timer::on_timer;
 pub(super) use timer::{deadline, set_deadline};
 

@@ -37,7 +37,7 @@ impl Pvh {
 
     /// The interrupt that comes as it goes on, if any.
     fn enter(&mut self, bed: &Bed) -> Option<u8> {
-        before_entry(&bed.hv, &mut self.running, &self.registers);
+        let _ = before_entry(&bed.hv, &mut self.running, &mut self.registers);
         let event = core::mem::take(&mut self.vmcb().event);
         (event != 0).then(|| {
             assert_eq!(event & !0xff, event::VALID);
