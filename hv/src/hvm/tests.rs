@@ -25,7 +25,7 @@ mod ioreq;
 
 use crate::rules::hvm as rule;
 
-use super::vmcb::{EFER_LMA, event, interrupt};
+use super::vmcb::{EFER_LMA, event, intercept, interrupt};
 use super::*;
 use crate::domain::{Running, Vcpu, stopped};
 use crate::entry::Next;
@@ -463,6 +463,37 @@ fn an_event_that_was_interrupted_comes_again() {
     pvh.vmcb().exit_event = event::VALID | event::SOFTWARE | 0x80;
     let _ = pvh.exit(&bed, 0x60, &[0x90]);
     assert_eq!(pvh.vmcb().event, 0);
+}
+
+#[test]
+fn an_interrupt_waits_in_the_cpu_and_comes_again_where_it_was_not_taken() {
+    let mut vmcb = Vmcb::new(0);
+    let mut registers = Registers::default();
+    vmcb.event = event::VALID | 0xf3;
+    vmcb.take(&registers);
+    assert_eq!((vmcb.event, vmcb.interrupt_control >> 32 & 0xff), (0, 0xf3));
+    assert_eq!(vmcb.interrupt_control & interrupt::WINDOW, interrupt::WINDOW);
+    // A physical interrupt ends the run first.
+    vmcb.give(&mut registers);
+    assert_eq!((vmcb.exit_event, vmcb.interrupt_control & interrupt::WINDOW), (event::VALID | 0xf3, 0));
+    vmcb.event = core::mem::take(&mut vmcb.exit_event);
+    vmcb.take(&registers);
+    vmcb.interrupt_control &= !interrupt::WAITS; // The guest takes it.
+    vmcb.give(&mut registers);
+    assert_eq!((vmcb.event, vmcb.exit_event), (0, 0));
+}
+
+#[test]
+fn an_interrupt_beside_an_awaited_window_is_injected() {
+    let mut vmcb = Vmcb::new(0);
+    let mut registers = Registers::default();
+    vmcb.intercepts[0] |= intercept::VIRTUAL_INTERRUPT;
+    vmcb.interrupt_control |= interrupt::WINDOW;
+    vmcb.event = event::VALID | 0xf3;
+    vmcb.take(&registers);
+    assert_eq!(vmcb.event, event::VALID | 0xf3);
+    vmcb.give(&mut registers);
+    assert_eq!((vmcb.exit_event, vmcb.interrupt_control & interrupt::WINDOW), (0, interrupt::WINDOW));
 }
 
 /// A saved state with one vCPU's record.

@@ -115,6 +115,10 @@ pub mod interrupt {
     pub const MASKING: u64 = 1 << 24;
     /// An interrupt waits that ignores the task priority, at the highest priority.
     pub const WINDOW: u64 = 1 << 8 | 0xf << 16 | 1 << 20;
+    /// Of these: one waits.
+    pub const WAITS: u64 = 1 << 8;
+    /// Where its vector is.
+    pub const VECTOR_SHIFT: u32 = 32;
 }
 
 /// Fields of [`Vmcb::event`] and [`Vmcb::exit_event`].
@@ -208,15 +212,43 @@ impl Vmcb {
         }
     }
 
-    /// Takes over what of the general registers the block holds while the guest runs.
+    /// Takes over what of the general registers the block holds while the guest runs, and makes an interrupt that is to
+    /// be delivered one that waits.
     pub fn take(&mut self, registers: &Registers) {
         (self.rax, self.rip, self.rsp, self.rflags) = (registers.rax, registers.rip, registers.rsp, registers.rflags);
+        self.post();
     }
 
     /// Gives it back.
-    pub fn give(&self, registers: &mut Registers) {
+    pub fn give(&mut self, registers: &mut Registers) {
+        self.take_back();
         (registers.rax, registers.rip, registers.rsp, registers.rflags) = (self.rax, self.rip, self.rsp, self.rflags);
         (registers.cs, registers.ss) = (self.cs.selector.into(), self.ss.selector.into());
+    }
+
+    fn stops_for_window(&self) -> bool {
+        self.intercepts[0] & intercept::VIRTUAL_INTERRUPT != 0
+    }
+
+    /// The guest takes an interrupt that waits as soon as one that is injected. QEMU delivers an injected one a second
+    /// time, whatever the guest's flag, where a deadline of its own comes before the guest's next stop.
+    fn post(&mut self) {
+        if self.event & (event::VALID | event::TYPE) == event::VALID && !self.stops_for_window() {
+            let vector = (self.event & 0xff) << interrupt::VECTOR_SHIFT;
+            self.interrupt_control =
+                self.interrupt_control & !(0xff << interrupt::VECTOR_SHIFT) | interrupt::WINDOW | vector;
+            self.event = 0;
+        }
+    }
+
+    /// An interrupt that still waits was interrupted before its delivery.
+    fn take_back(&mut self) {
+        if self.interrupt_control & interrupt::WAITS != 0 && !self.stops_for_window() {
+            self.interrupt_control &= !interrupt::WINDOW;
+            if self.exit_event & event::VALID == 0 {
+                self.exit_event = event::VALID | self.interrupt_control >> interrupt::VECTOR_SHIFT & 0xff;
+            }
+        }
     }
 
     /// Whether the guest executes 64-bit code.
