@@ -350,6 +350,11 @@ impl MmuUpdate {
         MmuUpdate { ptr: ptr | MMU_NORMAL_PT_UPDATE, val: entry }
     }
 
+    /// The same where the entry's frame is the machine's even if its owner has frame numbers of its own.
+    pub const fn no_translate(ptr: u64, entry: u64) -> MmuUpdate {
+        MmuUpdate { ptr: ptr | MMU_PT_UPDATE_NO_TRANSLATE, val: entry }
+    }
+
     /// The operation in the low bits of `ptr`.
     pub const fn command(&self) -> u64 {
         self.ptr & 3

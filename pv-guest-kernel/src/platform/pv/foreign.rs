@@ -42,7 +42,16 @@ impl ForeignMapping {
             Access::Read => EntryFlags::KERNEL_READ_ONLY,
             Access::ReadWrite => EntryFlags::KERNEL_DATA,
         };
-        Self::with_flags(owner, frames, flags)
+        Self::with_flags(owner, frames, flags, MmuUpdate::normal)
+    }
+
+    /// Maps frames that the hypervisor keeps for `owner` (`XENMEM_acquire_resource`), which are the machine's whatever
+    /// frame numbers `owner` has.
+    ///
+    /// # Errors
+    /// As [`new`](Self::new).
+    pub fn of_resource(owner: DomId, frames: &[Mfn]) -> Result<Self, Errno> {
+        Self::with_flags(owner, frames, EntryFlags::KERNEL_DATA, MmuUpdate::no_translate)
     }
 
     /// Maps device memory: `len` bytes from machine address `start`, uncached.
@@ -54,10 +63,15 @@ impl ForeignMapping {
         let end = (start + len as u64).div_ceil(PAGE_SIZE as u64);
         let frames: Vec<_> = (first..end).map(Mfn).collect();
         let flags = EntryFlags::KERNEL_DATA | EntryFlags::UNCACHED;
-        Self::with_flags(DomId(xen::DOMID_IO), &frames, flags)
+        Self::with_flags(DomId(xen::DOMID_IO), &frames, flags, MmuUpdate::normal)
     }
 
-    fn with_flags(owner: DomId, frames: &[Mfn], flags: EntryFlags) -> Result<Self, Errno> {
+    fn with_flags(
+        owner: DomId,
+        frames: &[Mfn],
+        flags: EntryFlags,
+        update: fn(u64, u64) -> MmuUpdate,
+    ) -> Result<Self, Errno> {
         let range = AddressRange::reserve(frames.len()).ok_or(Errno::NoMem)?;
         let mapping = Self { range };
         let requests: Vec<_> = frames
@@ -66,7 +80,7 @@ impl ForeignMapping {
             .filter_map(|(page, mfn)| {
                 let (table, index) = AddressRange::slot(mapping.addr() + page * PAGE_SIZE)?;
                 let bits = Entry::new(Pfn(0), flags).bits_with_frame(mfn.0);
-                Some(MmuUpdate::normal(paging::entry_address(table, index), bits))
+                Some(update(paging::entry_address(table, index), bits))
             })
             .collect();
         for batch in requests.chunks(BATCH) {
