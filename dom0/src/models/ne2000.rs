@@ -20,6 +20,8 @@ const SHORTEST: usize = 60;
 const LONGEST: usize = 1514;
 const HEADER: usize = 4;
 const CHECKSUM: usize = 4;
+/// Frames from the guest that wait at most; what comes then is lost, as on a wire.
+const SENT_WAITING: usize = 256;
 
 /// Command register.
 mod command {
@@ -243,9 +245,13 @@ impl Ne2000 {
         }
     }
 
-    /// How many bytes an access to the data port moves.
+    /// How many bytes an access to the data port moves: what the card is set to, whatever the access is as wide as.
     fn width(&self, size: u8) -> u16 {
-        if size == 4 || self.data_control & WORDS != 0 { u16::from(size) } else { 1 }
+        match (size, self.data_control & WORDS) {
+            (4, _) => 4,
+            (_, 0) => 1,
+            _ => 2,
+        }
     }
 
     fn read_data(&mut self, size: u8) -> u32 {
@@ -303,7 +309,7 @@ impl Ne2000 {
         let frame = at.and_then(|at| self.memory.get(at..at + usize::from(self.transmit_len)));
         match frame.filter(|frame| (14..=LONGEST).contains(&frame.len())) {
             Some(frame) => {
-                if self.transmit_control & LOOPBACK == 0 {
+                if self.transmit_control & LOOPBACK == 0 && self.sent.len() < SENT_WAITING {
                     self.sent.push(frame.to_vec());
                 }
                 self.transmit_status = SENT;

@@ -62,6 +62,14 @@ fn the_prom_has_the_address_each_byte_twice() {
 }
 
 #[test]
+fn in_word_mode_a_byte_takes_a_word() {
+    let mut card = started();
+    remote(&mut card, 0, 32, false);
+    let bytes: Vec<u8> = (0..6).map(|_| card.read(0x10, 1) as u8).collect();
+    assert_eq!(bytes, MAC);
+}
+
+#[test]
 fn a_reset_shows_itself() {
     let mut card = started();
     assert_eq!(card.read(7, 1), 0);
