@@ -1,6 +1,9 @@
 //! The domain builder against a hypervisor that remembers: what a guest finds when it starts, and what is left when
 //! building fails.
 
+#[path = "builder/assisted.rs"]
+mod assisted;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use dom0::ids::{DomId, Port};
@@ -8,10 +11,6 @@ use dom0::toolstack::build::{BuildError, Built, Request, build};
 use dom0::toolstack::control::{Control, ControlError, Creation, DomainInfo, GuestKind, GuestMemory, TscMode};
 use proptest::prelude::*;
 use pv_abi::arch::VcpuGuestContext;
-use pv_abi::hvm::{
-    HVM_PARAM_CONSOLE_PFN, HVM_PARAM_STORE_EVTCHN, HVM_PARAM_STORE_PFN, HvmHwCpu, HvmMemmapTableEntry, HvmModlistEntry,
-    HvmSaveDescriptor, HvmSaveHeader, HvmStartInfo,
-};
 use pv_abi::memory::E820Entry;
 use pv_abi::xen::StartInfo;
 use pv_abi::{Mfn, Pfn};
@@ -141,6 +140,11 @@ impl Control for FakeXen {
         self.call("parameter")
     }
 
+    fn hide_hypervisor(&mut self, _: DomId) -> Result<(), ControlError> {
+        assert_eq!(self.kind, GuestKind::Hvm);
+        self.call("policy")
+    }
+
     fn put_grant_table(&mut self, _: DomId, frame: Pfn) -> Result<(), ControlError> {
         self.grants_at = Some(frame);
         self.call("put grant table")
@@ -158,7 +162,7 @@ impl Control for FakeXen {
 
     fn populate(&mut self, _: DomId, first: Pfn, count: u64) -> Result<Vec<Mfn>, ControlError> {
         self.call("populate")?;
-        if self.kind == GuestKind::Pvh {
+        if self.kind.is_assisted() {
             let new: Vec<Mfn> = (first.0..first.0 + count).map(Mfn).collect();
             assert!(new.iter().all(|frame| !self.frames.contains(frame)), "each guest frame once");
             self.frames.extend(&new);
@@ -432,64 +436,6 @@ fn whatever_step_fails_nothing_is_left_of_the_domain() {
 fn a_kernel_without_notes_is_named_so() {
     let elf = Elf { notes: Vec::new(), ..Elf::new() };
     assert!(refusal(&elf.bytes(), 16).contains("no Xen ELF notes"));
-}
-
-fn physical(xen: &FakeXen, at: u64, len: usize) -> Vec<u8> {
-    let mut bytes = Vec::new();
-    for address in at..at + len as u64 {
-        bytes.push(xen.page(address >> 12)[address as usize & 4095]);
-    }
-    bytes
-}
-
-fn structure<T: FromBytes>(xen: &FakeXen, at: u64) -> T {
-    T::read_from_bytes(&physical(xen, at, size_of::<T>())).expect("its size")
-}
-
-#[test]
-fn a_guest_with_hardware_assistance_finds_what_its_boot_contract_promises() {
-    let mut elf = Elf::new();
-    elf.note(18, &0x10_0008_u32.to_le_bytes());
-    let (kernel, ramdisk) = (elf.bytes(), vec![0x5a; 5000]);
-    let request = Request { kind: GuestKind::Pvh, ..request(&kernel, Some(&ramdisk), 16) };
-    let mut xen = FakeXen::default();
-    let built = build(&mut xen, &request).expect("a good kernel");
-    assert_eq!(physical(&xen, elf.paddr, elf.code.len()), elf.code);
-    let cpu_at = size_of::<HvmSaveDescriptor>() * 2 + size_of::<HvmSaveHeader>();
-    let (cpu, _) = HvmHwCpu::read_from_prefix(&xen.records[cpu_at..]).expect("a vCPU");
-    assert_eq!((cpu.rip, cpu.cr0 & 0x8000_0001, cpu.cs_limit), (0x10_0008, 1, u32::MAX));
-    let info: HvmStartInfo = structure(&xen, cpu.rbx);
-    assert_eq!((info.magic, info.version, info.nr_modules), (0x336e_c578, 1, 1));
-    assert_eq!(physical(&xen, info.cmdline_paddr, 21), b"console=hvc0 exec=ls\0");
-    let module: HvmModlistEntry = structure(&xen, info.modlist_paddr);
-    assert_eq!(physical(&xen, module.paddr, module.size as usize), ramdisk);
-    assert_eq!(physical(&xen, info.rsdp_paddr, 8), b"RSD PTR ");
-    let first: HvmMemmapTableEntry = structure(&xen, info.memmap_paddr);
-    assert_eq!((first.addr, first.size, first.type_), (0, 16 << 20, 1));
-    assert_eq!(info.memmap_entries as usize, xen.map.len());
-    // No two things share a byte of memory, and the tables and special pages are not for use.
-    for (place, one) in xen.map.iter().enumerate() {
-        assert!(xen.map[place + 1..].iter().all(|other| other.addr >= one.addr + one.size));
-    }
-    assert_eq!(xen.parameters[&HVM_PARAM_STORE_PFN], built.store_frame.0);
-    assert_eq!(xen.parameters[&HVM_PARAM_STORE_EVTCHN], built.store_port.0.into());
-    assert_eq!(xen.parameters[&HVM_PARAM_CONSOLE_PFN], built.console_frame.0);
-    assert_eq!(xen.grants_at, None, "the grant table is nowhere until the guest puts it somewhere");
-}
-
-#[test]
-fn whatever_step_fails_nothing_is_left_of_a_guest_with_hardware_assistance() {
-    let mut elf = Elf::new();
-    elf.note(18, &0x10_0008_u32.to_le_bytes());
-    let kernel = elf.bytes();
-    let request = Request { kind: GuestKind::Pvh, ..request(&kernel, None, 8) };
-    let mut good = FakeXen::default();
-    build(&mut good, &request).expect("a good kernel");
-    for step in 1..=good.calls {
-        let mut xen = FakeXen { fail_at: Some(step), ..FakeXen::default() };
-        let error = build(&mut xen, &request).expect_err("a step fails");
-        assert!(matches!(error, BuildError::Control(_)) && xen.alive.is_empty(), "step {step}");
-    }
 }
 
 #[test]

@@ -10,7 +10,7 @@ use dom0::ids::{DomId, Port};
 use dom0::toolstack::control::{
     Control, ControlError, Creation, DomainInfo, GuestKind, GuestMemory, StopReason, TscMode,
 };
-use pv_abi::arch::{VcpuGuestContext, XEN_X86_EMU_LAPIC};
+use pv_abi::arch::{CpuidLeaf, VcpuGuestContext, XEN_X86_EMU_ALL, XEN_X86_EMU_LAPIC, XEN_X86_EMU_VPCI};
 use pv_abi::domctl::{self, Domctl, XEN_INVALID_MAX_VCPU_ID};
 use pv_abi::errno::Errno;
 use pv_abi::grant_table::{GNTST_OKAY, GNTTABOP_SETUP_TABLE, GnttabSetupTable};
@@ -28,6 +28,8 @@ use zerocopy::{FromBytes, FromZeros, Immutable, IntoBytes, KnownLayout};
 
 /// Domains asked about in one operation.
 const LIST_STEP: usize = 32;
+/// More leaves than a policy of CPUID has.
+const LEAVES: usize = 256;
 /// As many of the hypervisor's messages as it keeps.
 const MESSAGES_BYTES: usize = 16 * 1024;
 
@@ -162,10 +164,15 @@ impl Control for Xen {
         payload.max_grant_frames = -1;
         payload.max_maptrack_frames = -1;
         payload.grant_opts = super::queries::grant_version();
-        if creation.kind == GuestKind::Pvh {
+        if creation.kind.is_assisted() {
             payload.flags = domctl::XEN_DOMCTL_CDF_HVM | domctl::XEN_DOMCTL_CDF_HAP;
-            payload.arch.emulation_flags = XEN_X86_EMU_LAPIC;
         }
+        payload.arch.emulation_flags = match creation.kind {
+            GuestKind::Pv => 0,
+            GuestKind::Pvh => XEN_X86_EMU_LAPIC,
+            // Xen takes these together or not at all.
+            GuestKind::Hvm => XEN_X86_EMU_ALL & !XEN_X86_EMU_VPCI,
+        };
         let (domain, _) = domctl("creating a domain", domctl::XEN_DOMCTL_CREATEDOMAIN, DomId(0), payload)?;
         Ok(domain)
     }
@@ -215,6 +222,21 @@ impl Control for Xen {
         unsafe { hypercall::operation(xen::HYPERVISOR_HVM_OP, HVMOP_SET_PARAM, &mut argument) }
             .map(drop)
             .map_err(failed("setting a parameter of a guest"))
+    }
+
+    fn hide_hypervisor(&mut self, domain: DomId) -> Result<(), ControlError> {
+        const WHAT: &str = "choosing what CPUID tells a guest";
+        /// CPUID.1:ECX: a hypervisor is there.
+        const MARK: u32 = 1 << 31;
+        let mut leaves = alloc::vec![CpuidLeaf::new_zeroed(); LEAVES];
+        let mut payload = domctl::DomctlCpuPolicy::new_zeroed();
+        (payload.nr_leaves, payload.leaves) = (leaves.len() as u32, leaves.as_mut_ptr() as u64);
+        // Xen writes at most `nr_leaves` entries, and no register's where there is room for none.
+        let (_, got) = domctl(WHAT, domctl::XEN_DOMCTL_GET_CPU_POLICY, domain, payload)?;
+        leaves.truncate(got.nr_leaves as usize);
+        leaves.iter_mut().filter(|leaf| leaf.leaf == 1).for_each(|leaf| leaf.c &= !MARK);
+        payload.nr_leaves = leaves.len() as u32;
+        domctl(WHAT, domctl::XEN_DOMCTL_SET_CPU_POLICY, domain, payload).map(drop)
     }
 
     fn put_grant_table(&mut self, domain: DomId, frame: Pfn) -> Result<(), ControlError> {

@@ -23,7 +23,8 @@ const ADDRESS: u16 = 0xcf8;
 const RESET: u16 = 0xcf9;
 /// ACPI's control register: where Xen's guests have it, and where firmware puts it on QEMU's machine.
 const SLEEP: [u16; 2] = [0xb004, 0x604];
-const CARD: Place = Place { device: 3, function: 0 };
+/// Where the network card is.
+pub const CARD: Place = Place { device: 3, function: 0 };
 const CARD_PORTS: u16 = 0x20;
 const CARD_BASE: u16 = 0xc000;
 const SOUTH: Place = Place { device: 1, function: 0 };
@@ -31,7 +32,7 @@ const SOUTH: Place = Place { device: 1, function: 0 };
 const LINKS: core::ops::Range<u8> = 0x60..0x64;
 const LINK_OFF: u8 = 0x80;
 /// Lines that firmware routes the links to.
-const LINES: [u8; 4] = [10, 10, 11, 11];
+pub const LINES: [u8; 4] = [10, 10, 11, 11];
 
 /// A range of ports, both ends included.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

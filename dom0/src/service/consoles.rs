@@ -12,6 +12,7 @@ use pv_bus::{Access, Events, GrantRef, Grants};
 use pv_guest_kernel::platform::pv::hal::{PeerPage, PvHal};
 
 use super::Service;
+use super::emulated::Boards;
 
 /// The grant by which every domain offers its console page (`GNTTAB_RESERVED_CONSOLE`).
 const CONSOLE_GRANT: GrantRef = GrantRef(0);
@@ -20,11 +21,17 @@ const KEYS_WAITING: usize = 4096;
 
 /// A guest's console and the keys that wait for it.
 pub(super) struct GuestConsole {
-    back: ConsoleBack<PeerPage>,
+    /// The back end; without one it is the guest's emulated serial port.
+    back: Option<ConsoleBack<PeerPage>>,
     keys: VecDeque<u8>,
 }
 
 impl GuestConsole {
+    /// The serial port of a guest with emulated devices.
+    pub(super) fn serial() -> Self {
+        Self { back: None, keys: VecDeque::new() }
+    }
+
     /// Maps a guest's console page and binds to its port.
     pub(super) fn attach(hal: &mut PvHal<LocalStore>, domain: DomId, port: Port, name: &str) -> Result<Self, String> {
         let mut mapped = Vec::new();
@@ -37,7 +44,7 @@ impl GuestConsole {
         match hal.bind_interdomain(domain, port) {
             Ok(port) => {
                 hal.unmask(port);
-                Ok(Self { back: ConsoleBack::new(page, port, name), keys: VecDeque::new() })
+                Ok(Self { back: Some(ConsoleBack::new(page, port, name)), keys: VecDeque::new() })
             }
             Err(error) => {
                 hal.unmap_grants(&mut alloc::vec![page]);
@@ -48,8 +55,10 @@ impl GuestConsole {
 
     /// Closes the port and unmaps the page.
     pub(super) fn detach(self, hal: &mut PvHal<LocalStore>) {
-        hal.close(self.back.port());
-        hal.unmap_grants(&mut alloc::vec![self.back.into_page()]);
+        if let Some(back) = self.back {
+            hal.close(back.port());
+            hal.unmap_grants(&mut alloc::vec![back.into_page()]);
+        }
     }
 
     /// Queues keys; when too many wait, the newest are dropped.
@@ -59,11 +68,14 @@ impl GuestConsole {
     }
 
     /// Takes what the guest has written and gives it what was typed.
-    fn turn(&mut self, hal: &mut PvHal<LocalStore>) -> Vec<u8> {
+    fn turn(&mut self, hal: &mut PvHal<LocalStore>, domain: DomId, boards: &mut Boards) -> Vec<u8> {
+        let Some(back) = &mut self.back else {
+            return boards.console(domain, &mut self.keys);
+        };
         let mut text = Vec::new();
-        self.back.drain(hal, &mut text);
+        back.drain(hal, &mut text);
         if !self.keys.is_empty() {
-            let fed = self.back.feed(hal, self.keys.make_contiguous());
+            let fed = back.feed(hal, self.keys.make_contiguous());
             self.keys.drain(..fed);
         }
         text
@@ -82,7 +94,7 @@ impl Service {
     pub(super) fn serve_consoles(&mut self) -> bool {
         let mut texts = Vec::new();
         for (domain, guest) in &mut self.guests {
-            let text = guest.console.turn(&mut self.hal);
+            let text = guest.console.turn(&mut self.hal, *domain, &mut self.devices.boards);
             if !text.is_empty() {
                 texts.push((*domain, text));
             }

@@ -13,7 +13,7 @@ use dom0::ids::{DomId, Port};
 use dom0::ramdisk::Ramdisk;
 use dom0::toolstack::build::{self, Built, Request};
 use dom0::toolstack::config::{self, GuestConfig};
-use dom0::toolstack::control::Control;
+use dom0::toolstack::control::{Control, GuestKind};
 use dom0::toolstack::cpus::CpuSet;
 use dom0::toolstack::nodes::{self, Entry};
 use pv_bus::{Store, StoreError};
@@ -208,8 +208,12 @@ impl Service {
     fn connect(&mut self, plan: &Plan, built: &Built, handle: &str) -> Result<GuestConsole, String> {
         let (config, domain) = (&plan.config, built.domain);
         let mut entries = nodes::home(config, built, handle);
-        entries.extend(config.disks.iter().flat_map(|disk| nodes::disk(domain, disk)));
-        entries.extend((0..).zip(&config.vifs).flat_map(|(index, vif)| nodes::vif(domain, index, vif)));
+        // What is emulated has no half that looks for another.
+        let is_emulated = config.kind == GuestKind::Hvm;
+        if !is_emulated {
+            entries.extend(config.disks.iter().flat_map(|disk| nodes::disk(domain, disk)));
+            entries.extend((0..).zip(&config.vifs).flat_map(|(index, vif)| nodes::vif(domain, index, vif)));
+        }
         self.write_nodes(&entries).map_err(|error| format!("its store entries were refused: {error}"))?;
         self.names
             .introduce(domain, built.store_frame.0, built.store_port.0)
@@ -220,7 +224,10 @@ impl Service {
             (0..config.max_vcpus).try_for_each(pin).map_err(|error| error.to_string())?;
         }
         let port = Port(built.console_port.0);
-        let console = GuestConsole::attach(&mut self.hal, domain, port, &config.name)?;
+        let console = match is_emulated {
+            true => GuestConsole::serial(),
+            false => GuestConsole::attach(&mut self.hal, domain, port, &config.name)?,
+        };
         let starts_ns = now_ns();
         let started = if plan.paused { Ok(()) } else { self.xen.unpause(domain) };
         match started {

@@ -10,15 +10,18 @@ use core::sync::atomic::{AtomicU64, Ordering};
 
 use dom0::ids::DomId;
 use dom0::toolstack::config::GuestConfig;
+use dom0::toolstack::control::GuestKind;
 use dom0::xenstore::LocalStore;
 use pv_bus::Store;
 use pv_guest_kernel::platform::pv::hal::PvHal;
 use pv_guest_kernel::task::{self, Signal};
+use pv_guest_kernel::time::now_ns;
 use virtio_drivers::transport::DeviceType;
 
 use super::Service;
 use super::creation::Brought;
 use super::disks::Disks;
+use super::emulated::Boards;
 use super::networks::Networks;
 use crate::machine::disk::VirtioDisk;
 use crate::machine::interrupt::Line;
@@ -42,6 +45,7 @@ const PATIENCE: u32 = 3;
 pub(super) struct Devices {
     pub(super) disks: Disks,
     pub(super) networks: Networks,
+    pub(super) boards: Boards,
     /// The line of the control channel.
     pub(super) port: Option<VirtioPort>,
     lines: Vec<Line>,
@@ -115,13 +119,14 @@ impl Devices {
         if fired.is_empty() {
             self.look_by_the_clock();
         } else {
-            self.disks.virtio().for_each(VirtioDisk::acknowledge);
+            self.disks.virtio().chain(self.boards.virtio()).for_each(VirtioDisk::acknowledge);
             self.networks.cards().for_each(VirtioCard::acknowledge);
             self.port.iter_mut().for_each(VirtioPort::acknowledge);
             self.lines_work();
         }
         busy |= self.disks.turn(hal);
         busy |= self.networks.turn(hal);
+        busy |= self.boards.turn(&mut self.networks, now_ns());
         for index in fired {
             self.lines[index].done();
         }
@@ -139,7 +144,7 @@ impl Devices {
         if !self.clock.ticked.take() || self.clock.interval_ns.load(Ordering::Relaxed) == POLL_NS {
             return;
         }
-        let finished = self.disks.virtio().any(|disk| disk.has_finished())
+        let finished = self.disks.virtio().chain(self.boards.virtio()).any(|disk| disk.has_finished())
             || self.networks.cards().any(|card| card.has_finished())
             || self.port.as_ref().is_some_and(VirtioPort::has_finished);
         self.missed = if finished { self.missed + 1 } else { self.missed };
@@ -152,6 +157,7 @@ impl Devices {
     pub(super) fn detach(&mut self, hal: &mut DriverHal, domain: DomId) {
         self.disks.detach(hal, domain);
         self.networks.detach(hal, domain);
+        self.boards.detach(domain, &mut self.disks, &mut self.networks);
     }
 }
 
@@ -175,8 +181,12 @@ impl Service {
         config: &GuestConfig,
         brought: &Brought,
     ) -> Result<(), String> {
+        let file = |path: &str| brought.get(path, &self.ramdisk);
+        if config.kind == GuestKind::Hvm {
+            let Devices { disks, networks, boards, .. } = &mut self.devices;
+            return boards.attach(domain, config, (disks, networks), &self.signal, file);
+        }
         for disk in &config.disks {
-            let file = |path: &str| brought.get(path, &self.ramdisk);
             self.devices.disks.attach(&mut self.hal, domain, disk, file)?;
         }
         for (index, vif) in (0..).zip(&config.vifs) {

@@ -58,7 +58,7 @@ impl Disks {
         if self.has(domain, disk.number) {
             return Err(format!("disk {}: the guest has one of this name: choose another vdev=", disk.vdev));
         }
-        let medium = self.medium(disk, file).map_err(|problem| format!("disk {}: {problem}", disk.vdev))?;
+        let medium = self.take(disk, file)?;
         let back = open(hal, domain, disk.number, medium)?;
         self.backs.push(DiskBack { domain, number: disk.number, back, leaving: None });
         Ok(())
@@ -113,7 +113,16 @@ impl Disks {
         Ok(())
     }
 
-    fn free_again(&mut self, medium: Medium) {
+    /// Takes what is behind a disk.
+    ///
+    /// # Errors
+    /// One line: it is not there, or another guest has it.
+    pub(super) fn take(&mut self, disk: &Disk, file: impl Fn(&str) -> Option<File>) -> Result<Medium, String> {
+        self.medium(disk, file).map_err(|problem| format!("disk {}: {problem}", disk.vdev))
+    }
+
+    /// Takes back what was behind a disk.
+    pub(super) fn free_again(&mut self, medium: Medium) {
         if let Medium::Virtio(name, mut disk) = medium {
             disk.hand_over();
             self.free.insert(name, disk);
@@ -167,10 +176,7 @@ impl Disks {
 
     /// All virtio disks.
     pub(super) fn virtio(&mut self) -> impl Iterator<Item = &mut VirtioDisk> {
-        let lent = self.backs.iter_mut().filter_map(|disk| match disk.back.device_mut() {
-            Medium::Virtio(_, disk) => Some(&mut **disk),
-            Medium::Memory(_) => None,
-        });
+        let lent = self.backs.iter_mut().filter_map(|disk| disk.back.device_mut().virtio_mut());
         self.free.values_mut().map(|disk| &mut **disk).chain(lent)
     }
 }

@@ -8,7 +8,7 @@ use dom0::console::multiplexer::Focus;
 use dom0::ids::DomId;
 use dom0::toolstack::build;
 use dom0::toolstack::config::{Action, GuestConfig};
-use dom0::toolstack::control::{Control, StopReason};
+use dom0::toolstack::control::{Control, GuestKind, StopReason};
 use dom0::toolstack::lifecycle;
 use pv_bus::{Store, Transaction};
 use pv_guest_kernel::boot;
@@ -158,8 +158,23 @@ impl Service {
 
     /// Writes a node by which a guest is asked for something: `shutdown`, `sysrq`.
     pub(super) fn write_control(&mut self, domain: DomId, node: &str, value: &str) -> Result<(), String> {
+        self.check_hears(domain)?;
         let path = format!("/local/domain/{}/control/{node}", domain.0);
         self.names.write(Transaction::NONE, &path, value.as_bytes()).map_err(|error| format!("{path}: {error}"))
+    }
+
+    /// Whether a guest can be asked for something: one with emulated devices alone does not look into the store.
+    ///
+    /// # Errors
+    /// One line with the cure.
+    pub(super) fn check_hears(&self, domain: DomId) -> Result<(), String> {
+        match self.guests.get(&domain) {
+            Some(guest) if guest.config.kind == GuestKind::Hvm => Err(format!(
+                "guest {} has emulated devices alone and is not asked through the store: use its console, or destroy it",
+                guest.config.name
+            )),
+            _ => Ok(()),
+        }
     }
 
     /// Gives a guest another name.
@@ -179,6 +194,7 @@ impl Service {
 
     /// Asks a guest to use so many of its virtual CPUs.
     pub(super) fn set_vcpus(&mut self, domain: DomId, count: u32) -> Result<(), String> {
+        self.check_hears(domain)?;
         let most = self.guests.get(&domain).map_or(0, |guest| guest.config.max_vcpus);
         if !(1..=most).contains(&count) {
             return Err(format!("the guest can have 1 to {most} virtual CPUs: give it more with maxvcpus ="));
@@ -197,6 +213,7 @@ impl Service {
 
     /// Asks a guest to have so much memory, and lets it.
     pub(super) fn set_memory(&mut self, domain: DomId, kib: u64) -> Result<(), String> {
+        self.check_hears(domain)?;
         let most = self.guests.get(&domain).map_or(0, |guest| guest.config.maxmem_mib) * 1024;
         if kib > most {
             return Err(format!("the guest can have {} MiB at most: give it more with maxmem =", most / 1024));

@@ -52,6 +52,7 @@ impl Service {
     /// # Errors
     /// One line that names the cure; nothing is left of the disk.
     pub(super) fn block_attach(&mut self, domain: DomId, disk: Disk, brought: Brought) -> Result<(), String> {
+        self.check_hears(domain)?;
         if self.has_disk(domain, disk.number) {
             return Err(format!("the guest has a disk {}: choose another vdev=", disk.vdev));
         }
@@ -96,6 +97,7 @@ impl Service {
     /// # Errors
     /// One line that names the cure; nothing is left of the interface.
     pub(super) fn network_attach(&mut self, domain: DomId, vif: ParsedVif) -> Result<u32, String> {
+        self.check_hears(domain)?;
         let guest = self.guests.get(&domain).ok_or_else(|| format!("there is no guest {}", domain.0))?;
         let index = (0..).find(|index| !self.has_vif(domain, *index)).unwrap_or(0);
         let vif = vif.with_default_mac(&guest.config.name, index as usize);

@@ -17,6 +17,16 @@ pub(super) enum Medium {
     Memory(MemoryDisk),
 }
 
+impl Medium {
+    /// The virtio disk, if it is one.
+    pub(super) fn virtio_mut(&mut self) -> Option<&mut VirtioDisk> {
+        match self {
+            Self::Virtio(_, disk) => Some(disk),
+            Self::Memory(_) => None,
+        }
+    }
+}
+
 /// Memory for a request of either kind of disk.
 pub(super) enum MediumBuffer {
     Virtio(DiskBuffer),

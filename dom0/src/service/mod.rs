@@ -6,6 +6,7 @@ mod consoles;
 mod creation;
 mod devices;
 mod disks;
+mod emulated;
 mod guests;
 mod hotplug;
 mod jobs;

@@ -116,11 +116,7 @@ impl Networks {
 
     /// Plugs a guest's interface in.
     pub(super) fn attach(&mut self, hal: &mut DriverHal, domain: DomId, index: u32, vif: &Vif) -> Result<(), String> {
-        let found = self.networks.iter().position(|network| network.name == vif.bridge);
-        let network = found.ok_or_else(|| {
-            let names: Vec<&str> = self.networks.iter().map(|network| network.name.as_str()).collect();
-            format!("vif {index}: there is no bridge {}: there are {}", vif.bridge, names.join(", "))
-        })?;
+        let network = self.named(index, &vif.bridge)?;
         let back = open(hal, domain, index)?;
         let port = self.networks[network].bridge.add_port(FRAMES_WAITING, true);
         self.backs.push(NetworkBack {
@@ -134,6 +130,35 @@ impl Networks {
             left_waiting: 0,
         });
         Ok(())
+    }
+
+    fn named(&self, index: u32, bridge: &str) -> Result<usize, String> {
+        let found = self.networks.iter().position(|network| network.name == bridge);
+        found.ok_or_else(|| {
+            let names: Vec<&str> = self.networks.iter().map(|network| network.name.as_str()).collect();
+            format!("vif {index}: there is no bridge {bridge}: there are {}", names.join(", "))
+        })
+    }
+
+    /// Plugs in a card that is no back end's: its bridge, and the port there.
+    ///
+    /// # Errors
+    /// One line: there is no such bridge.
+    pub(super) fn plug_in(&mut self, index: u32, vif: &Vif) -> Result<(usize, PortId), String> {
+        let network = self.named(index, &vif.bridge)?;
+        Ok((network, self.networks[network].bridge.add_port(FRAMES_WAITING, false)))
+    }
+
+    /// The bridge with this place.
+    pub(super) fn bridge(&mut self, network: usize) -> Option<&mut Bridge> {
+        self.networks.get_mut(network).map(|network| &mut network.bridge)
+    }
+
+    /// Unplugs such a card.
+    pub(super) fn unplug(&mut self, network: usize, port: PortId) {
+        if let Some(bridge) = self.bridge(network) {
+            bridge.remove_port(port);
+        }
     }
 
     /// Whether a guest has this interface.

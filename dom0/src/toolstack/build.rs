@@ -117,7 +117,7 @@ pub fn build<C: Control + GuestMemory>(control: &mut C, request: &Request<'_>) -
             let layout = Layout::plan(&kernel, ramdisk_len, pages).map_err(BuildError::Image)?;
             on_site(control, request, |site| site.raise(&kernel, &layout, request))
         }
-        GuestKind::Pvh => {
+        GuestKind::Pvh | GuestKind::Hvm => {
             let plan = pvh::Plan::new(&kernel, request).map_err(BuildError::Image)?;
             on_site(control, request, |site| site.raise_pvh(&kernel, &plan, request))
         }

@@ -138,7 +138,7 @@ pub fn parse(file: &str, text: &str) -> Result<GuestConfig, ConfigError> {
     let vifs = vifs.into_iter().enumerate().map(|(index, vif)| vif.with_default_mac(&name, index)).collect();
     let (vcpus, max_vcpus) = table.vcpus()?;
     Ok(GuestConfig {
-        kind: table.chosen("type", guest_kind)?.unwrap_or_default(),
+        kind: table.chosen("type", GuestKind::parse)?.unwrap_or_default(),
         kernel: table.text("kernel")?.ok_or_else(|| table.missing("kernel", "/boot/demo"))?,
         ramdisk: table.text("ramdisk")?,
         extra: table.text("extra")?.unwrap_or_default(),
@@ -293,14 +293,6 @@ fn action(text: &str) -> Result<Action, String> {
     }
 }
 
-fn guest_kind(text: &str) -> Result<GuestKind, String> {
-    match text {
-        "pv" => Ok(GuestKind::Pv),
-        "pvh" => Ok(GuestKind::Pvh),
-        _ => Err(format!("\"{text}\" is not known: write \"pv\" or \"pvh\"")),
-    }
-}
-
 fn tsc_mode(text: &str) -> Result<TscMode, String> {
     match text {
         "default" => Ok(TscMode::Default),
@@ -362,6 +354,15 @@ on_crash = "preserve"
     }
 
     #[test]
+    fn a_guest_is_of_one_of_three_kinds() {
+        let kind = |key: &str| parse("a", &format!("name = \"a\"\nkernel = \"k\"\n{key}")).expect("good").kind;
+        let cases = [("", GuestKind::Pv), ("type = \"pvh\"", GuestKind::Pvh), ("type = \"hvm\"", GuestKind::Hvm)];
+        for (key, expected) in cases {
+            assert_eq!(kind(key), expected, "{key}");
+        }
+    }
+
+    #[test]
     fn virtual_cpus_may_be_held_back() {
         let count = |keys: &str| {
             let guest = parse("a", &format!("name = \"a\"\nkernel = \"k\"\n{keys}")).expect("good");
@@ -396,6 +397,7 @@ on_crash = "preserve"
         assert!(error("name = \"a\"\nkernel = \"k\"\nmemory = 64\nmaxmem = 32").contains("raise maxmem"));
         assert!(error("name = \"a\"\nkernel = \"k\"\non_crash = \"pray\"").contains("\"preserve\""));
         assert!(error("name = \"a\"\nkernel = \"k\"\nvcpus = 2\nmaxvcpus = 1").contains("raise maxvcpus"));
+        assert!(error("name = \"a\"\nkernel = \"k\"\ntype = \"hwm\"").contains("\"hvm\""));
         assert!(error("name = \"a\"\nkernel = \"k\"\ntsc_mode = \"slow\"").contains("\"native\""));
         assert!(error("name = \"a\"\nkernel = \"k\"\ncpus = \"none\"").contains("names no CPUs"));
     }

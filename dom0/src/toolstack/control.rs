@@ -2,6 +2,8 @@
 //!
 //! The binary answers with hypercalls; tests answer with a fake that remembers.
 
+use alloc::format;
+use alloc::string::String;
 use alloc::vec::Vec;
 use core::fmt;
 
@@ -47,6 +49,28 @@ pub enum GuestKind {
     Pv,
     /// With hardware assistance for CPU and memory, and no device but paravirtual ones.
     Pvh,
+    /// The same with a PC's devices, which this domain and the hypervisor emulate, and no paravirtual one.
+    Hvm,
+}
+
+impl GuestKind {
+    /// The kind with this name in a description.
+    ///
+    /// # Errors
+    /// One phrase with the names that there are.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        match text {
+            "pv" => Ok(Self::Pv),
+            "pvh" => Ok(Self::Pvh),
+            "hvm" => Ok(Self::Hvm),
+            _ => Err(format!("\"{text}\" is not known: write \"pv\", \"pvh\" or \"hvm\"")),
+        }
+    }
+
+    /// Whether its CPU and memory are the hardware's to virtualize.
+    pub fn is_assisted(self) -> bool {
+        self != Self::Pv
+    }
 }
 
 /// What a new domain is allowed.
@@ -204,6 +228,12 @@ pub trait Control {
     /// # Errors
     /// The hypervisor's.
     fn set_parameter(&mut self, domain: DomId, index: u32, value: u64) -> Result<(), ControlError>;
+
+    /// Takes the mark of a hypervisor from what CPUID tells it (`XEN_DOMCTL_set_cpu_policy`).
+    ///
+    /// # Errors
+    /// The hypervisor's.
+    fn hide_hypervisor(&mut self, domain: DomId) -> Result<(), ControlError>;
 
     /// Puts the first page of its grant table at a guest frame (`XENMEM_add_to_physmap`), where hardware assistance is.
     ///

@@ -1,9 +1,12 @@
-//! What a guest with hardware assistance finds of ACPI: its virtual CPUs, and that there is nothing else.
+//! What a guest with hardware assistance finds of ACPI: its virtual CPUs and, where it has a PC's devices, their places.
 //!
-//! One row of tables: RSDP, XSDT, FADT, FACS, DSDT (empty), MADT with a local APIC for each virtual CPU. The addresses and
-//! numbers are those of Xen's own toolstack, so that kernels that run there run here.
+//! One row of tables: RSDP, XSDT, FADT, FACS, DSDT (empty, or [`pc`]'s), MADT with a local APIC for each virtual CPU. The
+//! addresses and numbers are those of Xen's own toolstack, so that kernels that run there run here.
 //!
 //! Source: ACPI 5.0 §5.2; Xen `tools/libacpi` for what such guests are given.
+
+mod aml;
+mod pc;
 
 use alloc::vec::Vec;
 
@@ -27,13 +30,22 @@ pub struct Tables {
 }
 
 impl Tables {
-    /// The tables for a guest with these virtual CPUs, to lie at `start`.
+    /// The tables for a guest with these virtual CPUs and nothing else, to lie at `start`.
     pub fn new(start: u64, vcpus: u32) -> Self {
+        Self::of(start, &[], madt(vcpus), fadt)
+    }
+
+    /// The tables for a guest with these virtual CPUs and the devices of a PC.
+    pub fn of_pc(start: u64, vcpus: u32) -> Self {
+        Self::of(start, &pc::devices(), pc::interrupts(madt(vcpus)), |facs, dsdt| pc::fixed(fadt(facs, dsdt)))
+    }
+
+    fn of(start: u64, devices: &[u8], madt: Vec<u8>, fadt: impl FnOnce(u64, u64) -> Vec<u8>) -> Self {
         let mut row = Row { start, bytes: alloc::vec![0; RSDP_BYTES.next_multiple_of(ALIGN)] };
         let facs = row.add(facs());
-        let dsdt = row.add(table(b"DSDT", 2, &[]));
-        let fadt = row.add(fadt(facs, dsdt));
-        let madt = row.add(madt(vcpus));
+        let dsdt = row.add(table(b"DSDT", 2, devices));
+        let fadt = row.add(sealed(fadt(facs, dsdt)));
+        let madt = row.add(sealed(madt));
         let pointers: Vec<u8> = [fadt, madt].iter().flat_map(|at| at.to_le_bytes()).collect();
         let xsdt = row.add(table(b"XSDT", 1, &pointers));
         row.bytes[..RSDP_BYTES].copy_from_slice(&rsdp(xsdt));
@@ -66,7 +78,7 @@ fn checksum(bytes: &[u8]) -> u8 {
 fn table(signature: &[u8; 4], revision: u8, body: &[u8]) -> Vec<u8> {
     let mut out = Vec::with_capacity(HEADER_BYTES + body.len());
     out.extend(signature);
-    out.extend(((HEADER_BYTES + body.len()) as u32).to_le_bytes());
+    out.extend([0; 4]);
     out.extend([revision, 0]);
     out.extend(OEM);
     out.extend(OEM_TABLE);
@@ -74,8 +86,16 @@ fn table(signature: &[u8; 4], revision: u8, body: &[u8]) -> Vec<u8> {
     out.extend(b"INTL");
     out.extend(0_u32.to_le_bytes());
     out.extend(body);
-    out[9] = checksum(&out);
-    out
+    sealed(out)
+}
+
+/// A table with its length and checksum.
+fn sealed(mut table: Vec<u8>) -> Vec<u8> {
+    let bytes = table.len() as u32;
+    table[4..8].copy_from_slice(&bytes.to_le_bytes());
+    table[9] = 0;
+    table[9] = checksum(&table);
+    table
 }
 
 fn rsdp(xsdt: u64) -> [u8; RSDP_BYTES] {
@@ -176,5 +196,29 @@ mod tests {
         let apics = check(u64_at(&list, 44), b"APIC");
         assert_eq!(apics.len(), 44 + 3 * 8);
         assert_eq!(&apics[52..58], &[0, 8, 1, 2, 1, 0]);
+    }
+
+    #[test]
+    fn a_pcs_tables_name_its_controllers_and_devices() {
+        let tables = Tables::of_pc(0xfc00_8000, 2);
+        let at = |signature: &[u8; 4]| {
+            let start = tables.bytes.windows(4).position(|four| four == signature).expect("the table is there");
+            let length = u32_at(&tables.bytes, start + 4);
+            let table = &tables.bytes[start..start + length];
+            assert_eq!(table.iter().fold(0_u8, |sum, byte| sum.wrapping_add(*byte)), 0, "its checksum");
+            table
+        };
+        let fixed = at(b"FACP");
+        assert_eq!((u32_at(fixed, 76), fixed[91], u64_at(fixed, 212)), (0xb008, 4, 0xb008));
+        assert_eq!((u32_at(fixed, 80), fixed[92], u64_at(fixed, 224)), (0, 0, 0));
+        let apics = at(b"APIC");
+        assert_eq!((apics.len(), apics[40], &apics[60..62]), (44 + 2 * 8 + 12 + 2 * 10, 1, &[1, 12][..]));
+        let devices = at(b"DSDT");
+        // The card's first pin: the 28th input, and by its link line 11.
+        for route in
+            [b"\x12\x0b\x04\x0c\xff\xff\x03\x00\x00\x00\x0a\x1c", b"\x12\x0b\x04\x0c\xff\xff\x03\x00\x00\x00\x0a\x0b"]
+        {
+            assert!(devices.windows(route.len()).any(|part| part == route));
+        }
     }
 }

@@ -65,10 +65,10 @@ impl<'a> Kernel<'a> {
             return Err(ImageError("it is no 64-bit x86 program: only 64-bit kernels can be started".into()));
         }
         let notes = Notes::read(&file, kind).map_err(ImageError)?;
-        // What a PVH kernel says is physical.
+        // Without paging all addresses are physical.
         let (paddr_base, virt_base) = match kind {
             GuestKind::Pv => (notes.paddr_base(), notes.virt_base),
-            GuestKind::Pvh => (0, 0),
+            GuestKind::Pvh | GuestKind::Hvm => (0, 0),
         };
         let pieces = pieces(&file, paddr_base)?;
         let start = pieces.iter().map(|piece| piece.start).min();
@@ -79,12 +79,19 @@ impl<'a> Kernel<'a> {
         let entry = match kind {
             GuestKind::Pv => notes.entry.unwrap_or(header.e_entry),
             GuestKind::Pvh => notes.phys_entry.unwrap_or(header.e_entry),
+            // Linux's own entry is that of its file.
+            GuestKind::Hvm if notes.guest_os == "linux" => header.e_entry,
+            GuestKind::Hvm => notes.phys_entry.ok_or_else(no_protocol)?,
         };
         if !(start..=end).contains(&entry.wrapping_sub(virt_base)) {
             return Err(ImageError(format!("its entry {entry:#x} is outside of the image: check its ELF notes")));
         }
         Ok(Self { pieces, start, end, entry, notes })
     }
+}
+
+fn no_protocol() -> ImageError {
+    ImageError("it has no entry for a start without firmware: build it with PVH support (Linux: CONFIG_PVH=y)".into())
 }
 
 fn elf_error(bytes: &[u8], error: &elf::parse::ParseError) -> ImageError {

@@ -1,8 +1,8 @@
 //! Guests: how they are described, made, watched and ended.
 //!
 //! [`config`] reads a description, [`unpack`] and [`image`] a kernel, [`layout`] places everything in the guest's memory, [`tables`]
-//! makes its first page tables, [`build`] carries it all out through [`control`] ([`pvh`] and [`firmware`] for a guest with
-//! hardware assistance), and [`nodes`] lists what the store
+//! makes its first page tables, [`build`] carries it all out through [`control`] ([`pvh`], [`firmware`] and [`linux`] for
+//! a guest with hardware assistance), and [`nodes`] lists what the store
 //! says about the guest. What happens when a guest stops is in [`lifecycle`], what commands
 //! print in [`report`].
 //!
@@ -18,6 +18,7 @@ pub mod firmware;
 pub mod image;
 pub mod layout;
 pub mod lifecycle;
+pub mod linux;
 pub mod nodes;
 pub mod notes;
 pub mod pvh;

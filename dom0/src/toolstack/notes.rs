@@ -63,12 +63,14 @@ impl Notes {
     pub fn read(file: &ElfBytes<'_, LittleEndian>, kind: GuestKind) -> Result<Self, String> {
         let mut notes = Self::default();
         let found = notes.take_segments(file) || notes.take_sections(file) || notes.take_legacy(file);
-        if !found {
+        if !found && kind != GuestKind::Hvm {
             return Err("it has no Xen ELF notes: build it with Xen PV support (Linux: CONFIG_XEN_PV=y)".into());
         }
         match kind {
             GuestKind::Pv => notes.check()?,
             GuestKind::Pvh => notes.check_pvh()?,
+            // Other protocols may start it.
+            GuestKind::Hvm => {}
         }
         Ok(notes)
     }

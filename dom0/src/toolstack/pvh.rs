@@ -1,8 +1,9 @@
-//! Makes a guest with hardware assistance (PVH) from a kernel.
+//! Makes a guest with hardware assistance (PVH, HVM) from a kernel.
 //!
-//! Its memory begins at 0 and has a hole below 4 GiB, in which lie the pages of its store and console and its ACPI tables.
-//! The kernel is where its segments say; behind it come the ramdisk and what the kernel is told ([`HvmStartInfo`], list of
-//! modules, memory map, command line). It starts in 32-bit mode without paging.
+//! Its memory begins at 0 and has a hole below 4 GiB, in which lie the pages of its store and console and its ACPI tables;
+//! on a PC's board there is another one below 1 MiB. The kernel is where its segments say; behind it come the ramdisk and
+//! what the kernel is told ([`HvmStartInfo`], list of modules, memory map, command line). It starts in 32-bit mode without
+//! paging. Linux on a PC's board is started by its own protocol ([`linux`]).
 //!
 //! Source: Xen `public/arch-x86/hvm/start_info.h`, `docs/misc/pvh.pandoc`, `public/hvm/params.h`, `public/hvm/save.h`.
 
@@ -12,26 +13,29 @@ use alloc::vec::Vec;
 use core::ops::Range;
 
 use pv_abi::hvm::{
-    HVM_FILE_MAGIC, HVM_FILE_VERSION, HVM_PARAM_CONSOLE_EVTCHN, HVM_PARAM_CONSOLE_PFN, HVM_PARAM_STORE_EVTCHN,
-    HVM_PARAM_STORE_PFN, HVM_SAVE_CODE_CPU, HVM_SAVE_CODE_END, HVM_SAVE_CODE_HEADER, HVM_SAVE_CODE_MTRR, HvmHwCpu,
-    HvmHwMtrr, HvmMemmapTableEntry, HvmModlistEntry, HvmSaveDescriptor, HvmSaveHeader, HvmStartInfo,
-    XEN_HVM_START_MAGIC_VALUE,
+    HVM_FILE_MAGIC, HVM_FILE_VERSION, HVM_PARAM_ACPI_IOPORTS_LOCATION, HVM_PARAM_CONSOLE_EVTCHN, HVM_PARAM_CONSOLE_PFN,
+    HVM_PARAM_STORE_EVTCHN, HVM_PARAM_STORE_PFN, HVM_SAVE_CODE_CPU, HVM_SAVE_CODE_END, HVM_SAVE_CODE_HEADER,
+    HVM_SAVE_CODE_MTRR, HvmHwCpu, HvmHwMtrr, HvmMemmapTableEntry, HvmModlistEntry, HvmSaveDescriptor, HvmSaveHeader,
+    HvmStartInfo, XEN_HVM_START_MAGIC_VALUE,
 };
 use pv_abi::memory::{E820_ACPI, E820_RAM, E820_RESERVED, E820Entry};
 use pv_abi::{Mfn, Pfn};
 use zerocopy::{FromZeros, IntoBytes};
 
 use super::build::{BuildError, Built, Request, SLACK_KIB, Site, to_index};
-use super::control::{Control, ControlError, GuestMemory};
+use super::control::{Control, ControlError, GuestKind, GuestMemory};
 use super::firmware::Tables;
 use super::image::Kernel;
 use super::layout::PAGE;
+use super::linux;
 use crate::ids::DomId;
 
 /// Frames below the hole.
 const LOW_FRAMES: u64 = 0xf_0000;
 /// The first frame above it.
 const HIGH_START: u64 = 0x10_0000;
+/// What a PC has below 1 MiB beside memory: the display's, and firmware.
+const PC_HOLE: Range<u64> = 0xa0..0x100;
 /// The ACPI tables.
 const TABLES: u64 = 0xfc00_8000;
 /// Frames of special pages (Xen: X86_HVM_END_SPECIAL_REGION, eight of them), and the two that there are.
@@ -43,11 +47,21 @@ const SCRATCH: u64 = 0xf_eff7;
 /// Memory set aside for the tables of a guest: so much for each virtual CPU, and a 128th of its own, in KiB.
 const TABLES_KIB_OF_VCPU: u64 = 1024;
 
+/// How a kernel is started.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Protocol {
+    Pvh,
+    Linux,
+}
+
 /// Where everything lies.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Plan {
-    /// Frames from 0 on, and above the hole.
-    ram: [Range<u64>; 2],
+    protocol: Protocol,
+    /// Frames with memory, in order.
+    ram: Vec<Range<u64>>,
+    /// Frames with memory below the hole, and what is between them.
+    low: u64,
     kernel: Range<u64>,
     /// First byte of the ramdisk.
     ramdisk: Option<u64>,
@@ -64,18 +78,29 @@ impl Plan {
     /// One phrase with the cure: they do not fit.
     pub fn new(kernel: &Kernel<'_>, request: &Request<'_>) -> Result<Self, String> {
         let pages = (request.memory_mib << 20) / PAGE;
+        let is_pc = request.kind == GuestKind::Hvm;
         let low = pages.min(LOW_FRAMES);
-        let ram = [0..low, HIGH_START..HIGH_START + pages - low];
-        let tables = Tables::new(TABLES, request.max_vcpus);
+        let high = HIGH_START..HIGH_START + pages - low;
+        let below = if is_pc { alloc::vec![0..PC_HOLE.start, PC_HOLE.end..low] } else { alloc::vec![0..low] };
+        let ram = below.into_iter().chain([high]).filter(|range| range.start < range.end).collect();
+        let tables =
+            if is_pc { Tables::of_pc(TABLES, request.max_vcpus) } else { Tables::new(TABLES, request.max_vcpus) };
+        let protocol = if is_pc && kernel.notes.guest_os == "linux" { Protocol::Linux } else { Protocol::Pvh };
         let mut end = kernel.end.next_multiple_of(PAGE);
         let kernel = kernel.start / PAGE..end / PAGE;
+        if is_pc && kernel.start < PC_HOLE.end {
+            return Err("its image begins below 1 MiB, where a PC has its display: link it higher".into());
+        }
         let ramdisk = request.ramdisk.map(|bytes| {
             let at = end;
             end = (end + bytes.len() as u64).next_multiple_of(PAGE);
             at
         });
-        let mut plan = Self { ram, kernel, ramdisk, start_info: end, told: Vec::new(), tables };
-        plan.told = plan.tell(request);
+        let mut plan = Self { protocol, ram, low, kernel, ramdisk, start_info: end, told: Vec::new(), tables };
+        plan.told = match protocol {
+            Protocol::Pvh => plan.tell(request),
+            Protocol::Linux => plan.tell_linux(request),
+        };
         let needed = (end + plan.told.len() as u64).div_ceil(PAGE);
         if needed > low {
             let mib = |frames: u64| (frames * PAGE).div_ceil(1 << 20);
@@ -96,14 +121,13 @@ impl Plan {
             size: (range.end - range.start) * PAGE,
             type_,
         };
-        let tables = self.table_frames();
-        let entries = [
-            frames(&self.ram[0], E820_RAM),
-            frames(&tables, E820_ACPI),
-            frames(&SPECIAL, E820_RESERVED),
-            frames(&self.ram[1], E820_RAM),
-        ];
-        entries.into_iter().filter(|entry| entry.size != 0).collect()
+        let mut entries: Vec<_> = self.ram.iter().map(|range| frames(range, E820_RAM)).collect();
+        entries.extend([frames(&self.table_frames(), E820_ACPI), frames(&SPECIAL, E820_RESERVED)]);
+        if self.ram.len() > 1 && self.ram[0].end == PC_HOLE.start {
+            entries.push(frames(&PC_HOLE, E820_RESERVED));
+        }
+        entries.sort_by_key(|entry| entry.addr);
+        entries
     }
 
     fn table_frames(&self) -> Range<u64> {
@@ -144,6 +168,28 @@ impl Plan {
     }
 }
 
+impl Plan {
+    /// What Linux's own protocol passes.
+    fn tell_linux(&self, request: &Request<'_>) -> Vec<u8> {
+        let ramdisk = request.ramdisk.map_or(0..0, |bytes| {
+            let start = self.ramdisk.unwrap_or(0);
+            start..start + bytes.len() as u64
+        });
+        let told =
+            linux::Told { command_line: request.command_line, ramdisk, memory: &self.map(), tables: self.tables.start };
+        told.at(self.start_info)
+    }
+
+    /// The records with the first virtual CPU.
+    fn first_vcpu(&self, entry: u64) -> Vec<u8> {
+        let cpu = match self.protocol {
+            Protocol::Pvh => flat_cpu(entry, self.start_info),
+            Protocol::Linux => linux::first_vcpu(entry, self.start_info),
+        };
+        records(&cpu)
+    }
+}
+
 impl<C: Control + GuestMemory> Site<'_, C> {
     /// Builds a guest with hardware assistance.
     pub(super) fn raise_pvh(
@@ -162,8 +208,15 @@ impl<C: Control + GuestMemory> Site<'_, C> {
         let store_port = self.control.alloc_unbound(domain, request.server)?;
         let console_port = self.control.alloc_unbound(domain, request.server)?;
         let built = Built { domain, store_frame: Mfn(STORE), store_port, console_frame: Mfn(CONSOLE), console_port };
-        let frames = self.populate(plan.ram[0].start, plan.ram[0].end - plan.ram[0].start)?;
-        self.populate(plan.ram[1].start, plan.ram[1].end - plan.ram[1].start)?;
+        if request.kind == GuestKind::Hvm {
+            self.control.set_parameter(domain, HVM_PARAM_ACPI_IOPORTS_LOCATION, 1)?;
+            self.control.hide_hypervisor(domain)?;
+        }
+        for range in &plan.ram {
+            self.populate(range.start, range.end - range.start)?;
+        }
+        // Frames are named as the guest sees them.
+        let frames: Vec<Mfn> = (0..plan.low).map(Mfn).collect();
         for frame in [STORE, CONSOLE] {
             self.populate(frame, 1)?;
         }
@@ -178,8 +231,7 @@ impl<C: Control + GuestMemory> Site<'_, C> {
         self.copy(&frames[to_index(plan.start_info / PAGE)..], &plan.told)?;
         self.tell_parameters(&built)?;
         self.grant_rings_apart(&built, request.server)?;
-        let records = first_vcpu(kernel.entry, plan.start_info);
-        self.control.set_hvm_context(domain, &records)?;
+        self.control.set_hvm_context(domain, &plan.first_vcpu(kernel.entry))?;
         Ok(built)
     }
 
@@ -201,14 +253,14 @@ impl<C: Control + GuestMemory> Site<'_, C> {
     }
 }
 
-/// The state of the first virtual CPU, as records: 32-bit mode without paging, flat segments, memory cacheable.
-fn first_vcpu(entry: u64, start_info: u64) -> Vec<u8> {
-    /// Attributes of flat segments: code, data; of a task state.
-    const CODE: u32 = 0xc9b;
-    const DATA: u32 = 0xc93;
-    const TASK: u32 = 0x8b;
-    /// MTRRs on, write-back where none says otherwise.
-    const WRITE_BACK: u64 = 1 << 11 | 6;
+/// Attributes of flat segments: code of 32 bits and of 64, data; of a task state.
+const CODE: u32 = 0xc9b;
+const LONG_CODE: u32 = 0xa9b;
+const DATA: u32 = 0xc93;
+const TASK: u32 = 0x8b;
+
+/// A virtual CPU in 32-bit mode without paging, that finds what it is told by its register ebx.
+fn flat_cpu(entry: u64, start_info: u64) -> HvmHwCpu {
     let mut cpu = HvmHwCpu::new_zeroed();
     (cpu.rip, cpu.rbx) = (entry, start_info);
     (cpu.cr0, cpu.rflags) = (0x11, 2);
@@ -216,6 +268,22 @@ fn first_vcpu(entry: u64, start_info: u64) -> Vec<u8> {
     (cpu.cs_arbytes, cpu.ds_arbytes, cpu.es_arbytes, cpu.ss_arbytes) = (CODE, DATA, DATA, DATA);
     (cpu.tr_limit, cpu.tr_arbytes) = (0x67, TASK);
     (cpu.dr6, cpu.dr7) = (0xffff_0ff0, 0x400);
+    cpu
+}
+
+/// A virtual CPU in 64-bit mode by these tables.
+pub(super) fn long_cpu(entry: u64, tables: u64) -> HvmHwCpu {
+    let mut cpu = flat_cpu(entry, 0);
+    cpu.cs_arbytes = LONG_CODE;
+    // Paging and protection; wide entries; long mode, enabled and active.
+    (cpu.cr0, cpu.cr3, cpu.cr4, cpu.msr_efer) = (0x8000_0011, tables, 1 << 5, 1 << 8 | 1 << 10);
+    cpu
+}
+
+/// The records of a guest that starts by this virtual CPU, its memory cacheable.
+fn records(cpu: &HvmHwCpu) -> Vec<u8> {
+    /// MTRRs on, write-back where none says otherwise.
+    const WRITE_BACK: u64 = 1 << 11 | 6;
     let mut types = HvmHwMtrr::new_zeroed();
     types.msr_pat_cr = 0x0007_0406_0007_0406;
     // Eight variable ranges, fixed ones, write-combining.

@@ -53,11 +53,11 @@ pub struct Drive<D: BlockDevice> {
 }
 
 impl<D: BlockDevice> Drive<D> {
-    /// A disk on a medium.
+    /// Whether a medium can be one.
     ///
     /// # Errors
-    /// One line: what keeps the medium from being one.
-    pub fn new(medium: D, serial: &str) -> Result<Self, String> {
+    /// One line: what keeps it from being one.
+    pub fn check(medium: &D) -> Result<(), String> {
         let geometry = medium.geometry();
         if geometry.sector_size_bytes as usize != SECTOR_BYTES {
             return Err(alloc::format!("an ATA disk has sectors of 512 bytes, not {}", geometry.sector_size_bytes));
@@ -65,6 +65,15 @@ impl<D: BlockDevice> Drive<D> {
         if geometry.sectors == 0 {
             return Err(String::from("an ATA disk has at least one sector"));
         }
+        Ok(())
+    }
+
+    /// A disk on a medium.
+    ///
+    /// # Errors
+    /// One line: what keeps the medium from being one.
+    pub fn new(medium: D, serial: &str) -> Result<Self, String> {
+        Self::check(&medium)?;
         let mut drive = Self {
             medium,
             serial: String::from(serial),

@@ -171,9 +171,10 @@ impl<D: BlockDevice> Channel<D> {
         self.drives.iter().any(Option::is_some)
     }
 
-    /// The disks, for whoever takes them back.
-    pub fn into_drives(self) -> [Option<Drive<D>>; 2] {
-        self.drives
+    /// Their media, for whoever takes them back.
+    pub fn into_media(mut self) -> impl Iterator<Item = D> {
+        self.stop();
+        self.drives.into_iter().flatten().map(Drive::into_medium)
     }
 
     /// The media.
