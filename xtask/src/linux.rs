@@ -30,6 +30,8 @@ pub(crate) struct Linux {
 
 /// The modules of a guest: the front ends, and the file system of its root.
 const GUEST_MODULES: [&str; 5] = ["xen-blkfront", "xen-netfront", "crc32c_generic", "crc32c_intel", "ext4"];
+/// Those of a guest with emulated devices: disk, network card, and the same file system.
+const EMULATED_MODULES: [&str; 6] = ["ata_piix", "sd_mod", "ne2k-pci", "crc32c_generic", "crc32c_intel", "ext4"];
 const INITRAMFS: &str = include_str!("linux/initramfs.sh");
 
 impl Packages {
@@ -88,7 +90,7 @@ impl Packages {
 
 /// All modules that something made here has.
 fn wanted_modules() -> Vec<&'static str> {
-    GUEST_MODULES.into_iter().chain(dom0::MODULES).collect()
+    GUEST_MODULES.into_iter().chain(EMULATED_MODULES).chain(dom0::MODULES).collect()
 }
 
 /// All that a Linux guest needs.
@@ -99,7 +101,7 @@ pub(crate) fn get() -> Result<Linux> {
         ramdisk: packages.folder.join("initrd.gz"),
         disk: packages.folder.join("root.img"),
     };
-    made(&linux.ramdisk, &[INITRAMFS], || make_ramdisk(&packages, &linux.ramdisk))?;
+    made(&linux.ramdisk, &[INITRAMFS], || make_ramdisk(&packages, &GUEST_MODULES, &linux.ramdisk))?;
     let bench = artifacts::linux_bench()?;
     let stamp = std::fs::metadata(&bench)?.modified()?;
     let mut recipe = root::RECIPE.to_vec();
@@ -109,14 +111,23 @@ pub(crate) fn get() -> Result<Linux> {
     Ok(linux)
 }
 
-fn make_ramdisk(packages: &Packages, file: &Path) -> Result<()> {
+/// The ramdisk of a guest that has emulated devices.
+pub(crate) fn emulated_ramdisk() -> Result<PathBuf> {
+    let packages = Packages::get()?;
+    let file = packages.folder.join("initrd-emulated.gz");
+    let recipe: Vec<_> = EMULATED_MODULES.into_iter().chain([INITRAMFS]).collect();
+    made(&file, &recipe, || make_ramdisk(&packages, &EMULATED_MODULES, &file))?;
+    Ok(file)
+}
+
+fn make_ramdisk(packages: &Packages, modules: &[&str], file: &Path) -> Result<()> {
     let mut entries = Vec::new();
     for name in ["bin", "dev", "modules", "mnt"] {
         entries.push((name.to_owned(), image::FOLDER, Vec::new()));
     }
     entries.push(("init".to_owned(), image::PROGRAM, INITRAMFS.as_bytes().to_vec()));
     entries.push(("bin/busybox".to_owned(), image::PROGRAM, read(&packages.busybox())?));
-    packages.add_modules(&GUEST_MODULES, &mut entries)?;
+    packages.add_modules(modules, &mut entries)?;
     std::fs::write(file, packed(&image::make_archive(&entries)?)?)?;
     Ok(())
 }

@@ -28,7 +28,8 @@ pub(crate) struct Options {
     /// What the guest runs on
     #[arg(long, value_enum, default_value = "hv")]
     pub(crate) on: Hypervisor,
-    /// How the guest's kernel runs: paravirtualized, with hardware assistance, or alone on the machine
+    /// How the guest's kernel runs: paravirtualized, with hardware assistance, with emulated devices as well, or
+    /// alone on the machine
     #[arg(long, value_enum, default_value = "pv")]
     pub(crate) mode: Mode,
     /// A guest's description (TOML with the keys of xl.cfg) instead of the usual one
@@ -95,6 +96,8 @@ pub(crate) enum Mode {
     Pv,
     /// As a guest with hardware assistance for CPU and memory, and paravirtual devices.
     Pvh,
+    /// As a guest with hardware assistance and a PC's devices, all emulated.
+    Hvm,
     /// As the kernel of the machine.
     Native,
 }
@@ -175,7 +178,10 @@ impl System {
         }
         let machine = match (options.mode, options.dom0) {
             (Mode::Native, _) => native(guest, options)?,
-            (Mode::Pv | Mode::Pvh, Dom0::Ours) => with_our_dom0(artifacts, &guest, options, folder.path())?,
+            (Mode::Hvm, Dom0::Linux) => {
+                bail!("xl takes a device model of its own for HVM guests, which is not fetched: leave --dom0 linux out")
+            }
+            (_, Dom0::Ours) => with_our_dom0(artifacts, &guest, options, folder.path())?,
             (Mode::Pv | Mode::Pvh, Dom0::Linux) => with_linux_dom0(artifacts, &guest, options, folder.path())?,
         };
         let registered = match &machine.control {

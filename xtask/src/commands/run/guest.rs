@@ -36,7 +36,8 @@ impl Guest {
     /// The guest that the options name. Files that are made for this run alone go to `folder`.
     pub(super) fn named(artifacts: &Artifacts, options: &Options, folder: &Path) -> Result<Self> {
         match options.guest_name() {
-            "linux" => Self::linux(!options.snapshot),
+            "linux" => Self::linux(!options.snapshot, options.mode),
+            "grub" if options.mode == Mode::Hvm => bail!("PV-GRUB is a PV guest: leave --mode hvm out"),
             "grub" => Self::grub(&folder.join("root.img"), options.exec.as_deref()),
             name => Ok(Self {
                 name: "demo",
@@ -52,13 +53,18 @@ impl Guest {
         }
     }
 
-    fn linux(keep: bool) -> Result<Self> {
+    fn linux(keep: bool, mode: Mode) -> Result<Self> {
         let linux = linux::get()?;
+        // Without `nopv` it finds Xen by itself and looks for front ends.
+        let (ramdisk, arguments) = match mode {
+            Mode::Hvm => (linux::emulated_ramdisk()?, "nopv console=ttyS0 quiet "),
+            _ => (linux.ramdisk, "console=hvc0 quiet "),
+        };
         Ok(Self {
             name: "linux",
             kernel: linux.kernel,
-            ramdisk: Some(linux.ramdisk),
-            arguments: "console=hvc0 quiet ",
+            ramdisk: Some(ramdisk),
+            arguments,
             memory_mib: 256,
             dom0_mib: 512,
             machine_mib: 1024,
@@ -94,12 +100,16 @@ impl Guest {
         let extra = serde_json::to_string(&self.extra(options.exec.as_deref())?)?;
         let (name, memory) = (self.name, self.memory_mib);
         let (vcpus, tsc_mode) = (options.cpus, &options.tsc_mode);
-        let kind = if options.mode == Mode::Pvh { "type = \"pvh\"\n" } else { "" };
+        let (kind, disk) = match options.mode {
+            Mode::Pvh => ("type = \"pvh\"\n", "xvda"),
+            Mode::Hvm => ("type = \"hvm\"\n", "hda"),
+            _ => ("", "xvda"),
+        };
         let ramdisk = if self.ramdisk.is_some() { "ramdisk = \"/boot/initrd\"\n" } else { "" };
         Ok(format!(
             "name = \"{name}\"\n{kind}kernel = \"/boot/demo\"\n{ramdisk}extra = {extra}\nmemory = {memory}\nvcpus = {vcpus}\n\
              tsc_mode = \"{tsc_mode}\"\n\
-             disk = [\"phy:/dev/vda,xvda,w\"]\nvif = [\"mac=00:16:3e:00:00:01,bridge=xenbr0\"]\n"
+             disk = [\"phy:/dev/vda,{disk},w\"]\nvif = [\"mac=00:16:3e:00:00:01,bridge=xenbr0\"]\n"
         ))
     }
 

@@ -1,5 +1,6 @@
 //! Whole systems: hypervisor, dom0, guest, disk and network together.
 
+mod emulated;
 mod refused;
 mod survives;
 
@@ -39,6 +40,7 @@ pub(super) fn run(tally: &mut Tally, artifacts: &Artifacts) {
             tally.test(&title, || pvh_linux(artifacts, on, cpus));
         }
     }
+    emulated::run(tally, artifacts);
     refused::run(tally, artifacts);
     survives::run(tally, artifacts);
     tally.test("the demo kernel runs natively on bare QEMU, with disk and network", || native_shell(artifacts));
