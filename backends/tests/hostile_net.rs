@@ -8,7 +8,7 @@ use std::sync::atomic::Ordering;
 
 use backends::net::rules as net_rules;
 use common::attacker::{Attack, Attacker, GRANTS, SERVICE, attack, ring_of};
-use common::net::NetPair;
+use common::net::{NetPair, oversize};
 use proptest::prelude::*;
 use pv_bus::net::{Checksum, Frame};
 use pv_bus::refusal::Rule;
@@ -127,6 +127,7 @@ proptest! {
         for _ in 0..10 {
             pair.front.as_mut().unwrap().queue(&mut pair.guest, &[1; 100], Checksum::InFrame).unwrap();
         }
+        pair.front.as_mut().unwrap().queue_frame(&mut pair.guest, oversize(1, 9000)).unwrap();
         pair.front.as_mut().unwrap().kick(&mut pair.guest);
         let mut produced = [0_u32; 2];
         for (to_receive, words, publish) in responses {

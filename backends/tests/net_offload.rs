@@ -7,10 +7,10 @@ use std::collections::BTreeMap;
 
 use backends::net::rules;
 use common::attacker::SERVICE;
-use common::net::NetPair;
+use common::net::{NetPair, PIECES, oversize, tcp};
 use pv_abi::io::netif::{NetifRxRequest, NetifRxResponse, NetifTxRequest, NetifTxResponse};
 use pv_bus::loopback::LoopbackPage;
-use pv_bus::net::{Checksum, Extra, Frame, Oversize};
+use pv_bus::net::{Extra, Frame};
 use pv_bus::ring::FrontRing;
 use pv_bus::{Access, Events, GrantRef, Grants, Loopback, Memory, SharedPage};
 use zerocopy::{FromBytes, IntoBytes};
@@ -119,19 +119,6 @@ impl Hand {
     }
 }
 
-/// A TCP segment over IPv4 with a blank checksum.
-fn tcp(port: u8, len: usize) -> Vec<u8> {
-    let mut bytes = vec![2; 12];
-    bytes.extend([8, 0, 0x45, 0]);
-    bytes.extend((40 + len as u16).to_be_bytes());
-    bytes.extend([0, 1, 0x40, 0, 64, 6, 0, 0, 10, 0, 0, 1, 10, 0, 0, 2, 0x12, port, 0, 80]);
-    bytes.extend([0, 0, 0, 1, 0, 0, 0, 9, 0x50, 0x10, 1, 0, 0, 0, 0, 0]);
-    bytes.extend((0..len).map(|at| (at % 251) as u8));
-    bytes
-}
-
-const PIECES: Oversize = Oversize { ipv6: false, segment_bytes: 1000 };
-
 #[test]
 fn an_oversize_frame_leaves_for_a_wire_in_pieces() {
     let mut hand = Hand::connected(1, &[]);
@@ -144,7 +131,7 @@ fn an_oversize_frame_leaves_for_a_wire_in_pieces() {
 
 #[test]
 fn an_oversize_frame_reaches_a_guest_whole_if_it_takes_such_and_else_in_pieces() {
-    let frame = Frame { bytes: tcp(1, 9000), checksum: Checksum::Blank, oversize: Some(PIECES) };
+    let frame = oversize(1, 9000);
     let mut hand = Hand::connected(1, &[("feature-gso-tcpv4", 1)]);
     hand.pair.wire.to_guest.push_back(frame.clone());
     hand.pair.poll_back();

@@ -82,10 +82,7 @@ pub(crate) fn write_queue_count<S: Store>(
 ) -> Result<usize, StoreError> {
     const KEY: &str = "multi-queue-num-queues";
     match count {
-        1 => match store.rm(open, &store::join(link.path(), KEY)) {
-            Ok(()) | Err(StoreError::NoEntry) => Ok(1),
-            Err(error) => Err(error),
-        },
+        1 => store.rm(open, &store::join(link.path(), KEY)).or_else(ignore_missing).map(|()| 1),
         _ => link.write(store, open, KEY, count).map(|()| count),
     }
 }
@@ -93,4 +90,9 @@ pub(crate) fn write_queue_count<S: Store>(
 /// Where the keys of a queue are, below this half's directory: a single one has no folder of its own.
 pub(crate) fn queue_folder(count: usize, number: usize) -> String {
     if count == 1 { String::new() } else { format!("queue-{number}/") }
+}
+
+/// What is to be gone and was not there is gone.
+pub(crate) fn ignore_missing(error: StoreError) -> Result<(), StoreError> {
+    if error == StoreError::NoEntry { Ok(()) } else { Err(error) }
 }

@@ -161,3 +161,24 @@ impl Frame {
         Ok(())
     }
 }
+
+/// A number that all frames of one flow have in common, to spread flows over queues: of the addresses and ports of TCP and
+/// UDP over IPv4 or IPv6, else of the Ethernet addresses.
+#[must_use]
+pub fn flow(frame: &[u8]) -> u32 {
+    let hash = |hash: u32, byte: &u8| (hash ^ u32::from(*byte)).wrapping_mul(0x0100_0193);
+    let hashed = flow_key(frame).iter().fold(0x811c_9dc5, hash);
+    hashed ^ hashed >> 16
+}
+
+/// The bytes that tell one flow from another.
+fn flow_key(frame: &[u8]) -> &[u8] {
+    let is_transport = |at: usize| frame.get(at).is_some_and(|protocol| matches!(protocol, 6 | 17));
+    let key = match frame.get(12..15) {
+        // Without options and no fragment, whose later parts have no ports.
+        Some([8, 0, 0x45]) if is_transport(23) && frame[20] & 0x3f == 0 => frame.get(26..38),
+        Some([0x86, 0xdd, _]) if is_transport(20) => frame.get(22..58),
+        _ => None,
+    };
+    key.or_else(|| frame.get(..12)).unwrap_or_default()
+}

@@ -5,7 +5,7 @@ use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
 
-use pv_bus::net::Frame;
+use pv_bus::net::flow;
 use pv_bus::refusal::{Refusals, Rule};
 use pv_bus::ring::BackRing;
 use pv_bus::xenbus::Link;
@@ -102,7 +102,7 @@ impl<H: Hal> Connection<H> {
     fn spread(&mut self, port: &mut impl NetPort, counters: &mut Counters) {
         while self.queues.iter().any(|queue| queue.receive.has_room()) {
             let Some(frame) = port.receive() else { break };
-            let which = flow(&frame) as usize % self.queues.len();
+            let which = flow(&frame.bytes) as usize % self.queues.len();
             let receive = &mut self.queues[which].receive;
             if self.groups.want(&frame) && receive.has_room() {
                 receive.add(frame, counters);
@@ -122,18 +122,6 @@ impl<H: Hal> Connection<H> {
         }
         hal.unmap_grants(&mut pages);
     }
-}
-
-/// A number that all frames of one flow have in common: of the addresses and ports of TCP and UDP over IPv4, else of the
-/// Ethernet addresses.
-fn flow(frame: &Frame) -> u32 {
-    let bytes = &frame.bytes;
-    let plain_ipv4 = bytes.get(12..15) == Some(&[8, 0, 0x45]) && bytes.get(20).is_some_and(|byte| byte & 0x3f == 0);
-    let transport = plain_ipv4 && bytes.get(23).is_some_and(|protocol| matches!(protocol, 6 | 17));
-    let key = if transport { bytes.get(26..38) } else { bytes.get(..12) };
-    let hash = |hash: u32, byte: &u8| (hash ^ u32::from(*byte)).wrapping_mul(0x0100_0193);
-    let hashed = key.unwrap_or_default().iter().fold(0x811c_9dc5, hash);
-    hashed ^ hashed >> 16
 }
 
 impl<H: Hal> Queue<H> {

@@ -5,8 +5,32 @@ use std::collections::VecDeque;
 use backends::Progress;
 use backends::net::{NetBack, NetPort};
 use frontends::net::{NetFront, Options, Status};
-use pv_bus::net::Frame;
+use pv_bus::net::{Checksum, Frame, Oversize};
 use pv_bus::{Loopback, Store};
+
+/// Bytes that tell where they are, as a frame without known headers.
+pub fn frame(len: usize, seed: u8) -> Vec<u8> {
+    (0..len).map(|at| (at as u8).wrapping_mul(13).wrapping_add((at >> 8) as u8).wrapping_add(seed)).collect()
+}
+
+/// A TCP segment over IPv4 with a blank checksum, from one of several ports.
+pub fn tcp(port: u8, len: usize) -> Vec<u8> {
+    let mut bytes = vec![2; 12];
+    bytes.extend([8, 0, 0x45, 0]);
+    bytes.extend((40 + len as u16).to_be_bytes());
+    bytes.extend([0, 1, 0x40, 0, 64, 6, 0, 0, 10, 0, 0, 1, 10, 0, 0, 2, 0x12, port, 0, 80]);
+    bytes.extend([0, 0, 0, 1, 0, 0, 0, 9, 0x50, 0x10, 1, 0, 0, 0, 0, 0]);
+    bytes.extend((0..len).map(|at| (at % 251) as u8));
+    bytes
+}
+
+/// How a long segment of [`tcp`] is cut.
+pub const PIECES: Oversize = Oversize { ipv6: false, segment_bytes: 1000 };
+
+/// A long segment.
+pub fn oversize(port: u8, len: usize) -> Frame {
+    Frame { bytes: tcp(port, len), checksum: Checksum::Blank, oversize: Some(PIECES) }
+}
 
 /// A wire whose other end is the test.
 #[derive(Default)]
@@ -15,11 +39,16 @@ pub struct Wire {
     pub from_guest: VecDeque<Frame>,
     pub limit: Option<usize>,
     pub accepts_blank: bool,
+    pub accepts_oversize: bool,
 }
 
 impl NetPort for Wire {
     fn accepts_blank_checksums(&self) -> bool {
         self.accepts_blank
+    }
+
+    fn accepts_oversize(&self) -> bool {
+        self.accepts_oversize
     }
 
     fn transmit(&mut self, frame: Frame) -> bool {

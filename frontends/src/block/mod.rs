@@ -27,6 +27,7 @@ use pv_bus::xenbus::{FrontStep, Intent, Link, LinkError, Phase, Side, XenbusStat
 use pv_bus::{Hal, PAGE_SIZE, Port, SharedPage, StoreError, WatchEvent, store};
 
 use crate::graveyard::Graveyard;
+use crate::shared::ignore_missing;
 use buffers::{Buffer, Pool};
 use connection::{Connection, Queue, Violation};
 use device::Features;
@@ -475,10 +476,6 @@ impl<H: Hal> BlockFront<H> {
             connection.end(hal, &mut self.core);
         }
     }
-}
-
-fn ignore_missing(error: StoreError) -> Result<(), StoreError> {
-    if error == StoreError::NoEntry { Ok(()) } else { Err(error) }
 }
 
 fn check_writable(device: &Device) -> Result<(), SubmitError> {

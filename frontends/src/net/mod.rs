@@ -1,7 +1,7 @@
 //! The front end of a network card.
 //!
 //! Frames are sent with [`NetFront::transmit`] and taken with [`NetFront::receive`]; [`RxToken`] and [`TxToken`] are the
-//! same in the shape that smoltcp's `phy` asks for.
+//! same in the shape that smoltcp's `phy` asks for. With several queues each flow has one of them.
 //!
 //! Invariants:
 //! - Nothing is lost silently: frames that could not be sent or arrived broken are counted.
@@ -10,13 +10,12 @@
 //!
 //! Source: Xen `public/io/netif.h`.
 
+mod connection;
 mod receive;
 mod tokens;
 mod transmit;
 
 use alloc::collections::VecDeque;
-use alloc::format;
-use alloc::string::String;
 use core::fmt;
 
 use pv_bus::net::{Checksum, Frame};
@@ -25,9 +24,7 @@ use pv_bus::xenbus::{FrontStep, Intent, Link, LinkError, Phase, Side, XenbusStat
 use pv_bus::{Hal, Port, StoreError, Transaction, WatchEvent, WatchId, store};
 
 use crate::graveyard::Graveyard;
-use crate::shared::share_pages;
-use receive::Receive;
-use transmit::Transmit;
+use connection::Connection;
 
 pub use crate::status::Status;
 pub use tokens::{RxToken, TxToken};
@@ -45,9 +42,13 @@ pub struct Options {
     pub accept_blank_checksums: bool,
     /// Fill in blank checksums before handing frames out, for stacks that check every frame.
     pub complete_checksums: bool,
-    /// Pages that wait for frames, at most 256.
+    /// Let the back end send oversize frames, if blank checksums are accepted, too, and there are pages for them: 19 a queue.
+    pub accept_oversize: bool,
+    /// Use at most this many queues, if the back end knows several; at least one.
+    pub max_queues: u32,
+    /// Pages of each queue that wait for frames, at most 256. With less than 18 no frame is longer than a page.
     pub receive_pages: usize,
-    /// Pages for frames that are being sent, at most 256.
+    /// Pages of each queue for frames that are being sent, at most 256.
     pub transmit_pages: usize,
     /// Frames that are kept for [`NetFront::receive`]; more wait in the ring.
     pub receive_queue: usize,
@@ -59,6 +60,8 @@ impl Default for Options {
             split_event_channels: true,
             accept_blank_checksums: true,
             complete_checksums: true,
+            accept_oversize: true,
+            max_queues: 1,
             receive_pages: 128,
             transmit_pages: 128,
             receive_queue: 256,
@@ -103,11 +106,6 @@ impl fmt::Display for Violation {
             Self::EndlessFrame => f.write_str("net.back.endless_frame: a frame of more than 65535 bytes"),
         }
     }
-}
-
-struct Connection<H: Hal> {
-    transmit: Transmit<H>,
-    receive: Receive<H>,
 }
 
 /// The front end of one network card.
@@ -185,10 +183,9 @@ impl<H: Hal> NetFront<H> {
         self.counters
     }
 
-    /// The event channels (transmit, receive), while there are any. They may be one.
-    #[must_use]
-    pub fn ports(&self) -> Option<(Port, Port)> {
-        self.connection.as_ref().map(|connection| (connection.transmit.port, connection.receive.port))
+    /// The event channels (transmit, receive) of each queue. The two may be one.
+    pub fn ports(&self) -> impl Iterator<Item = (Port, Port)> {
+        self.connection.iter().flat_map(Connection::ports)
     }
 
     /// Pages that a back end still uses although their connection ended.
@@ -212,7 +209,7 @@ impl<H: Hal> NetFront<H> {
 
     /// Acts on an event. True when the port is this driver's.
     pub fn on_event(&mut self, hal: &mut H, port: Port) -> bool {
-        let mine = self.ports().is_some_and(|(transmit, receive)| port == transmit || port == receive);
+        let mine = self.ports().any(|(transmit, receive)| port == transmit || port == receive);
         if mine {
             self.poll(hal);
         }
@@ -236,13 +233,13 @@ impl<H: Hal> NetFront<H> {
     pub fn can_transmit(&self) -> bool {
         let wanted = (self.mtu + 18).div_ceil(pv_bus::PAGE_SIZE);
         let connection = self.connection.as_ref().filter(|_| self.link.phase() == Phase::Established);
-        connection.is_some_and(|connection| connection.transmit.room() >= wanted)
+        connection.is_some_and(|connection| connection.room() >= wanted)
     }
 
     /// The longest frame that can be sent, while connected.
     #[must_use]
     pub fn max_frame_bytes(&self) -> Option<usize> {
-        self.connection.as_ref().map(|connection| connection.transmit.max_frame_bytes())
+        self.connection.as_ref().map(|connection| connection.max_frame_bytes())
     }
 
     /// Sends a frame: the back end is told at once.
@@ -260,19 +257,26 @@ impl<H: Hal> NetFront<H> {
     /// # Errors
     /// [`TransmitError`]; nothing was sent then.
     pub fn queue(&mut self, hal: &mut H, frame: &[u8], checksum: Checksum) -> Result<(), TransmitError> {
-        if self.link.phase() != Phase::Established {
-            return Err(TransmitError::NotReady);
-        }
-        let Some(connection) = &mut self.connection else {
-            return Err(TransmitError::NotReady);
-        };
-        connection.transmit.send(hal, frame, checksum)
+        self.established()?.send(hal, frame, checksum)
+    }
+
+    /// As [`queue`](Self::queue), and takes oversize frames: they go to the back end whole if it takes such, else in pieces.
+    ///
+    /// # Errors
+    /// [`TransmitError`]; nothing was sent then.
+    pub fn queue_frame(&mut self, hal: &mut H, frame: Frame) -> Result<(), TransmitError> {
+        self.established()?.send_frame(hal, frame)
+    }
+
+    fn established(&mut self) -> Result<&mut Connection<H>, TransmitError> {
+        let connection = self.connection.as_mut().filter(|_| self.link.phase() == Phase::Established);
+        connection.ok_or(TransmitError::NotReady)
     }
 
     /// Tells the back end of queued frames.
     pub fn kick(&mut self, hal: &mut H) {
         if let Some(connection) = &mut self.connection {
-            connection.transmit.publish(hal);
+            connection.publish_frames(hal);
         }
     }
 
@@ -347,7 +351,7 @@ impl<H: Hal> NetFront<H> {
             self.link.report(hal, format_args!("net.front.no_rx_copy: the back end cannot copy received frames"));
             return false;
         }
-        match self.try_offer(hal) {
+        match Connection::open(hal, &mut self.grave, &self.link, &self.options) {
             Ok(connection) => {
                 self.connection = Some(connection);
                 self.link.enter(hal, Phase::Offered, XenbusState::Connected);
@@ -360,103 +364,13 @@ impl<H: Hal> NetFront<H> {
         }
     }
 
-    fn try_offer(&mut self, hal: &mut H) -> Result<Connection<H>, String> {
-        let split = self.options.split_event_channels && self.link.peer_has(hal, "feature-split-event-channels");
-        let (transmit_port, receive_port) = self.open_ports(hal, split)?;
-        let connection = match self.make_rings(hal, transmit_port, receive_port) {
-            Ok(connection) => connection,
-            Err(error) => {
-                close_ports(hal, transmit_port, receive_port);
-                return Err(error);
-            }
-        };
-        if let Err(error) = self.publish(hal, &connection) {
-            self.end(hal, connection);
-            return Err(format!("store: {error}"));
-        }
-        hal.unmask(transmit_port);
-        if split {
-            hal.unmask(receive_port);
-        }
-        Ok(connection)
-    }
-
-    fn open_ports(&self, hal: &mut H, split: bool) -> Result<(Port, Port), String> {
-        let peer = self.link.peer();
-        let transmit = hal.alloc_unbound(peer).map_err(|error| format!("{error}"))?;
-        if !split {
-            return Ok((transmit, transmit));
-        }
-        match hal.alloc_unbound(peer) {
-            Ok(receive) => Ok((transmit, receive)),
-            Err(error) => {
-                hal.close(transmit);
-                Err(format!("{error}"))
-            }
-        }
-    }
-
-    fn make_rings(&mut self, hal: &mut H, transmit_port: Port, receive_port: Port) -> Result<Connection<H>, String> {
-        let peer = self.link.peer();
-        let scatter_gather = self.link.peer_has(hal, "feature-sg");
-        let (pages, grants) =
-            share_pages(hal, &mut self.grave, peer, 1).map_err(|error| format!("tx ring: {error}"))?;
-        let limit = self.options.transmit_pages;
-        let transmit = Transmit::new(pages, grants, transmit_port, peer, limit, scatter_gather);
-        let (pages, grants) = match share_pages(hal, &mut self.grave, peer, 1) {
-            Ok(shared) => shared,
-            Err(error) => {
-                transmit.end(hal, &mut self.grave);
-                return Err(format!("rx ring: {error}"));
-            }
-        };
-        let mut receive = Receive::new(pages, grants, receive_port, peer, self.options.receive_pages);
-        receive.post(hal);
-        Ok(Connection { transmit, receive })
-    }
-
-    fn publish(&self, hal: &mut H, connection: &Connection<H>) -> Result<(), StoreError> {
-        let (transmit, receive) = (connection.transmit.port, connection.receive.port);
-        store::transaction(hal, |hal, open| {
-            let link = &self.link;
-            link.write(hal, open, "tx-ring-ref", connection.transmit.ring_grant().0)?;
-            link.write(hal, open, "rx-ring-ref", connection.receive.ring_grant().0)?;
-            let (written, stale): (&[(&str, Port)], &[&str]) = if transmit == receive {
-                (&[("event-channel", transmit)], &["event-channel-tx", "event-channel-rx"])
-            } else {
-                (&[("event-channel-tx", transmit), ("event-channel-rx", receive)], &["event-channel"])
-            };
-            for (key, port) in written {
-                link.write(hal, open, key, port.0)?;
-            }
-            for key in stale {
-                hal.rm(open, &store::join(link.path(), key)).or_else(ignore_missing)?;
-            }
-            let blank = self.options.accept_blank_checksums;
-            let flags = [
-                ("request-rx-copy", true),
-                ("feature-rx-notify", true),
-                ("feature-sg", true),
-                ("feature-no-csum-offload", !blank),
-                ("feature-ipv6-csum-offload", blank),
-                ("feature-gso-tcpv4", false),
-                ("feature-gso-tcpv6", false),
-            ];
-            flags.iter().try_for_each(|(key, value)| link.write(hal, open, key, u32::from(*value)))
-        })
-    }
-
     fn process(&mut self, hal: &mut H) {
         let Some(connection) = &mut self.connection else {
             return;
         };
         let before = self.received.len();
         let most = self.options.receive_queue.max(1);
-        let collected = connection
-            .transmit
-            .collect(&mut self.counters)
-            .and_then(|()| connection.receive.collect(&mut self.received, most, &mut self.counters));
-        connection.receive.post(hal);
+        let collected = connection.process(hal, &mut self.received, most, &mut self.counters);
         if self.options.complete_checksums {
             self.received.iter_mut().skip(before).for_each(complete);
         }
@@ -474,21 +388,8 @@ impl<H: Hal> NetFront<H> {
 
     fn disconnect(&mut self, hal: &mut H) {
         if let Some(connection) = self.connection.take() {
-            self.end(hal, connection);
+            connection.end(hal, &mut self.grave);
         }
-    }
-
-    fn end(&mut self, hal: &mut H, connection: Connection<H>) {
-        close_ports(hal, connection.transmit.port, connection.receive.port);
-        connection.transmit.end(hal, &mut self.grave);
-        connection.receive.end(hal, &mut self.grave);
-    }
-}
-
-fn close_ports<H: Hal>(hal: &mut H, transmit: Port, receive: Port) {
-    hal.close(transmit);
-    if receive != transmit {
-        hal.close(receive);
     }
 }
 
@@ -506,10 +407,6 @@ fn parse_mac(text: &str) -> Option<[u8; 6]> {
         *byte = u8::from_str_radix(parts.next()?, 16).ok()?;
     }
     parts.next().is_none().then_some(mac)
-}
-
-fn ignore_missing(error: StoreError) -> Result<(), StoreError> {
-    if error == StoreError::NoEntry { Ok(()) } else { Err(error) }
 }
 
 #[cfg(test)]

@@ -11,10 +11,8 @@ use alloc::collections::VecDeque;
 use alloc::vec;
 use alloc::vec::Vec;
 
-use pv_abi::io::netif::{
-    NETRXF_EXTRA_INFO, NETRXF_GSO_PREFIX, NETRXF_MORE_DATA, NetifRxRequest, NetifRxResponse, XEN_NETIF_EXTRA_FLAG_MORE,
-};
-use pv_bus::net::{Checksum, Frame, MAX_FRAME_BYTES, MIN_FRAME_BYTES};
+use pv_abi::io::netif::{NETRXF_EXTRA_INFO, NETRXF_GSO_PREFIX, NETRXF_MORE_DATA, NetifRxRequest, NetifRxResponse};
+use pv_bus::net::{Checksum, Extra, Frame, MAX_FRAME_BYTES, MIN_FRAME_BYTES, Oversize};
 use pv_bus::ring::FrontRing;
 use pv_bus::{Access, DomId, GrantRef, Hal, PAGE_SIZE, Port, SharedPage};
 
@@ -31,6 +29,7 @@ struct Buffer<P> {
 struct Partial {
     bytes: Vec<u8>,
     checksum: Checksum,
+    oversize: Option<Oversize>,
     failed: bool,
 }
 
@@ -147,10 +146,13 @@ impl<H: Hal> Receive<H> {
         Ok(accepted?.and_then(|partial| finish(partial, counters)))
     }
 
-    /// Extra information is two bytes of header and what this driver did not ask for.
+    /// Extra information says that the frame is oversize; any other says what this driver did not ask for.
     fn accept_extra(&mut self, response: &NetifRxResponse) -> Option<Partial> {
-        let [_, flags] = response.id.to_le_bytes();
-        self.expect_extra = flags & XEN_NETIF_EXTRA_FLAG_MORE != 0;
+        let (extra, follows) = Extra::decode(zerocopy::transmute!(*response));
+        self.expect_extra = follows;
+        if let (Some(partial), Extra::Oversize(oversize)) = (&mut self.partial, extra) {
+            partial.oversize = Some(oversize);
+        }
         if self.expect_extra || self.more_after_extra { None } else { self.partial.take() }
     }
 
@@ -163,6 +165,7 @@ impl<H: Hal> Receive<H> {
         let mut partial = self.partial.take().unwrap_or(Partial {
             bytes: Vec::new(),
             checksum: Checksum::from_receive_flags(flags),
+            oversize: None,
             failed: false,
         });
         match usize::try_from(response.status) {
@@ -209,5 +212,5 @@ fn finish(partial: Partial, counters: &mut Counters) -> Option<Frame> {
         return None;
     }
     counters.received += 1;
-    Some(Frame { bytes: partial.bytes, checksum: partial.checksum, oversize: None })
+    Some(Frame { bytes: partial.bytes, checksum: partial.checksum, oversize: partial.oversize })
 }

@@ -8,10 +8,13 @@
 
 use alloc::vec::Vec;
 
-use pv_abi::io::netif::{NETIF_RSP_NULL, NETIF_RSP_OKAY, NETTXF_MORE_DATA, NetifTxRequest, NetifTxResponse};
-use pv_bus::net::{Checksum, MAX_FRAME_BYTES, MAX_SLOTS, MIN_FRAME_BYTES};
+use pv_abi::io::netif::{
+    NETIF_RSP_NULL, NETIF_RSP_OKAY, NETTXF_EXTRA_INFO, NETTXF_MORE_DATA, NetifTxRequest, NetifTxResponse,
+};
+use pv_bus::net::{Checksum, EXTRA_BYTES, Extra, MAX_FRAME_BYTES, MAX_SLOTS, MIN_FRAME_BYTES, Oversize};
 use pv_bus::ring::FrontRing;
 use pv_bus::{Access, DomId, GrantRef, Hal, PAGE_SIZE, Port, SharedPage};
+use zerocopy::{FromZeros, IntoBytes};
 
 use super::{Counters, Violation};
 use crate::graveyard::Graveyard;
@@ -25,6 +28,8 @@ pub enum TransmitError {
     Full,
     /// Shorter than an Ethernet header, or longer than the back end takes.
     BadLength,
+    /// A blank checksum of what is neither TCP nor UDP, or an oversize frame that is no TCP segment with a blank checksum.
+    NotTransport,
 }
 
 impl core::fmt::Display for TransmitError {
@@ -33,6 +38,7 @@ impl core::fmt::Display for TransmitError {
             Self::NotReady => "the network card is not connected",
             Self::Full => "the transmit ring is full",
             Self::BadLength => "no frame has this length",
+            Self::NotTransport => "the frame is not the TCP or UDP packet that it is said to be",
         })
     }
 }
@@ -49,9 +55,11 @@ pub(super) struct Transmit<H: Hal> {
     slots: Vec<Slot<H::Page>>,
     free: Vec<u16>,
     limit: usize,
+    /// Slots of extra information on the ring.
+    extras: u32,
     pub(super) port: Port,
     peer: DomId,
-    pub(super) scatter_gather: bool,
+    scatter_gather: bool,
 }
 
 impl<H: Hal> Transmit<H> {
@@ -65,7 +73,7 @@ impl<H: Hal> Transmit<H> {
     ) -> Self {
         let ring = FrontRing::new(pages);
         let limit = limit.clamp(1, ring.entries() as usize);
-        Self { ring, grants, slots: Vec::new(), free: Vec::new(), limit, port, peer, scatter_gather }
+        Self { ring, grants, slots: Vec::new(), free: Vec::new(), limit, extras: 0, port, peer, scatter_gather }
     }
 
     pub(super) fn ring_grant(&self) -> GrantRef {
@@ -81,14 +89,20 @@ impl<H: Hal> Transmit<H> {
         }
     }
 
-    /// How many slots are free or can be made.
+    /// How many slots with a page are free or can be made; one more would hold extra information.
     pub(super) fn room(&self) -> usize {
         let can_be_made = self.limit - self.slots.len();
-        (self.free.len() + can_be_made).min(self.ring.free() as usize)
+        (self.free.len() + can_be_made).min((self.ring.free() as usize).saturating_sub(1))
     }
 
     /// Puts a frame on the ring; [`publish`](Self::publish) shows it.
-    pub(super) fn send(&mut self, hal: &mut H, frame: &[u8], checksum: Checksum) -> Result<(), TransmitError> {
+    pub(super) fn send(
+        &mut self,
+        hal: &mut H,
+        frame: &[u8],
+        checksum: Checksum,
+        oversize: Option<Oversize>,
+    ) -> Result<(), TransmitError> {
         if frame.len() < MIN_FRAME_BYTES || frame.len() > self.max_frame_bytes() {
             return Err(TransmitError::BadLength);
         }
@@ -101,15 +115,27 @@ impl<H: Hal> Transmit<H> {
             let slot = &mut self.slots[usize::from(*id)];
             slot.page.write(0, piece);
             slot.busy = true;
-            let more = if number + 1 < count { NETTXF_MORE_DATA } else { 0 };
-            let first = number == 0;
-            let flags = if first { checksum.transmit_flags() | more } else { more };
-            let size = if first { frame.len() } else { piece.len() };
-            let request = NetifTxRequest { gref: slot.grant.0, offset: 0, flags, id: *id, size: size as u16 };
-            let pushed = self.ring.push(&request);
-            assert!(pushed, "there was room for all slots");
+            let mut flags = if number + 1 < count { NETTXF_MORE_DATA } else { 0 };
+            let mut size = piece.len();
+            if number == 0 {
+                flags |= checksum.transmit_flags() | if oversize.is_some() { NETTXF_EXTRA_INFO } else { 0 };
+                size = frame.len();
+            }
+            let gref = slot.grant.0;
+            self.push(&NetifTxRequest { gref, offset: 0, flags, id: *id, size: size as u16 });
+            if let Some(oversize) = oversize.filter(|_| number == 0) {
+                let mut extra = NetifTxRequest::new_zeroed();
+                extra.as_mut_bytes()[..EXTRA_BYTES].copy_from_slice(&Extra::Oversize(oversize).encode());
+                self.push(&extra);
+                self.extras += 1;
+            }
         }
         Ok(())
+    }
+
+    fn push(&mut self, request: &NetifTxRequest) {
+        let pushed = self.ring.push(request);
+        assert!(pushed, "there was room for all slots");
     }
 
     /// Takes `count` free slots, makes some if need be; all of them or none.
@@ -149,8 +175,9 @@ impl<H: Hal> Transmit<H> {
 
     fn complete(&mut self, response: &NetifTxResponse, counters: &mut Counters) -> Result<(), Violation> {
         if response.status == NETIF_RSP_NULL {
-            // The answer to a slot of extra information; this driver sends none.
-            return Err(Violation::TransmitId(response.id));
+            // The answer to a slot of extra information, which has no id.
+            self.extras = self.extras.checked_sub(1).ok_or(Violation::TransmitId(response.id))?;
+            return Ok(());
         }
         let slot = self.slots.get_mut(usize::from(response.id)).filter(|slot| slot.busy);
         let slot = slot.ok_or(Violation::TransmitId(response.id))?;
