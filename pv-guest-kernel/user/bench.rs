@@ -1,6 +1,7 @@
-//! The workloads of `cargo xtask compare` that a user program can be: each runs once unmeasured, then [`ROUNDS`] times between
-//! marks, so that one of them is without what the rest of the machine does now and then. A line for each: `bench: WINDOW NAME OPERATIONS NANOSECONDS ENTRIES`, where the last is how many entries of page tables
-//! the kernel wrote. The argument multiplies the operations.
+//! The workloads of `cargo xtask compare` that a user program can be: each runs once unmeasured, then [`ROUNDS`] times
+//! between marks, so that one of them is without what the rest of the machine does now and then. A line for each:
+//! `bench: WINDOW NAME OPERATIONS NANOSECONDS ENTRIES`, where the last is how many entries of page tables the kernel wrote.
+//! The argument multiplies the operations.
 #![no_std]
 #![no_main]
 

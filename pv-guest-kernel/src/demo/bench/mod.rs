@@ -5,7 +5,10 @@
 //! platform has nothing to measure.
 
 mod block;
+mod events;
 mod net;
+
+pub(crate) use events::pong;
 
 use alloc::string::{String, ToString};
 
@@ -23,13 +26,15 @@ const SETTLE_NS: u64 = 5 * MILLISECOND_NS;
 /// What a workload did, or why it could not.
 type Outcome = Result<(), String>;
 
-/// `bench [SCALE [PART [URL]]]`: SCALE multiplies the operations; PART is `cpu`, `devices` or `all`.
+/// `bench [SCALE [PART [URL [DOMAIN]]]]`: SCALE multiplies the operations; PART is `cpu`, `devices` or `all`; in DOMAIN
+/// another guest runs `pong`.
 pub(crate) fn bench(arguments: &[String]) -> i32 {
     let scale: u64 = arguments.first().and_then(|text| text.parse().ok()).unwrap_or(1);
     let part = arguments.get(1).map_or("all", String::as_str);
     println!("bench: ready");
     if matches!(part, "cpu" | "all") {
         cpu(scale);
+        events::bench(scale, arguments.get(3).map(String::as_str));
     }
     if matches!(part, "devices" | "all") {
         block::bench(scale);
@@ -47,6 +52,7 @@ fn cpu(scale: u64) {
         Err(error) => println!("bench: {error}"),
     }
     measure::<13>("hypercall", 500 * scale, hypercalls);
+    measure::<23>("cpuid", 500 * scale, cpuids);
     measure::<14>("ipi", 200 * scale, calls);
 }
 
@@ -84,6 +90,14 @@ fn hypercalls(times: u64) -> Outcome {
     }
     for _ in 0..times {
         core::hint::black_box(pv::hypercall::version());
+    }
+    Ok(())
+}
+
+/// The instruction itself, which a hypervisor with hardware assistance carries out; in ring 3 the CPU does.
+fn cpuids(times: u64) -> Outcome {
+    for _ in 0..times {
+        core::hint::black_box(core::arch::x86_64::__cpuid(0));
     }
     Ok(())
 }

@@ -49,9 +49,15 @@ pub(crate) static COMMANDS: &[Command] = &[
     },
     Command {
         name: "bench",
-        usage: "[SCALE [cpu|devices|all [URL]]]",
+        usage: "[SCALE [PART [URL [DOMAIN]]]]",
         about: "the workloads of a comparison",
         run: crate::bench::bench,
+    },
+    Command {
+        name: "pong",
+        usage: "DOMAIN",
+        about: "answer another domain's events, which its bench sends",
+        run: crate::bench::pong,
     },
     Command { name: "loglevel", usage: "LEVEL", about: "error, warn, info, debug or trace", run: system::loglevel },
     Command { name: "reboot", usage: "", about: "start again", run: machine::reboot },
