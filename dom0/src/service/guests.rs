@@ -22,6 +22,8 @@ use super::creation::{Brought, Plan};
 const DESCRIPTIONS: &str = "/guests";
 /// Word of this domain's command line: it stays when no guest runs any more.
 const STAY: &str = "stay";
+/// Option of it: the guest whose console has the terminal first, where several are started.
+const ATTACH: &str = "attach";
 
 /// A guest that was built here.
 pub(super) struct Guest {
@@ -61,9 +63,18 @@ impl Service {
             self.terminal.say("dom0: no guest could be started");
             self.done = !boot::has_flag(STAY);
         }
-        if let [only] = started.as_slice() {
-            self.attach(*only);
+        if let Some(first) = self.terminals_guest(&started) {
+            self.attach(first);
         }
+    }
+
+    /// Which of the guests that were started has the terminal first: the only one, or the one that is asked for.
+    fn terminals_guest(&self, started: &[DomId]) -> Option<DomId> {
+        if let [only] = started {
+            return Some(*only);
+        }
+        let wanted = boot::option(ATTACH)?;
+        started.iter().copied().find(|domain| self.guests.get(domain).is_some_and(|guest| guest.config.name == wanted))
     }
 
     /// Looks which guests have stopped and does what their descriptions ask for.
