@@ -42,7 +42,8 @@ pub(crate) fn work_folder() -> Result<PathBuf> {
     Ok(folder)
 }
 
-fn target_folder() -> PathBuf {
+/// Cargo's folder for what it builds.
+pub(crate) fn target_folder() -> PathBuf {
     std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), PathBuf::from)
 }
 
@@ -61,6 +62,24 @@ pub(crate) fn linux_bench() -> Result<PathBuf> {
         bail!("linux-bench does not build; cargo's message is above");
     }
     Ok(target_folder().join(TARGET).join("release/linux-bench"))
+}
+
+/// Builds the plugin that counts instructions.
+pub(crate) fn build_counter() -> Result<()> {
+    let status = Command::new(env!("CARGO"))
+        .current_dir(root())
+        .args(["build", "--quiet", "--release", "-p", "counter"])
+        .status()
+        .context("cargo cannot be started")?;
+    if !status.success() {
+        bail!("the counting plugin does not build; cargo's message is above");
+    }
+    Ok(())
+}
+
+/// The file of the plugin that counts instructions.
+pub(crate) fn counter_library() -> PathBuf {
+    target_folder().join("release/libcounter.so")
 }
 
 impl Artifacts {

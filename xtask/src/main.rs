@@ -10,6 +10,7 @@ mod control;
 mod debian;
 mod image;
 mod linux;
+mod monitor;
 mod qemu;
 mod tools;
 mod xen;
@@ -40,6 +41,8 @@ enum Command {
     Matrix(commands::matrix::Options),
     /// Count instructions per operation on hv and on Xen
     Bench(commands::bench::Options),
+    /// Run the same guest and workloads natively, as PV and PVH guest on hv and on Xen, and say what each costs and why
+    Compare(commands::compare::Options),
     /// Make a CD image that boots the whole system by GRUB
     Image(commands::image::Options),
     /// Check formatting, lints and the size of things
@@ -61,6 +64,7 @@ fn main() -> ExitCode {
         Command::Test(options) => commands::test::run(&options),
         Command::Matrix(options) => commands::matrix::run(&options),
         Command::Bench(options) => commands::bench::run(&options),
+        Command::Compare(options) => commands::compare::run(&options),
         Command::Image(options) => commands::image::run(&options),
         Command::Lint => commands::lint::run(),
         Command::Ci => commands::ci::run(),

@@ -51,8 +51,15 @@ pub(crate) const E2FSPROGS: Tool = Tool {
 pub(crate) const GRUB_TOOLS: Tool =
     Tool { purpose: "makes PV-GRUB", packages: &["grub-common"], present: || on_path("grub-mkimage") };
 
+/// Opens the comparison's page in the tests.
+pub(crate) const CHROMIUM: Tool = Tool {
+    purpose: "opens the comparison's page in the tests",
+    packages: &["chromium"],
+    present: || on_path("chromium"),
+};
+
 /// All tools, for `doctor`.
-pub(crate) const ALL: [&Tool; 5] = [&QEMU, &XEN_HEADERS, &GRUB, &E2FSPROGS, &GRUB_TOOLS];
+pub(crate) const ALL: [&Tool; 6] = [&QEMU, &XEN_HEADERS, &GRUB, &E2FSPROGS, &GRUB_TOOLS, &CHROMIUM];
 
 static MAY_INSTALL: OnceLock<bool> = OnceLock::new();
 

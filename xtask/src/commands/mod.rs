@@ -2,6 +2,7 @@
 
 pub(crate) mod bench;
 pub(crate) mod ci;
+pub(crate) mod compare;
 pub(crate) mod ctl;
 pub(crate) mod doctor;
 pub(crate) mod image;

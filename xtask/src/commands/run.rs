@@ -69,6 +69,9 @@ pub(crate) struct Options {
     /// Options for our dom0's command line
     #[arg(long, default_value = "")]
     pub(crate) dom0_options: String,
+    /// The description of a guest that our dom0 starts next, with the same kernel.
+    #[arg(skip)]
+    pub(crate) beside: Option<String>,
 }
 
 /// What a guest runs on.
@@ -295,6 +298,7 @@ fn with_our_dom0(artifacts: &Artifacts, guest: &Guest, options: &Options, folder
     };
     let mut files = guest.files()?;
     files.push(("guests/guest.toml".to_owned(), description));
+    files.extend(options.beside.iter().map(|beside| ("guests/second.toml".to_owned(), beside.clone().into_bytes())));
     let ramdisk = folder.join("ramdisk");
     std::fs::write(&ramdisk, image::make_ramdisk(&files)?)?;
     let quiet = if options.exec.is_some() { "quiet " } else { "" };
@@ -405,6 +409,7 @@ impl Options {
             timeout: 120,
             hv_options: String::new(),
             dom0_options: String::new(),
+            beside: None,
         }
     }
 }

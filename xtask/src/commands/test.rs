@@ -1,5 +1,6 @@
 //! `cargo xtask test`: everything that can be tested, and one count at the end.
 
+mod compare;
 mod ctl;
 pub(crate) mod guests;
 mod host;
@@ -71,6 +72,7 @@ pub(crate) fn run(options: &Options) -> Result<u8> {
         guests::run(&mut tally, &artifacts)?;
         systems::run(&mut tally, &artifacts);
         ctl::run(&mut tally, &artifacts);
+        compare::run(&mut tally, &artifacts);
     }
     for failure in &tally.failures {
         println!("failed: {failure}");
