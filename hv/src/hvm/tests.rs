@@ -4,16 +4,19 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::sync::atomic::Ordering;
 
+use pv_abi::arch::VcpuGuestContext;
 use pv_abi::domctl::{self as dom, Domctl};
 use pv_abi::errno::Errno;
 use pv_abi::features::{XENFEAT_AUTO_TRANSLATED_PHYSMAP, XENFEAT_HVM_CALLBACK_VECTOR};
+use pv_abi::grant_table::{GNTMAP_HOST_MAP, GNTTABOP_MAP_GRANT_REF, GnttabMapGrantRef};
 use pv_abi::hvm::{
     HVM_FILE_MAGIC, HVM_FILE_VERSION, HVM_PARAM_CALLBACK_IRQ, HVM_PARAM_IDENT_PT, HVM_PARAM_STORE_PFN, HVMOP_GET_PARAM,
     HVMOP_SET_PARAM, HvmHwCpu, HvmHwMtrr, HvmParam, HvmSaveDescriptor, HvmSaveHeader, callback_via_vector,
 };
 use pv_abi::memory::{
-    AddToPhysmap, MemoryReservation, RemoveFromPhysmap, XENMEM_ADD_TO_PHYSMAP, XENMEM_DECREASE_RESERVATION,
-    XENMEM_MAXIMUM_GPFN, XENMEM_POPULATE_PHYSMAP, XENMEM_REMOVE_FROM_PHYSMAP,
+    AddToPhysmap, MemoryExchange, MemoryReservation, RemoveFromPhysmap, XENMEM_ADD_TO_PHYSMAP,
+    XENMEM_DECREASE_RESERVATION, XENMEM_EXCHANGE, XENMEM_MAXIMUM_GPFN, XENMEM_POPULATE_PHYSMAP,
+    XENMEM_REMOVE_FROM_PHYSMAP,
 };
 use pv_abi::version::FeatureInfo;
 use pv_abi::xen::{self as number, DOMID_SELF, MmuUpdate};
@@ -318,6 +321,28 @@ fn hypercalls_about_page_tables_are_none_of_its() {
     pvh.vmcb().cs.attributes = 0xc9b;
     assert_eq!(pvh.call(&bed, number::HYPERVISOR_XEN_VERSION, [0, 0]), Errno::NoSys.as_return());
     assert_eq!(broken_rules(), ["HVM-04"]);
+}
+
+#[test]
+fn what_only_pv_domains_have_is_refused() {
+    let bed = bed();
+    let mut dom0 = bed.guest(0, 6);
+    let domain = made(&bed, &mut dom0);
+    let _ = broken_rules();
+    let context = dom0.address(1);
+    dom0.write(&bed, context, &VcpuGuestContext::default());
+    let asked = dom::DomctlVcpucontext { vcpu: 0, ctxt: context, ..Default::default() };
+    let set = ask(&bed, &mut dom0, dom::XEN_DOMCTL_SETVCPUCONTEXT, domain.id.0, &asked).0;
+    let extents = MemoryReservation { domid: domain.id.0, nr_extents: 1, ..MemoryReservation::new_zeroed() };
+    let mut exchange = MemoryExchange { in_: extents, out: extents, nr_exchanged: 0 };
+    let exchanged = dom0.call_with(&bed, number::HYPERVISOR_MEMORY_OP, XENMEM_EXCHANGE, &mut exchange);
+    assert_eq!((set, exchanged), (Errno::Inval.as_return(), Errno::OpNotSupp.as_return()));
+    let mut pvh = Pvh::new(&bed, &domain);
+    let map = GnttabMapGrantRef { flags: GNTMAP_HOST_MAP, ..GnttabMapGrantRef::default() };
+    pvh.write(&bed, DATA, map.as_bytes());
+    pvh.registers.rdx = 1;
+    assert_eq!(pvh.call(&bed, number::HYPERVISOR_GRANT_TABLE_OP, [GNTTABOP_MAP_GRANT_REF.into(), DATA]), 0);
+    assert_eq!(broken_rules(), ["HVM-14", "HVM-15", "HVM-16"]);
 }
 
 #[test]

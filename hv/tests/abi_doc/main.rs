@@ -1,6 +1,7 @@
 //! `docs/abi.md` is made from the tables that the code is made from, and from what the guest tests checked. Run with
 //! `UPDATE_DOCS=1` to write it anew.
 
+mod host_tests;
 mod operations;
 mod verdicts;
 
@@ -207,4 +208,20 @@ fn every_rule_is_broken_by_a_guest_test() {
     let broken: BTreeSet<&str> = checks.iter().flat_map(|check| &check.rules).map(String::as_str).collect();
     let all = rules::tables().into_iter().flatten().map(|rule| rule.0.id);
     no_gaps(|id| broken.contains(id), all);
+}
+
+#[test]
+fn every_rule_is_broken_by_a_test() {
+    let checks = verdicts::all();
+    let broken: BTreeSet<&str> = checks.iter().flat_map(|check| &check.rules).map(String::as_str).collect();
+    let tests = host_tests::source();
+    let rules = host_tests::rules();
+    let untested: Vec<&str> = rules
+        .iter()
+        .filter(|(name, id)| {
+            !broken.contains(id.as_str()) && !tests.contains(id.as_str()) && !host_tests::has_word(&tests, name)
+        })
+        .map(|(_, id)| id.as_str())
+        .collect();
+    assert!(untested.is_empty(), "no host test names {untested:?}, and no guest test breaks them");
 }

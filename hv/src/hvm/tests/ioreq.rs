@@ -180,11 +180,12 @@ fn an_answer_that_is_none_ends_the_guest_alone() {
     let (page, port) = served(&bed, &mut dom0, domain.id.0);
     let mut pvh = Pvh::new(&bed, &domain);
     let _ = pvh.port(&bed, 0x1230, 1, true, 0);
-    let _ = broken_rules();
     answer(&bed, &mut dom0, page, port, 0, STATE_IOREQ_NONE);
     assert_eq!(pvh.go_on(&bed), Next::Switch);
     assert_eq!(domain.lifecycle.lock().shutdown, Some(pv_abi::sched::SHUTDOWN_CRASH));
     assert!(bed.hv.domains.get(DomId::DOM0).unwrap().lifecycle.lock().shutdown.is_none());
+    let said = alloc::string::String::from_utf8(bed.hv.machine.take_console()).unwrap();
+    assert!(said.contains("HVM-34"), "{said}");
 }
 
 #[test]
@@ -252,6 +253,7 @@ fn ranges_do_not_overlap_and_can_be_taken_in_part() {
     let mut dom0 = bed.guest(0, 6);
     let id = made(&bed, &mut dom0).id.0;
     assert_eq!(create(&bed, &mut dom0, id), 0);
+    let _ = broken_rules();
     let mut set = |first, last, give| range(&bed, &mut dom0, id, XEN_DMOP_IO_RANGE_PORT, (first, last), give);
     assert_eq!(set(0x10, 0x1f, true), 0);
     assert_eq!(set(0x1f, 0x20, true), Errno::Exist.as_return());
@@ -269,6 +271,7 @@ fn ranges_do_not_overlap_and_can_be_taken_in_part() {
         }
     }
     assert_eq!(range(&bed, &mut dom0, id, 3, (0, 0), true), Errno::Inval.as_return());
+    assert_eq!(broken_rules(), ["HVM-32", "HVM-32", "HVM-27", "HVM-32", "HVM-33", "HVM-27"]);
 }
 
 #[test]
@@ -297,7 +300,9 @@ fn what_a_device_model_may_not_is_refused_by_its_rule() {
     assert_eq!(acquire(&bed, &mut dom0, id, 0, 2).0, Errno::Inval.as_return());
     let table = crate::rules::hvm::TABLE;
     let broken = broken_rules();
-    for name in [rule::SERVER_COUNT, rule::NO_SERVER, rule::SERVER_MEMORY, rule::DEVICE_MODEL_ARGUMENT, rule::BUFFERS] {
+    let [own, unknown] = [rule::DEVICE_MODEL, rule::DEVICE_MODEL_OPERATION];
+    let servers = [rule::SERVER_COUNT, rule::NO_SERVER, rule::SERVER_MEMORY];
+    for name in servers.into_iter().chain([own, unknown, rule::DEVICE_MODEL_ARGUMENT, rule::BUFFERS]) {
         assert!(table.contains(&name) && broken.iter().any(|broken| *broken == name.0.id), "{name}: {broken:?}");
     }
 }
