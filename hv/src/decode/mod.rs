@@ -5,7 +5,7 @@
 //! ring 3. What an instruction does is decided where it is carried out ([`crate::paging`], [`crate::traps`]). Bytes come
 //! from the guest once, in a buffer; nothing here reads memory. Source: AMD APM 3 §1 and appendix A.
 
-mod moves;
+pub mod moves;
 mod operand;
 pub mod privileged;
 

@@ -35,8 +35,8 @@ pub struct DomainConfig {
     pub handle: [u8; 16],
     /// Whether it may control other domains and the machine.
     pub privileged: bool,
-    /// Whether it has hardware assistance.
-    pub hvm: bool,
+    /// The devices that it has inside the hypervisor, where it has hardware assistance.
+    pub hvm: Option<hvm::Devices>,
     /// The highest event-channel port it may allocate.
     pub max_event_port: u32,
     /// Frames that its grant table may grow to.
@@ -54,7 +54,7 @@ impl Default for DomainConfig {
         Self {
             handle: [0; 16],
             privileged: false,
-            hvm: false,
+            hvm: None,
             max_event_port: u32::MAX,
             max_grant_frames: 64,
             max_maptrack_frames: 1024,
@@ -71,13 +71,13 @@ impl Domain {
     /// `ENOMEM` without a frame for its `shared_info`, `EEXIST` where the number is taken.
     pub fn new<M: Machine>(hv: &Hypervisor<M>, id: DomId, config: DomainConfig) -> Result<Arc<Self>, Refusal> {
         let no_memory = || Refusal::errno(Errno::NoMem, rule::NO_MEMORY_FOR_DOMAIN);
-        let hvm = if config.hvm { Some(HvmDomain::new(hv).ok_or_else(no_memory)?) } else { None };
+        let hvm = config.hvm.map(|devices| HvmDomain::new(hv, devices).ok_or_else(no_memory)).transpose()?;
         let Some(shared_info) = frames::allocate_shared_for(hv, id) else {
             hvm::discard(hv, hvm);
             return Err(no_memory());
         };
         // A guest with hardware assistance masks its upcalls by its interrupt flag alone.
-        for vcpu in 0..if config.hvm { 0 } else { XEN_LEGACY_MAX_VCPUS as usize } {
+        for vcpu in 0..if config.hvm.is_some() { 0 } else { XEN_LEGACY_MAX_VCPUS as usize } {
             hv.machine.swap_byte(shared_info, vcpu * INFO_BYTES + 1, 1);
         }
         let permissions = if config.privileged { permissions_of_dom0(hv) } else { Permissions::default() };

@@ -8,16 +8,17 @@ use pv_abi::DomId;
 use pv_abi::errno::Errno;
 use pv_abi::hvm::dm_op::{
     DmOp, DmOpBuf, DmOpCreateIoreqServer, DmOpDestroyIoreqServer, DmOpGetIoreqServerInfo, DmOpInjectMsi,
-    DmOpIoreqServerRange, DmOpNrVcpus, DmOpRemoteShutdown, DmOpSetIoreqServerState, XEN_DMOP_CREATE_IOREQ_SERVER,
-    XEN_DMOP_DESTROY_IOREQ_SERVER, XEN_DMOP_GET_IOREQ_SERVER_INFO, XEN_DMOP_INJECT_MSI, XEN_DMOP_IO_RANGE_MEMORY,
-    XEN_DMOP_IO_RANGE_PCI, XEN_DMOP_IO_RANGE_PORT, XEN_DMOP_MAP_IO_RANGE_TO_IOREQ_SERVER, XEN_DMOP_NO_GFNS,
-    XEN_DMOP_NR_VCPUS, XEN_DMOP_REMOTE_SHUTDOWN, XEN_DMOP_SET_IOREQ_SERVER_STATE,
-    XEN_DMOP_UNMAP_IO_RANGE_FROM_IOREQ_SERVER,
+    DmOpIoreqServerRange, DmOpNrVcpus, DmOpRemoteShutdown, DmOpSetIoreqServerState, DmOpSetIsaIrqLevel,
+    DmOpSetPciIntxLevel, DmOpSetPciLinkRoute, XEN_DMOP_CREATE_IOREQ_SERVER, XEN_DMOP_DESTROY_IOREQ_SERVER,
+    XEN_DMOP_GET_IOREQ_SERVER_INFO, XEN_DMOP_INJECT_MSI, XEN_DMOP_IO_RANGE_MEMORY, XEN_DMOP_IO_RANGE_PCI,
+    XEN_DMOP_IO_RANGE_PORT, XEN_DMOP_MAP_IO_RANGE_TO_IOREQ_SERVER, XEN_DMOP_NO_GFNS, XEN_DMOP_NR_VCPUS,
+    XEN_DMOP_REMOTE_SHUTDOWN, XEN_DMOP_SET_IOREQ_SERVER_STATE, XEN_DMOP_SET_ISA_IRQ_LEVEL, XEN_DMOP_SET_PCI_INTX_LEVEL,
+    XEN_DMOP_SET_PCI_LINK_ROUTE, XEN_DMOP_UNMAP_IO_RANGE_FROM_IOREQ_SERVER,
 };
 use pv_abi::hvm::{HVM_IOREQSRV_BUFIOREQ_ATOMIC, HVM_IOREQSRV_BUFIOREQ_OFF};
 
 use super::ioreq::{self, Kind, Range};
-use super::{HvmDomain, apic};
+use super::{HvmDomain, apic, platform};
 use crate::call::Call;
 use crate::domain::Domain;
 use crate::hardware::Machine;
@@ -120,6 +121,24 @@ fn carry_out<M: Machine>(
             let asked: DmOpDestroyIoreqServer = operation.payload();
             check(asked.pad == 0, asked.pad.into())?;
             ioreq::destroy(hv, domain, hvm, caller, asked.id)
+        }
+        XEN_DMOP_SET_ISA_IRQ_LEVEL => {
+            let asked: DmOpSetIsaIrqLevel = operation.payload();
+            check(asked.level <= 1 && asked.isa_irq <= 15, asked.isa_irq.into())?;
+            platform::with(hv, domain, |chipset, _, send| chipset.set_isa_line(asked.isa_irq, asked.level != 0, send));
+            Ok(())
+        }
+        XEN_DMOP_SET_PCI_INTX_LEVEL => {
+            let DmOpSetPciIntxLevel { domain: segment, bus, device, intx, level } = operation.payload();
+            check(segment == 0 && bus == 0 && device < 32 && intx < 4 && level <= 1, device.into())?;
+            platform::with(hv, domain, |chipset, _, send| chipset.set_pci_pin(device, intx, level != 0, send));
+            Ok(())
+        }
+        XEN_DMOP_SET_PCI_LINK_ROUTE => {
+            let asked: DmOpSetPciLinkRoute = operation.payload();
+            check(asked.link < 4 && asked.isa_irq <= 15, asked.link.into())?;
+            platform::with(hv, domain, |chipset, _, send| chipset.set_link(asked.link, asked.isa_irq, send));
+            Ok(())
         }
         XEN_DMOP_INJECT_MSI => {
             let asked: DmOpInjectMsi = operation.payload();

@@ -3,6 +3,7 @@
 //! The CPU does not say how long an instruction was (QEMU's saves no next `rip`), so what is emulated is read again and
 //! must be what the exit names. Source: AMD APM 2 §15.9 to §15.21, appendix C.
 
+use alloc::format;
 use core::sync::atomic::Ordering;
 
 use pv_abi::errno::Errno;
@@ -10,7 +11,7 @@ use pv_abi::event_channel::EVTCHNOP_SEND;
 use pv_abi::xen::HYPERVISOR_EVENT_CHANNEL_OP;
 
 use super::vmcb::{event, intercept, interrupt};
-use super::{Vmcb, apic, may_call, mmio, ports, registers, walk};
+use super::{Assisted, Vmcb, apic, may_call, mmio, platform, ports, registers, walk};
 use crate::Hypervisor;
 use crate::domain::{Running, VcpuState};
 use crate::entry::{self, Next};
@@ -65,9 +66,23 @@ enum Done {
 /// A vCPU stopped; its general registers are in `registers`.
 pub fn on_exit<M: Machine>(hv: &Hypervisor<M>, running: &mut Running, registers: &mut Registers) -> Next {
     if let Err(refusal) = handle(hv, running, registers) {
-        control::crash(hv, running, registers, &refusal);
+        end(hv, running, registers, &refusal);
     }
     entry::before_return(hv, running, registers)
+}
+
+/// Ends the guest, and says which instruction it was at.
+#[cold]
+#[inline(never)]
+fn end<M: Machine>(hv: &Hypervisor<M>, running: &mut Running, registers: &mut Registers, refusal: &Refusal) {
+    if let Some(block) = running.state.hvm.as_deref() {
+        let address = code_address(block, registers);
+        let (code, fetched) = (block.exit_code, walk::fetch(hv, running, address));
+        let line = format!("(hv) at {address:#x}: {:02x?}, exit {code:#x}\n", fetched.bytes());
+        hv.machine.console_write(line.as_bytes());
+        hv.console.record(line.as_bytes());
+    }
+    control::crash(hv, running, registers, refusal);
 }
 
 fn block(running: &mut Running) -> Result<&mut Vmcb, Refusal> {
@@ -112,7 +127,7 @@ fn handle<M: Machine>(hv: &Hypervisor<M>, running: &mut Running, registers: &mut
             vmcb.raise(INVALID_OPCODE, None);
             Ok(())
         }
-        code::NPF => mmio::carry_out(hv, running, registers, info_2),
+        code::NPF => mmio::carry_out(hv, running, registers, (info, info_2)),
         code::CR8_WRITE => write_cr8(hv, running, registers),
         code::SHUTDOWN => Err(Refusal::crash(rule::TRIPLE_FAULT)),
         other => Err(Refusal::crash(rule::NOT_EMULATED).with(Evidence::Value(other))),
@@ -142,6 +157,11 @@ fn emulate<M: Machine>(
     Ok(())
 }
 
+/// Where the instruction at the guest's `rip` is.
+pub(super) fn code_address(block: &Vmcb, registers: &Registers) -> u64 {
+    if block.is_long() { registers.rip } else { block.cs.base.wrapping_add(registers.rip) & 0xffff_ffff }
+}
+
 /// How long the instruction at the guest's `rip` is, prefixes included.
 fn length<M: Machine>(
     hv: &Hypervisor<M>,
@@ -151,7 +171,7 @@ fn length<M: Machine>(
 ) -> Result<u64, Refusal> {
     let vmcb = block(running)?;
     let is_long = vmcb.is_long();
-    let address = if is_long { registers.rip } else { vmcb.cs.base.wrapping_add(registers.rip) & 0xffff_ffff };
+    let address = code_address(vmcb, registers);
     let fetched = walk::fetch(hv, running, address);
     let bytes = fetched.bytes();
     let prefixes = bytes.iter().take_while(|byte| is_prefix(**byte, is_long)).count();
@@ -232,7 +252,9 @@ fn halt<M: Machine>(hv: &Hypervisor<M>, running: &Running, registers: &Registers
         return Done::Next;
     }
     sched::block(hv, &running.vcpu);
-    if apic::is_due(running) {
+    let (domain, inbox) = (running.vcpu.domain.hvm.as_ref(), running.vcpu.inbox.as_deref());
+    let pic = domain.zip(inbox).is_some_and(|(hvm, inbox)| platform::pic_waits(hvm, &running.vcpu, inbox));
+    if pic || apic::is_due(running) {
         sched::unblock(hv, &running.vcpu);
     }
     Done::Next
@@ -286,9 +308,16 @@ fn set_xcr<M: Machine>(hv: &Hypervisor<M>, running: &mut Running, registers: &Re
 /// An upcall is due as long as the guest has not taken its pending flag back, so it comes again where it was not. Before
 /// that, what a device model answered is taken; where it answered wrong, the guest does not go on.
 pub fn before_entry<M: Machine>(hv: &Hypervisor<M>, running: &mut Running, registers: &mut Registers) -> Next {
-    if let Err(refusal) = ports::complete(hv, running, registers) {
-        control::crash(hv, running, registers, &refusal);
-        return entry::before_return(hv, running, registers);
+    while running.state.assisted.as_deref().is_some_and(Assisted::waits) {
+        if let Err(refusal) = ports::complete(hv, running, registers) {
+            end(hv, running, registers, &refusal);
+            return entry::before_return(hv, running, registers);
+        }
+        // What it asks now, it waits for elsewhere.
+        let waits = running.state.assisted.as_deref().is_some_and(Assisted::waits);
+        if waits && entry::before_return(hv, running, registers) == Next::Switch {
+            return Next::Switch;
+        }
     }
     deliver(hv, running, registers);
     Next::Guest
@@ -318,23 +347,33 @@ fn deliver<M: Machine>(hv: &Hypervisor<M>, running: &mut Running, registers: &Re
     apic.upcall(inbox, due);
     // What comes past the APIC knows no priority.
     let past = hvm.callback_vector().filter(|_| due);
-    let Some(vector) = past.or_else(|| apic.next(inbox)) else {
+    let pic = past.is_none() && platform::pic_waits(hvm, vcpu, inbox);
+    let own = if past.is_some() || pic { None } else { apic.next(inbox) };
+    if past.is_none() && !pic && own.is_none() {
         return;
-    };
-    if past.is_none() && !apic.lets(vector) {
-        vmcb.control_register_intercepts |= intercept::CR8_WRITE;
-    } else if !takes_any {
+    }
+    let wait_for_window = |vmcb: &mut Vmcb| {
         vmcb.interrupt_control |= interrupt::WINDOW;
         vmcb.intercepts[0] |= intercept::VIRTUAL_INTERRUPT;
-    } else {
-        vmcb.event = event::VALID | u64::from(vector);
-        if past.is_none() {
-            apic.serve(inbox, vector);
-        }
-        // Another one may come behind it.
-        if apic.next(inbox).is_some_and(|behind| apic.lets(behind)) {
-            vmcb.interrupt_control |= interrupt::WINDOW;
-            vmcb.intercepts[0] |= intercept::VIRTUAL_INTERRUPT;
-        }
+    };
+    if own.is_some_and(|vector| !apic.lets(vector)) {
+        vmcb.control_register_intercepts |= intercept::CR8_WRITE;
+        return;
+    }
+    if !takes_any {
+        return wait_for_window(vmcb);
+    }
+    if let Some(vector) = own {
+        apic.serve(inbox, vector);
+    }
+    let of_pic = || if pic { platform::acknowledge(hv, &vcpu.domain) } else { None };
+    let Some(vector) = past.or(own).or_else(of_pic) else {
+        return;
+    };
+    vmcb.event = event::VALID | u64::from(vector);
+    // Another one may come behind it.
+    let behind = apic.next(inbox).is_some_and(|behind| apic.lets(behind));
+    if behind || platform::pic_waits(hvm, vcpu, inbox) {
+        wait_for_window(vmcb);
     }
 }

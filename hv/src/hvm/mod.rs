@@ -5,8 +5,8 @@
 //! the reason, [`on_exit`] decides, [`before_entry`] delivers what is due. Its hypercalls are those of a PV guest, less the
 //! ones about page and descriptor tables ([`may_call`]); its memory is reached by a walk of its page tables ([`walk`]).
 //!
-//! PVH guests run: no device is emulated here but the local APIC; ports may be emulated by device models in other domains.
-//! What is not there is named and ends the guest alone.
+//! PVH guests have a local APIC inside, domains with emulated devices a chipset too; all others are emulated by device
+//! models in other domains. What is not there is named and ends the guest alone.
 //!
 //! | file | what |
 //! |---|---|
@@ -14,15 +14,17 @@
 //! | `memory` | what `memory_op` means for such a domain |
 //! | [`walk`] | a guest's addresses |
 //! | [`vmcb`], `exit`, `registers` | why a guest stopped, and what is done about it |
-//! | `apic`, `mmio` | the local APIC, and its registers in memory |
+//! | `mmio`, `bus` | instructions on memory that is none, and whose registers are there |
+//! | `apic` | the local APIC |
 //! | `types` | memory types, which are kept and change nothing |
-//! | [`devices`] | the emulated devices that are the hypervisor's, put together; no guest has them yet |
+//! | [`devices`], `platform` | the emulated devices that are the hypervisor's, put together, and how a domain has them |
 //! | `ports`, `ioreq`, `dm_op` | I/O ports, the requests to device models in other domains, and what those ask |
 //! | `params`, `context` | what a toolstack and a kernel set |
 //!
 //! Source: AMD APM 2, chapter 15; Xen: public/hvm/hvm_op.h, public/hvm/params.h, public/arch-x86/cpuid.h.
 
 mod apic;
+mod bus;
 mod context;
 pub mod devices;
 mod dm_op;
@@ -32,6 +34,7 @@ pub(crate) mod memory;
 mod mmio;
 mod params;
 pub mod physmap;
+mod platform;
 mod ports;
 mod registers;
 #[cfg(test)]
@@ -55,6 +58,8 @@ pub use dm_op::dm_op;
 pub use exit::{before_entry, on_exit};
 pub use params::hvm_op;
 pub use physmap::PhysMap;
+pub use platform::Devices;
+pub(crate) use platform::on_timer as on_chipset_timer;
 pub(crate) use registers::visible_leaf;
 pub use vmcb::Vmcb;
 
@@ -74,6 +79,8 @@ pub struct HvmDomain {
     pub params: Mutex<[u64; HVM_NR_PARAMS as usize]>,
     /// Device models of it in other domains.
     pub(crate) servers: Mutex<ioreq::Servers>,
+    /// Its chipset, if it has one.
+    platform: Option<Box<platform::Platform>>,
     /// What it wrote to the port that says which configuration space is meant.
     pci_address: AtomicU32,
     /// The vector by which all its vCPUs' upcalls come, past their local APICs; 0 for none.
@@ -97,16 +104,22 @@ impl Assisted {
     pub fn new(vcpu: u32) -> Self {
         Self { apic: Apic::new(vcpu), types: types::MemoryTypes::default(), asked: None }
     }
+
+    /// Whether it has asked a device model.
+    const fn waits(&self) -> bool {
+        self.asked.is_some()
+    }
 }
 
 impl HvmDomain {
     /// With nothing in its memory and all parameters zero.
     #[must_use]
-    pub fn new<M: Machine>(hv: &Hypervisor<M>) -> Option<Self> {
+    pub fn new<M: Machine>(hv: &Hypervisor<M>, devices: Devices) -> Option<Self> {
         PhysMap::new(hv).map(|map| Self {
             map: Mutex::new(map),
             params: Mutex::new([0; HVM_NR_PARAMS as usize]),
             servers: Mutex::default(),
+            platform: (devices == Devices::All).then(|| platform::Platform::new(hv)),
             pci_address: AtomicU32::new(0),
             callback: AtomicU8::new(0),
         })

@@ -8,14 +8,15 @@ use core::sync::atomic::Ordering;
 
 use pv_abi::errno::Errno;
 use pv_abi::hvm::{
-    HVM_NR_PARAMS, HVM_PARAM_CALLBACK_IRQ, HVM_PARAM_CALLBACK_TYPE_VECTOR, HVM_PARAM_CONSOLE_EVTCHN,
-    HVM_PARAM_CONSOLE_PFN, HVM_PARAM_STORE_EVTCHN, HVM_PARAM_STORE_PFN, HVM_PARAM_VM_GENERATION_ID_ADDR,
-    HVM_PARAM_VM86_TSS, HVM_PARAM_VM86_TSS_SIZED, HVM_PARAM_X87_FIP_WIDTH, HVMOP_GET_PARAM, HVMOP_GET_TIME,
-    HVMOP_SET_EVTCHN_UPCALL_VECTOR, HVMOP_SET_PARAM, HvmEvtchnUpcallVector, HvmGetTime, HvmParam,
+    HVM_NR_PARAMS, HVM_PARAM_ACPI_IOPORTS_LOCATION, HVM_PARAM_CALLBACK_IRQ, HVM_PARAM_CALLBACK_TYPE_VECTOR,
+    HVM_PARAM_CONSOLE_EVTCHN, HVM_PARAM_CONSOLE_PFN, HVM_PARAM_STORE_EVTCHN, HVM_PARAM_STORE_PFN,
+    HVM_PARAM_VM_GENERATION_ID_ADDR, HVM_PARAM_VM86_TSS, HVM_PARAM_VM86_TSS_SIZED, HVM_PARAM_X87_FIP_WIDTH,
+    HVMOP_GET_PARAM, HVMOP_GET_TIME, HVMOP_SET_EVTCHN_UPCALL_VECTOR, HVMOP_SET_PARAM, HvmEvtchnUpcallVector,
+    HvmGetTime, HvmParam,
 };
 use pv_abi::{DomId, VcpuId};
 
-use super::HvmDomain;
+use super::{HvmDomain, platform};
 use crate::call::Call;
 use crate::domain::Domain;
 use crate::hardware::Machine;
@@ -93,6 +94,12 @@ fn set<M: Machine>(call: &Call<'_, M>, domain: &Arc<Domain>, request: &HvmParam)
     }
     if request.index == HVM_PARAM_CALLBACK_IRQ {
         set_callback(hvm, request.value)?;
+    }
+    if request.index == HVM_PARAM_ACPI_IOPORTS_LOCATION {
+        let known = platform::with(call.hv, domain, |chipset, _, _| chipset.set_pm_version(request.value));
+        if known == Some(false) {
+            return Err(Refusal::errno(Errno::Inval, rule::PARAM).with(Evidence::Value(request.value)));
+        }
     }
     hvm.params.lock()[index] = request.value;
     Ok(())

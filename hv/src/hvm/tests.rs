@@ -4,7 +4,7 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::sync::atomic::Ordering;
 
-use pv_abi::arch::VcpuGuestContext;
+use pv_abi::arch::{ArchDomainconfig, VcpuGuestContext, XEN_X86_EMU_LAPIC};
 use pv_abi::domctl::{self as dom, Domctl};
 use pv_abi::errno::Errno;
 use pv_abi::features::{XENFEAT_AUTO_TRANSLATED_PHYSMAP, XENFEAT_HVM_CALLBACK_VECTOR};
@@ -25,6 +25,7 @@ use zerocopy::{FromZeros, Immutable, IntoBytes};
 
 mod apic;
 mod ioreq;
+mod platform;
 
 use crate::rules::hvm as rule;
 
@@ -65,6 +66,7 @@ fn request() -> dom::DomctlCreatedomain {
         max_grant_frames: -1,
         max_maptrack_frames: -1,
         grant_opts: 1,
+        arch: ArchDomainconfig { emulation_flags: XEN_X86_EMU_LAPIC, misc_flags: 0 },
         ..Default::default()
     }
 }
@@ -75,8 +77,12 @@ fn made(bed: &Bed, dom0: &mut Guest) -> Arc<Domain> {
 }
 
 fn made_with(bed: &Bed, dom0: &mut Guest, vcpus: u32) -> Arc<Domain> {
-    let asked = dom::DomctlCreatedomain { max_vcpus: vcpus, ..request() };
-    let (result, frame) = ask(bed, dom0, dom::XEN_DOMCTL_CREATEDOMAIN, 0, &asked);
+    made_as(bed, dom0, &dom::DomctlCreatedomain { max_vcpus: vcpus, ..request() })
+}
+
+fn made_as(bed: &Bed, dom0: &mut Guest, asked: &dom::DomctlCreatedomain) -> Arc<Domain> {
+    let vcpus = asked.max_vcpus;
+    let (result, frame) = ask(bed, dom0, dom::XEN_DOMCTL_CREATEDOMAIN, 0, asked);
     assert_eq!(result, 0);
     let id = frame.domain;
     assert_eq!(ask(bed, dom0, dom::XEN_DOMCTL_MAX_VCPUS, id, &dom::DomctlMaxVcpus { max: vcpus }).0, 0);

@@ -143,6 +143,8 @@ pub const EFER_SVME: u64 = 1 << 12;
 pub const EFER_LMA: u64 = 1 << 10;
 /// A code segment's attributes: 64-bit.
 pub const CODE_LONG: u16 = 1 << 9;
+/// A code segment's attributes: 32-bit, where it is not 64-bit.
+pub const CODE_32: u16 = 1 << 10;
 
 impl Vmcb {
     /// A vCPU after reset (AMD APM 2 §14.1.3), stopped by everything that is not its own.

@@ -20,9 +20,9 @@ crate::rules! {
     NOTHING_THERE = "HVM-17", "The guest used an address that has neither memory nor a device", "AMD APM 2 §15.25.6";
     TRIPLE_FAULT = "HVM-18", "The guest's exception handlers failed (triple fault)", "Xen: SVM, VMEXIT_SHUTDOWN";
     NOT_EMULATED = "HVM-19", "The guest used what is not emulated (the exit's code is in the way)", "hv: docs/compat.md";
-    STRING_IO = "HVM-20", "String instructions on I/O ports are not emulated", "hv: docs/compat.md";
+    STRING_IO = "HVM-20", "A string instruction on I/O ports must be readable, and 64- or 32-bit code", "hv: docs/compat.md";
     INSTRUCTION = "HVM-21", "An instruction that is emulated must be readable, and the one that the exit names", "Xen: svm_get_insn_len";
-    APIC_INSTRUCTION = "HVM-22", "The local APIC's registers in memory are reached by moves of four bytes in 64-bit mode", "Intel SDM 3 §10.4.1";
+    APIC_INSTRUCTION = "HVM-22", "The registers of APICs in memory are read by parts of one, and written as a whole", "Intel SDM 3 §10.4.1";
     POOL = "HVM-23", "The pool for tables is whole pages, and no smaller than what the tables take", "Xen: hap_set_allocation, XEN_DOMCTL_set_paging_mempool_size";
     DEVICE_MODEL = "HVM-24", "An operation of a device model is about another domain, which has hardware assistance", "Xen: dm_op, -EPERM for the caller itself, -EINVAL for PV";
     BUFFERS = "HVM-25", "An operation of a device model has at most two buffers, of which the first holds it", "Xen: dm_op, -E2BIG, -EFAULT";
@@ -35,4 +35,7 @@ crate::rules! {
     RANGE = "HVM-32", "A range that a server is given overlaps none that it has, and one that is taken it has", "Xen: XEN_DMOP_map_io_range_to_ioreq_server, -EEXIST; unmap, -ENOENT";
     RANGE_COUNT = "HVM-33", "A server has at most 256 ranges of each kind", "Xen: MAX_NR_IO_RANGES, -ENOSPC";
     ANSWER = "HVM-34", "A device model answers in the place of the request, and makes it answered", "Xen: hvm_wait_for_io, domain_crash";
+    EMULATION = "HVM-35", "A domain with hardware assistance has a local APIC alone, or all devices of a PC but the virtual PCI bus", "Xen: emulation_flags_ok, -EOPNOTSUPP";
+    DEVICE_INSTRUCTION = "HVM-36", "Devices' registers in memory are used by moves, arithmetic, tests, exchanges and strings of 64- or 32-bit code", "hv: docs/compat.md";
+    PAGING_MODE = "HVM-37", "Addresses of strings that are emulated are translated by four levels of tables, or none", "hv: docs/compat.md";
 }

@@ -77,6 +77,8 @@ pub struct VcpuTimers {
     /// When the timer of its local APIC runs out, and in how many nanoseconds again; 0 for once.
     apic: Option<u64>,
     apic_period: u64,
+    /// When its domain's chipset does something; vCPU 0's.
+    chipset: Option<u64>,
     /// The queue that has an entry for this vCPU, and when it is due there.
     entry: Option<(u32, u64)>,
     /// What of the time page was published.
@@ -94,6 +96,7 @@ impl Default for VcpuTimers {
             watchdogs: [None; WATCHDOGS],
             apic: None,
             apic_period: 0,
+            chipset: None,
             entry: None,
             clock: clock::Published::default(),
         }
@@ -107,6 +110,7 @@ struct Due {
     poll: bool,
     watchdog: bool,
     apic: bool,
+    chipset: bool,
 }
 
 fn take_due(timer: &mut Option<u64>, now: u64) -> bool {
@@ -119,7 +123,7 @@ impl VcpuTimers {
     }
 
     fn earliest(&self) -> Option<u64> {
-        [self.single, self.tick(), self.poll, self.watchdogs[0], self.watchdogs[1], self.apic]
+        [self.single, self.tick(), self.poll, self.watchdogs[0], self.watchdogs[1], self.apic, self.chipset]
             .into_iter()
             .flatten()
             .min()
@@ -135,6 +139,7 @@ impl VcpuTimers {
         for watchdog in &mut self.watchdogs {
             due.watchdog |= take_due(watchdog, now);
         }
+        due.chipset = take_due(&mut self.chipset, now);
         if let Some(last) = self.apic.take_if(|at| *at <= now) {
             due.apic = true;
             self.apic = (self.apic_period != 0).then(|| next_tick(last, self.apic_period, now));
@@ -211,6 +216,11 @@ pub(crate) fn set_apic<M: Machine>(hv: &Hypervisor<M>, vcpu: &Arc<Vcpu>, at: Opt
     change(hv, vcpu, |timers| (timers.apic, timers.apic_period) = (at, period));
 }
 
+/// Says when the chipset of a vCPU's domain does something.
+pub(crate) fn set_chipset<M: Machine>(hv: &Hypervisor<M>, first: &Arc<Vcpu>, at: Option<u64>) {
+    change(hv, first, |timers| timers.chipset = at);
+}
+
 /// A vCPU starts to run: its periodic timer ticks, and a tick it has missed comes now.
 pub(crate) fn starts_running<M: Machine>(hv: &Hypervisor<M>, vcpu: &Arc<Vcpu>) {
     let mut timers = vcpu.timers.lock();
@@ -270,6 +280,9 @@ fn expire<M: Machine>(hv: &Hypervisor<M>, vcpu: &Arc<Vcpu>, now: u64) {
     }
     if due.apic {
         hvm::on_apic_timer(hv, vcpu);
+    }
+    if due.chipset {
+        hvm::on_chipset_timer(hv, vcpu);
     }
     if due.watchdog {
         sched::shutdown(hv, &vcpu.domain, pv_abi::sched::SHUTDOWN_WATCHDOG);

@@ -13,6 +13,29 @@ use crate::domain::Domain;
 use crate::hardware::Machine;
 use crate::hvm;
 use crate::refusal::{Evidence, Refusal};
+use crate::rules::hvm as hvm_rule;
+
+/// Flags that such a domain has besides.
+pub(super) const FLAGS: u32 = abi::XEN_DOMCTL_CDF_HVM | abi::XEN_DOMCTL_CDF_HAP;
+
+/// The devices that a domain with hardware assistance is to have; none for a PV domain.
+///
+/// # Errors
+/// `EINVAL` without the hardware, `EOPNOTSUPP` for other sets of devices than there are.
+pub(super) fn devices<M: Machine>(
+    call: &Call<'_, M>,
+    request: &abi::DomctlCreatedomain,
+) -> Result<Option<hvm::Devices>, Refusal> {
+    if request.flags & abi::XEN_DOMCTL_CDF_HVM == 0 {
+        return Ok(None);
+    }
+    if !call.hv.machine.has_hvm() {
+        return Err(Refusal::errno(Errno::Inval, hvm_rule::NO_HARDWARE).with(Evidence::Value(request.flags.into())));
+    }
+    let flags = request.arch.emulation_flags;
+    let none = || Refusal::errno(Errno::OpNotSupp, hvm_rule::EMULATION).with(Evidence::Value(flags.into()));
+    hvm::Devices::of(flags).map(Some).ok_or_else(none)
+}
 
 /// Does one of these operations.
 pub(super) fn operate<M: Machine>(

@@ -4,16 +4,16 @@ use alloc::boxed::Box;
 use alloc::sync::Arc;
 use core::sync::atomic::Ordering;
 
-use pv_abi::arch::{XEN_X86_EMU_LAPIC, XEN_X86_EMU_PIT};
+use pv_abi::arch::XEN_X86_EMU_PIT;
 use pv_abi::domctl::{
     Domctl, DomctlAddressSize, DomctlCreatedomain, DomctlHypercallInit, DomctlMaxMem, DomctlMaxVcpus,
-    DomctlSetdomainhandle, DomctlSettimeoffset, XEN_DOMCTL_CDF_HAP, XEN_DOMCTL_CDF_HVM, XEN_DOMCTL_CDF_OOS_OFF,
-    XEN_DOMCTL_CDF_S3_INTEGRITY, XEN_DOMCTL_CDF_XS_DOMAIN, XEN_DOMCTL_GRANT_VERSION_MASK,
+    DomctlSetdomainhandle, DomctlSettimeoffset, XEN_DOMCTL_CDF_OOS_OFF, XEN_DOMCTL_CDF_S3_INTEGRITY,
+    XEN_DOMCTL_CDF_XS_DOMAIN, XEN_DOMCTL_GRANT_VERSION_MASK,
 };
 use pv_abi::errno::Errno;
 use pv_abi::{DomId, hypercall_page};
 
-use super::Answer;
+use super::{Answer, assisted};
 use crate::call::Call;
 use crate::control::{Settings, destroy as taking_apart};
 use crate::domain::{Domain, DomainConfig, add_vcpus};
@@ -22,7 +22,6 @@ use crate::grant::Version;
 use crate::hardware::Machine;
 use crate::refusal::{Evidence, Refusal};
 use crate::rules::control as rule;
-use crate::rules::hvm::NO_HARDWARE;
 use crate::{sched, time};
 
 /// Flags that a PV domain may have.
@@ -33,8 +32,8 @@ const MOST_PAUSES: u32 = 255;
 /// `XEN_DOMCTL_createdomain`: the number is the frame's, or a free one where that is 0.
 pub(super) fn create<M: Machine>(call: &Call<'_, M>, frame: &mut Domctl) -> Result<Answer, Refusal> {
     let request: DomctlCreatedomain = frame.payload();
-    let hvm = request.flags & XEN_DOMCTL_CDF_HVM != 0;
-    check(&request, hvm, call.hv.machine.has_hvm())?;
+    let hvm = assisted::devices(call, &request)?;
+    check(&request, hvm.is_some())?;
     let wanted = DomId(frame.domain);
     let id = if wanted.0 == 0 || wanted >= DomId::FIRST_RESERVED {
         call.hv.domains.free_number().ok_or_else(|| Refusal::errno(Errno::NoMem, rule::NO_MEMORY_FOR_DOMAIN))?
@@ -62,15 +61,8 @@ pub(super) fn create<M: Machine>(call: &Call<'_, M>, frame: &mut Domctl) -> Resu
     Ok(Answer::Changed)
 }
 
-fn check(request: &DomctlCreatedomain, hvm: bool, has_hvm: bool) -> Result<(), Refusal> {
-    if hvm && !has_hvm {
-        return Err(Refusal::errno(Errno::Inval, NO_HARDWARE).with(Evidence::Value(request.flags.into())));
-    }
-    let (flags, emulation) = if hvm {
-        (FLAGS | XEN_DOMCTL_CDF_HVM | XEN_DOMCTL_CDF_HAP, XEN_X86_EMU_LAPIC)
-    } else {
-        (FLAGS, XEN_X86_EMU_PIT)
-    };
+fn check(request: &DomctlCreatedomain, hvm: bool) -> Result<(), Refusal> {
+    let (flags, emulation) = if hvm { (FLAGS | assisted::FLAGS, !0) } else { (FLAGS, XEN_X86_EMU_PIT) };
     let kind = request.flags & !flags != 0
         || request.iommu_opts != 0
         || request.vmtrace_size != 0

@@ -8,6 +8,7 @@ use core::sync::atomic::Ordering;
 use super::{FIRST_VECTOR, Inbox, Parts, identifier, parts, request, x2apic_logical};
 use crate::domain::{Domain, Running, Vcpu, stopped};
 use crate::hardware::Machine;
+use crate::hvm::devices::ioapic::Message;
 use crate::hvm::{Vmcb, vmcb};
 use crate::registers::Registers;
 use crate::{Hypervisor, sched};
@@ -20,22 +21,40 @@ mod mode {
     pub(super) const START: u64 = 6;
 }
 
+/// The interrupt is a level's.
+const LEVEL: u64 = 1 << 15;
+
 /// Writes the whole register, as x2APIC mode has it.
 pub(in crate::hvm) fn write_command<M: Machine>(hv: &Hypervisor<M>, running: &mut Running, command: u64) {
     if let Some(Parts { vcpu, inbox, apic }) = parts(running) {
         apic.command = command;
-        send(hv, vcpu, inbox, command, true);
+        write(hv, vcpu, inbox, command, true);
     }
+}
+
+/// Carries out what a vCPU wrote: only devices request levels.
+pub(super) fn write<M: Machine>(hv: &Hypervisor<M>, from: &Arc<Vcpu>, own: &Inbox, command: u64, x2apic: bool) {
+    carry_out(hv, from, own, command & !LEVEL, x2apic);
 }
 
 /// Sends a message of a device, by the address and the data that say to whom and what (Intel SDM 3 §10.11).
 pub(in crate::hvm) fn message<M: Machine>(hv: &Hypervisor<M>, domain: &Domain, address: u64, data: u32) {
-    let first = domain.vcpus.get().and_then(|vcpus| vcpus.first());
-    let Some((first, own)) = first.and_then(|first| Some((first, first.inbox.as_deref()?))) else {
-        return;
-    };
     let (destination, logical) = (address >> 12 & 0xff, address >> 2 & 1);
-    send(hv, first, own, destination << 56 | logical << 11 | u64::from(data & 0x7ff), false);
+    from_device(hv, domain, destination << 56 | logical << 11 | u64::from(data & 0x7ff));
+}
+
+/// Sends a message of the I/O APIC.
+pub(in crate::hvm) fn send<M: Machine>(hv: &Hypervisor<M>, domain: &Domain, message: Message) {
+    let Message { vector, mode, logical, destination, level } = message;
+    let command = u64::from(destination) << 56 | u64::from(logical) << 11 | u64::from(mode) << 8 | u64::from(vector);
+    from_device(hv, domain, command | if level { LEVEL } else { 0 });
+}
+
+fn from_device<M: Machine>(hv: &Hypervisor<M>, domain: &Domain, command: u64) {
+    let first = domain.vcpus.get().and_then(|vcpus| vcpus.first());
+    if let Some((first, own)) = first.and_then(|first| Some((first, first.inbox.as_deref()?))) {
+        carry_out(hv, first, own, command, false);
+    }
 }
 
 /// Whether a destination means a vCPU.
@@ -62,7 +81,7 @@ fn means(inbox: &Inbox, vcpu: u32, command: u64, x2apic: bool) -> bool {
 }
 
 /// Carries a command out.
-pub(super) fn send<M: Machine>(hv: &Hypervisor<M>, from: &Arc<Vcpu>, own: &Inbox, command: u64, x2apic: bool) {
+fn carry_out<M: Machine>(hv: &Hypervisor<M>, from: &Arc<Vcpu>, own: &Inbox, command: u64, x2apic: bool) {
     let (vector, mode, shorthand) = (command as u8, command >> 8 & 7, command >> 18 & 3);
     if shorthand == 1 {
         return deliver(hv, (from, from, own), mode, vector, command);
@@ -95,7 +114,10 @@ fn deliver<M: Machine>(
     /// For INIT: "assert", where its absence with this bit clear is the older "de-assert", which does nothing.
     const ASSERT: u64 = 1 << 14;
     match mode {
-        0 | mode::LOWEST if vector >= FIRST_VECTOR => request(hv, to, inbox, vector),
+        0 | mode::LOWEST if vector >= FIRST_VECTOR => {
+            inbox.set_level(vector, command & LEVEL != 0);
+            request(hv, to, inbox, vector);
+        }
         mode::NMI => sched::kick_for_nmi(hv, to),
         mode::INIT if command & ASSERT != 0 && !Arc::ptr_eq(from, to) => {
             to.stopped.fetch_or(stopped::DOWN, Ordering::SeqCst);

@@ -2,13 +2,13 @@
 //!
 //! [`Apic`] is the vCPU's and changes while it runs; [`Inbox`] is where others put what they want of it. An interrupt is
 //! *requested* in the inbox, *in service* from its delivery on, and ends with the guest's write to the EOI register. It is
-//! delivered while its priority (the vector's upper four bits) is above that of the task and of what is in service.
+//! delivered while its priority (the vector's upper four bits) is above that of the task and of what is in service. Where
+//! it is a level's, the chipset is told of its end.
 //!
 //! - whoever requests looks afterwards whether the vCPU waits ([`request`]); a vCPU that waits says so first and looks then;
 //! - the task priority is the CPU's while the guest runs (its CR8) and this APIC's else.
 //!
-//! It is reached by registers in memory at 0xfee00000 or, in x2APIC mode, by model-specific registers from 0x800 on. What is
-//! missing: level-triggered interrupts, which nothing here sends.
+//! It is reached by registers in memory at 0xfee00000 or, in x2APIC mode, by model-specific registers from 0x800 on.
 //!
 //! Source: Intel SDM 3 §10; AMD APM 2 §16; Xen: public/arch-x86/hvm/save.h (`hvm_hw_lapic`) for the identifiers.
 
@@ -18,10 +18,11 @@ mod timer;
 use alloc::sync::Arc;
 use core::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, Ordering};
 
-pub(super) use command::{message, write_command};
+pub(super) use command::{message, send, write_command};
 pub(crate) use timer::on_timer;
 pub(super) use timer::{deadline, set_deadline};
 
+use super::platform;
 use crate::domain::{Running, Vcpu};
 use crate::hardware::Machine;
 use crate::{Hypervisor, sched};
@@ -67,6 +68,8 @@ mod register {
 /// The version register: integrated, six local vectors.
 const VERSION: u32 = 0x5_0014;
 const LOCAL_VECTORS: usize = 6;
+/// The local vector of the first pin.
+const LOCAL_PIN: usize = 3;
 /// Bits that each local vector has (timer, thermal, counters, the two pins, errors), besides the one that masks.
 const LOCAL_BITS: [u32; LOCAL_VECTORS] = [0x6_00ff, 0x7ff, 0x7ff, 0xa7ff, 0xa7ff, 0xff];
 
@@ -75,6 +78,10 @@ const LOCAL_BITS: [u32; LOCAL_VECTORS] = [0x6_00ff, 0x7ff, 0x7ff, 0xa7ff, 0xa7ff
 pub struct Inbox {
     /// A bit for each vector. Anybody sets one, the vCPU takes it.
     requested: [AtomicU32; 8],
+    /// A bit for each vector whose last request was of a level.
+    levels: [AtomicU32; 8],
+    /// The first local pin passes the 8259s' interrupts.
+    takes_pic: AtomicBool,
     /// The vector by which its upcalls come; 0 for none of its own.
     pub(super) upcall: AtomicU8,
     /// The local vector of its timer, which runs out elsewhere.
@@ -93,6 +100,8 @@ impl Inbox {
     pub fn new(vcpu: u32) -> Self {
         Self {
             requested: Default::default(),
+            levels: Default::default(),
+            takes_pic: AtomicBool::new(false),
             upcall: AtomicU8::new(0),
             timer: AtomicU32::new(MASKED),
             logical: AtomicU32::new(0),
@@ -106,6 +115,24 @@ impl Inbox {
         self.requested[usize::from(vector / 32)].fetch_or(1 << (vector % 32), Ordering::SeqCst);
     }
 
+    /// Notes whether the interrupt that is about to be requested is a level's.
+    fn set_level(&self, vector: u8, level: bool) {
+        let (word, bit) = (&self.levels[usize::from(vector / 32)], 1 << (vector % 32));
+        if level {
+            word.fetch_or(bit, Ordering::SeqCst);
+        } else if word.load(Ordering::Relaxed) & bit != 0 {
+            word.fetch_and(!bit, Ordering::SeqCst);
+        }
+    }
+
+    fn is_level(&self, vector: u8) -> bool {
+        self.levels[usize::from(vector / 32)].load(Ordering::SeqCst) >> (vector % 32) & 1 != 0
+    }
+
+    pub(super) fn takes_pic(&self) -> bool {
+        self.takes_pic.load(Ordering::Relaxed)
+    }
+
     fn take(&self, vector: u8) {
         self.requested[usize::from(vector / 32)].fetch_and(!(1 << (vector % 32)), Ordering::SeqCst);
     }
@@ -115,7 +142,8 @@ impl Inbox {
     }
 
     pub(super) fn clear(&self) {
-        self.requested.iter().for_each(|word| word.store(0, Ordering::SeqCst));
+        self.requested.iter().chain(&self.levels).for_each(|word| word.store(0, Ordering::SeqCst));
+        self.takes_pic.store(false, Ordering::Relaxed);
         self.timer.store(MASKED, Ordering::Relaxed);
         self.is_x2apic.store(false, Ordering::Relaxed);
     }
@@ -187,7 +215,15 @@ impl Apic {
         }
         self.base = value & !IS_FIRST | self.base & IS_FIRST;
         inbox.is_x2apic.store(self.is_x2apic(), Ordering::Relaxed);
+        self.wire(inbox);
         Some(())
+    }
+
+    /// Notes whether the 8259s' interrupts come through: an APIC that is off is not in their way.
+    fn wire(&self, inbox: &Inbox) {
+        const EXTERNAL: u32 = 7 << 8;
+        let is_open = self.local[LOCAL_PIN] & (MASKED | EXTERNAL) == EXTERNAL;
+        inbox.takes_pic.store(is_open || self.base & IS_ON == 0, Ordering::Relaxed);
     }
 
     /// Whether its registers are model-specific ones.
@@ -251,11 +287,12 @@ impl Apic {
         self.acknowledged = false;
     }
 
-    fn end(&mut self, inbox: &Inbox) {
-        if let Some(vector) = self.highest_in_service() {
-            self.in_service[usize::from(vector / 32)] &= !(1 << (vector % 32));
-            self.acknowledged = vector == inbox.upcall.load(Ordering::Relaxed);
-        }
+    /// Ends the interrupt in service; the vector of one that was a level's.
+    fn end(&mut self, inbox: &Inbox) -> Option<u8> {
+        let vector = self.highest_in_service()?;
+        self.in_service[usize::from(vector / 32)] &= !(1 << (vector % 32));
+        self.acknowledged = vector == inbox.upcall.load(Ordering::Relaxed);
+        inbox.is_level(vector).then_some(vector)
     }
 }
 
@@ -314,7 +351,7 @@ pub(super) fn read<M: Machine>(hv: &Hypervisor<M>, running: &mut Running, offset
         register::FORMAT if !x2apic => u32::MAX,
         register::SPURIOUS => apic.spurious,
         register::IN_SERVICE..register::TRIGGER => apic.in_service[word(offset)],
-        register::TRIGGER..register::REQUESTED => 0,
+        register::TRIGGER..register::REQUESTED => inbox.levels[word(offset)].load(Ordering::Relaxed),
         register::REQUESTED..register::ERROR => inbox.requested[word(offset)].load(Ordering::Relaxed),
         register::ERROR => apic.error,
         register::COMMAND => apic.command as u32,
@@ -348,7 +385,9 @@ pub(super) fn write<M: Machine>(
         }
         register::END => {
             check(!x2apic || value == 0)?;
-            apic.end(inbox);
+            if let Some(vector) = apic.end(inbox) {
+                platform::ended(hv, &vcpu.domain, vector);
+            }
         }
         register::LOGICAL if !x2apic => inbox.logical.store(value & 0xff00_0000, Ordering::Relaxed),
         register::FORMAT if !x2apic => inbox.is_cluster.store(value >> 28 == 0, Ordering::Relaxed),
@@ -358,6 +397,7 @@ pub(super) fn write<M: Machine>(
             if value & TAKES == 0 {
                 apic.local.iter_mut().for_each(|local| *local |= MASKED);
                 inbox.timer.fetch_or(MASKED, Ordering::Relaxed);
+                apic.wire(inbox);
             }
         }
         register::ERROR => {
@@ -370,7 +410,7 @@ pub(super) fn write<M: Machine>(
         register::COMMAND if !x2apic => {
             apic.command = apic.command & !0xffff_ffff | u64::from(value);
             let command = apic.command;
-            command::send(hv, vcpu, inbox, command, false);
+            command::write(hv, vcpu, inbox, command, false);
         }
         register::LOCAL..=register::LAST_LOCAL => set_local(hv, (vcpu, inbox, apic), offset, value),
         register::INITIAL => timer::start(hv, vcpu, apic, value),
@@ -393,5 +433,7 @@ fn set_local<M: Machine>(
     if index == 0 {
         inbox.timer.store(apic.local[0], Ordering::Relaxed);
         timer::mode_changed(hv, vcpu, apic);
+    } else if index == LOCAL_PIN {
+        apic.wire(inbox);
     }
 }

@@ -12,7 +12,7 @@ const SPURIOUS: u32 = 0x80f;
 const COMMAND: u32 = 0x830;
 
 /// What the hypervisor said.
-fn said(bed: &Bed) -> alloc::string::String {
+pub(super) fn said(bed: &Bed) -> alloc::string::String {
     alloc::string::String::from_utf8(bed.hv.machine.take_console()).unwrap()
 }
 
@@ -36,7 +36,7 @@ impl Pvh {
     }
 
     /// The interrupt that comes as it goes on, if any.
-    fn enter(&mut self, bed: &Bed) -> Option<u8> {
+    pub(super) fn enter(&mut self, bed: &Bed) -> Option<u8> {
         let _ = before_entry(&bed.hv, &mut self.running, &mut self.registers);
         let event = core::mem::take(&mut self.vmcb().event);
         (event != 0).then(|| {
@@ -155,7 +155,8 @@ fn another_instruction_at_the_apic_ends_the_domain() {
     pvh.vmcb().exit_info = [6, 0xfee0_0080];
     assert_eq!(pvh.exit(&bed, 0x400, &[0xff, 0x03]), Next::Switch);
     assert_eq!(domain.lifecycle.lock().shutdown, Some(3));
-    assert!(said(&bed).contains("HVM-22"));
+    let said = said(&bed);
+    assert!(said.contains("HVM-36") && said.contains("at 0x8000: [ff, 03"), "{said}");
 }
 
 #[test]

@@ -20,7 +20,7 @@ use pv_abi::memory::{MemAcquireResource, XENMEM_ACQUIRE_RESOURCE, XENMEM_RESOURC
 
 use super::*;
 
-fn dm<T: IntoBytes + Immutable>(bed: &Bed, dom0: &mut Guest, id: u16, op: u32, payload: &T) -> (i64, DmOp) {
+pub(super) fn dm<T: IntoBytes + Immutable>(bed: &Bed, dom0: &mut Guest, id: u16, op: u32, payload: &T) -> (i64, DmOp) {
     let (buffer, operation) = (dom0.address(1), dom0.address(1) + 64);
     dom0.write(bed, buffer, &DmOpBuf { h: operation, size: size_of::<DmOp>() as u64 });
     dom0.write(bed, operation, &DmOp::new(op, payload));
@@ -33,7 +33,7 @@ fn create(bed: &Bed, dom0: &mut Guest, id: u16) -> i64 {
     if result == 0 { answer.payload::<DmOpCreateIoreqServer>().id.into() } else { result }
 }
 
-fn range(bed: &Bed, dom0: &mut Guest, id: u16, type_: u32, ends: (u64, u64), give: bool) -> i64 {
+pub(super) fn range(bed: &Bed, dom0: &mut Guest, id: u16, type_: u32, ends: (u64, u64), give: bool) -> i64 {
     let op = if give { XEN_DMOP_MAP_IO_RANGE_TO_IOREQ_SERVER } else { XEN_DMOP_UNMAP_IO_RANGE_FROM_IOREQ_SERVER };
     let asked = DmOpIoreqServerRange { type_, start: ends.0, end: ends.1, ..Default::default() };
     dm(bed, dom0, id, op, &asked).0
@@ -54,7 +54,7 @@ fn acquire(bed: &Bed, dom0: &mut Guest, id: u16, server: u32, frame: u64) -> (i6
 }
 
 /// A server that has ports 1230h to 1233h, switched on; its page, and dom0's port.
-fn served(bed: &Bed, dom0: &mut Guest, id: u16) -> (Mfn, u32) {
+pub(super) fn served(bed: &Bed, dom0: &mut Guest, id: u16) -> (Mfn, u32) {
     assert_eq!(create(bed, dom0, id), 0);
     assert_eq!(range(bed, dom0, id, XEN_DMOP_IO_RANGE_PORT, (0x1230, 0x1233), true), 0);
     enable(bed, dom0, id);
@@ -66,13 +66,13 @@ fn served(bed: &Bed, dom0: &mut Guest, id: u16) -> (Mfn, u32) {
     (page, bind.local_port)
 }
 
-fn request_at(bed: &Bed, page: Mfn) -> Ioreq {
+pub(super) fn request_at(bed: &Bed, page: Mfn) -> Ioreq {
     let mut request = Ioreq::new_zeroed();
     bed.hv.machine.read_bytes(page, 0, request.as_mut_bytes());
     request
 }
 
-fn answer(bed: &Bed, dom0: &mut Guest, page: Mfn, port: u32, data: u64, state: u8) {
+pub(super) fn answer(bed: &Bed, dom0: &mut Guest, page: Mfn, port: u32, data: u64, state: u8) {
     let answer = Ioreq { data, ..request_at(bed, page) }.with_state(state);
     bed.hv.machine.write_bytes(page, 0, answer.as_bytes());
     let sent = dom0.call_with(bed, number::HYPERVISOR_EVENT_CHANNEL_OP, EVTCHNOP_SEND, &mut EvtchnSend { port });
@@ -81,13 +81,13 @@ fn answer(bed: &Bed, dom0: &mut Guest, page: Mfn, port: u32, data: u64, state: u
 
 impl Pvh {
     /// An access to a port of 1, 2 or 4 bytes.
-    fn port(&mut self, bed: &Bed, port: u16, size: u64, input: bool, data: u64) -> Next {
+    pub(super) fn port(&mut self, bed: &Bed, port: u16, size: u64, input: bool, data: u64) -> Next {
         self.registers.rax = data;
         self.vmcb().exit_info = [u64::from(port) << 16 | size << 4 | u64::from(input), CODE + 1];
         self.exit(bed, 0x7b, &[0xec])
     }
 
-    fn go_on(&mut self, bed: &Bed) -> Next {
+    pub(super) fn go_on(&mut self, bed: &Bed) -> Next {
         before_entry(&bed.hv, &mut self.running, &mut self.registers)
     }
 
