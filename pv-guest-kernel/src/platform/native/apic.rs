@@ -45,8 +45,9 @@ pub(super) fn init() {
     }
     let Some(addr) = map(base >> 12 & 0xff_ffff_ffff) else { return };
     REGISTERS.store(addr, Ordering::Relaxed);
-    write(LINT0, EXTERNAL);
+    // First this: the pins of one that is off stay masked.
     write(SPURIOUS, SOFTWARE_ENABLE | SPURIOUS_VECTOR);
+    write(LINT0, EXTERNAL);
 }
 
 /// Maps a page of registers, for ever.
