@@ -7,6 +7,7 @@
 #![cfg(target_os = "none")]
 #![expect(unsafe_code, reason = "a guest test is a kernel: entry, traps and hypercalls are instructions")]
 
+pub mod assisted;
 pub mod child;
 pub mod errno;
 mod memory;
