@@ -91,6 +91,17 @@ impl<T> IrqLock<T> {
         }
     }
 
+    /// Takes the lock for whoever has interrupts off already, and leaves them so until it is given back.
+    pub(crate) fn lock_masked(&self) -> impl DerefMut<Target = T> + '_ {
+        let mut spin = Spin::default();
+        loop {
+            if let Some(value) = self.inner.try_lock() {
+                return value;
+            }
+            spin.once();
+        }
+    }
+
     /// Takes the lock if it is free: for the panic path, which may have interrupted its holder.
     pub fn try_lock(&self) -> Option<IrqLockGuard<'_, T>> {
         let irq = IrqGuard::new();

@@ -5,6 +5,7 @@ use core::ops::ControlFlow;
 
 use crate::platform::frame::{TrapFrame, VECTOR_PAGE_FAULT, VECTOR_SYSCALL};
 use crate::syscall::abi;
+use crate::task::scheduler;
 use crate::{platform, process, syscall};
 
 /// An exception or a system call. `fault_addr` is the address of a page fault. Interrupts are off, before and after.
@@ -12,7 +13,7 @@ pub(crate) fn on_trap(frame: &mut TrapFrame, fault_addr: usize) {
     if !frame.from_user() {
         panic!("exception in the kernel, address {fault_addr:#x}\n{frame:?}");
     }
-    let process = process::current().expect("user mode belongs to a process");
+    let process = scheduler::current_process().expect("user mode belongs to a process");
     platform::current().interrupts_enable();
     let outcome = match frame.vector {
         VECTOR_SYSCALL => syscall::on_syscall(&process, frame),
@@ -39,7 +40,7 @@ fn before_user(process: Arc<process::Process>) {
 
 /// An interrupt came while user mode ran, and has been handled.
 pub(crate) fn after_user_interrupt() {
-    if let Some(process) = process::current() {
+    if let Some(process) = scheduler::current_process() {
         before_user(process);
     }
 }

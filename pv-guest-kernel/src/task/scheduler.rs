@@ -24,6 +24,7 @@ use super::thread::{Body, State, Thread, ThreadId};
 use crate::cpus::{self, CpuSet, MAX_CPUS};
 use crate::mm::Pfn;
 use crate::platform::fpu::FpuState;
+use crate::process::Process;
 use crate::sync::{IrqGuard, IrqLock, Spin};
 use crate::{platform, time};
 
@@ -86,6 +87,12 @@ pub fn switches() -> u64 {
 pub fn current() -> Arc<Thread> {
     let _irq = IrqGuard::new();
     SLOTS[cpus::current()].lock().current.clone().expect("threads have started")
+}
+
+/// The process of the running thread, for whoever has interrupts off: each system call asks.
+pub(crate) fn current_process() -> Option<Arc<Process>> {
+    let slot = SLOTS[cpus::current()].lock_masked();
+    slot.current.as_ref()?.process.lock_masked().clone()
 }
 
 /// All threads, by number.

@@ -52,9 +52,11 @@ fn serve(peer: DomId) -> Result<u64, Errno> {
     Ok(answered)
 }
 
-/// The workload; `peer` is the other guest's domain.
-pub(super) fn bench(scale: u64, peer: Option<&str>) {
-    let channel = channel(peer);
+/// A channel, and what its events raise; or why there is none.
+pub(super) type Channel = Result<(Port, Arc<Signal>), String>;
+
+/// The workload.
+pub(super) fn bench(scale: u64, channel: &Channel) {
     measure::<15>("event_ping_pong", 100 * scale, |times| {
         let (port, seen) = channel.as_ref().map_err(Clone::clone)?;
         for _ in 0..times {
@@ -67,12 +69,13 @@ pub(super) fn bench(scale: u64, peer: Option<&str>) {
     });
     if let Ok((port, _)) = channel {
         // A port that is closed already needs no closing.
-        let _ = events::close(port);
+        let _ = events::close(*port);
     }
 }
 
-/// The channel that the other guest has opened for this domain; waits until there is one.
-fn channel(peer: Option<&str>) -> Result<(Port, Arc<Signal>), String> {
+/// The channel that the other guest, in the domain `peer`, has opened for this one; waits until there is one, so that the
+/// other guest has started by then.
+pub(super) fn channel(peer: Option<&str>) -> Channel {
     if !platform::is_xen() {
         return Err("a bare machine has no other guest".to_string());
     }

@@ -31,10 +31,12 @@ type Outcome = Result<(), String>;
 pub(crate) fn bench(arguments: &[String]) -> i32 {
     let scale: u64 = arguments.first().and_then(|text| text.parse().ok()).unwrap_or(1);
     let part = arguments.get(1).map_or("all", String::as_str);
+    let has_cpu = matches!(part, "cpu" | "all");
+    let channel = has_cpu.then(|| events::channel(arguments.get(3).map(String::as_str)));
     println!("bench: ready");
-    if matches!(part, "cpu" | "all") {
+    if let Some(channel) = channel {
         cpu(scale);
-        events::bench(scale, arguments.get(3).map(String::as_str));
+        events::bench(scale, &channel);
     }
     if matches!(part, "devices" | "all") {
         block::bench(scale);
