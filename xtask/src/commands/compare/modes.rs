@@ -51,8 +51,7 @@ impl Column {
     /// Why it cannot be had on this machine, if it cannot.
     pub(crate) fn hindrance(self) -> Option<String> {
         match self {
-            Self::Native | Self::Pv | Self::Pvh => None,
-            Self::Hvm => Some("hv has no devices for an unmodified kernel yet".to_owned()),
+            Self::Native | Self::Pv | Self::Pvh | Self::Hvm => None,
             Self::XenPv | Self::XenPvh => xen::image().err().map(|error| format!("{error:#}")),
         }
     }
