@@ -12,7 +12,7 @@ pub trait NetPort {
         false
     }
 
-    /// Whether there is room for a ring full of frames. Without it the back end leaves the guest's on its ring for now: what
+    /// Whether there is room for a ring full of frames. Until there is the back end leaves the guest's on its ring: what
     /// waits there is not lost, and a guest that sends too fast notices.
     fn has_room(&self) -> bool {
         true
