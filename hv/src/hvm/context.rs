@@ -175,6 +175,9 @@ fn take(state: &mut VcpuState, cpu: &HvmHwCpu) {
     (vmcb.syscall_mask, vmcb.kernel_gs_base) = (cpu.msr_syscall_mask, cpu.shadow_gs);
     (vmcb.sysenter_cs, vmcb.sysenter_esp, vmcb.sysenter_eip) = (cpu.sysenter_cs, cpu.sysenter_esp, cpu.sysenter_eip);
     state.debug[..4].copy_from_slice(&[cpu.dr0, cpu.dr1, cpu.dr2, cpu.dr3]);
+    if let Some(own) = state.assisted.as_deref_mut() {
+        own.tag = super::asid::Tag::default();
+    }
     state.registers = registers(cpu);
     if cpu.flags & XEN_X86_FPU_INITIALISED != 0 {
         state.take_legacy_fpu(&cpu.fpu_regs);

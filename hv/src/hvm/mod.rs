@@ -16,6 +16,7 @@
 //! | [`vmcb`], `exit`, `registers` | why a guest stopped, and what is done about it |
 //! | `mmio`, `bus` | instructions on memory that is none, and whose registers are there |
 //! | `apic` | the local APIC |
+//! | [`asid`] | address-space numbers |
 //! | `types` | memory types, which are kept and change nothing |
 //! | [`devices`], `platform` | the emulated devices that are the hypervisor's, put together, and how a domain has them |
 //! | `ports`, `ioreq`, `dm_op` | I/O ports, the requests to device models in other domains, and what those ask |
@@ -24,6 +25,7 @@
 //! Source: AMD APM 2, chapter 15; Xen: public/hvm/hvm_op.h, public/hvm/params.h, public/arch-x86/cpuid.h.
 
 mod apic;
+pub mod asid;
 mod bus;
 mod context;
 pub mod devices;
@@ -44,7 +46,7 @@ pub mod vmcb;
 pub mod walk;
 
 use alloc::boxed::Box;
-use core::sync::atomic::{AtomicU8, AtomicU32, Ordering};
+use core::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering};
 
 use pv_abi::errno::Errno;
 use pv_abi::hvm::HVM_NR_PARAMS;
@@ -75,6 +77,8 @@ use crate::rules::hvm as rule;
 pub struct HvmDomain {
     /// Its memory.
     pub map: Mutex<PhysMap>,
+    /// How often something in it was taken away.
+    pub changes: AtomicU64,
     /// Its parameters (`HVM_PARAM_*`).
     pub params: Mutex<[u64; HVM_NR_PARAMS as usize]>,
     /// Device models of it in other domains.
@@ -92,6 +96,8 @@ pub struct HvmDomain {
 pub struct Assisted {
     /// Its local APIC.
     pub apic: Apic,
+    /// Its address-space number.
+    pub tag: asid::Tag,
     /// Its memory types.
     types: types::MemoryTypes,
     /// What it asked a device model and has not taken the answer of.
@@ -102,7 +108,7 @@ impl Assisted {
     /// After reset.
     #[must_use]
     pub fn new(vcpu: u32) -> Self {
-        Self { apic: Apic::new(vcpu), types: types::MemoryTypes::default(), asked: None }
+        Self { apic: Apic::new(vcpu), tag: asid::Tag::default(), types: types::MemoryTypes::default(), asked: None }
     }
 
     /// Whether it has asked a device model.
@@ -117,6 +123,7 @@ impl HvmDomain {
     pub fn new<M: Machine>(hv: &Hypervisor<M>, devices: Devices) -> Option<Self> {
         PhysMap::new(hv).map(|map| Self {
             map: Mutex::new(map),
+            changes: AtomicU64::new(0),
             params: Mutex::new([0; HVM_NR_PARAMS as usize]),
             servers: Mutex::default(),
             platform: (devices == Devices::All).then(|| platform::Platform::new(hv)),

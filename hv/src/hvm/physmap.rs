@@ -11,6 +11,8 @@
 //!
 //! Source: AMD APM 2 §15.25.
 
+use core::sync::atomic::Ordering;
+
 use pv_abi::errno::Errno;
 use pv_abi::{DomId, Mfn};
 
@@ -299,6 +301,9 @@ pub(super) fn remove<M: Machine>(
 
 /// Ends what the map held on a frame, once no CPU reaches it any more, and the domain's own hold on it.
 fn give_up<M: Machine>(hv: &Hypervisor<M>, domain: &crate::domain::Domain, leaf: Leaf) {
+    if let Some(hvm) = &domain.hvm {
+        hvm.changes.fetch_add(1, Ordering::SeqCst);
+    }
     frames::flush(hv, domain.loaded());
     hv.machine.set_m2p(leaf.first, frames::INVALID_M2P);
     frames::drop_allocation(hv, leaf.first);

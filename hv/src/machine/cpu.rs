@@ -15,6 +15,7 @@ use core::mem::offset_of;
 
 use hv::Hypervisor;
 use hv::domain::Running;
+use hv::hvm::asid::Numbers;
 use hv::registers::Registers;
 use pv_abi::Mfn;
 use x86_64::VirtAddr;
@@ -43,6 +44,8 @@ pub(crate) struct Cpu {
     pub(crate) forget_guests: Cell<bool>,
     /// Physical address of the block from which guest mode is left (svm.rs).
     pub(crate) own_block: Cell<u64>,
+    /// The address-space numbers of its guests.
+    pub(crate) numbers: Cell<Numbers>,
     /// The hypervisor, once there is one.
     hv: Cell<Option<&'static Hypervisor<Hardware>>>,
     /// The vCPU that runs here.
@@ -271,6 +274,7 @@ pub(crate) unsafe fn enter_block(id: u32, windows: *mut u64, then: extern "C" fn
         debugging: Cell::new(false),
         forget_guests: Cell::new(true),
         own_block: Cell::new(0),
+        numbers: Cell::new(Numbers::new(0)),
         hv: Cell::new(None),
         running: UnsafeCell::new(None),
         raised: Cell::new(Registers::default()),

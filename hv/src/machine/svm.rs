@@ -3,19 +3,21 @@
 //! A vCPU's block ([`Vmcb`]) lies in its state, on the heap. Every CPU has two pages of its own: where it saves itself
 //! (the CPU's own format), and a block with what `vmload` brings back. All guests have the maps of I/O ports and
 //! model-specific registers in common: every port stops them, and every register but those that `vmload` and `vmsave`
-//! switch. All guests run by one address-space number, whose translations are forgotten when another one is loaded, and
-//! when this CPU's own are.
+//! switch. Each vCPU has an address-space number of the CPU it runs on ([`hvm::asid`]); all are given anew when this CPU's
+//! own translations are forgotten.
 //!
 //! Source: AMD APM 2 §15.4 to §15.16, §15.25, §15.30.
 
 use core::arch::x86_64::__cpuid;
 use core::arch::{asm, global_asm};
 use core::mem::offset_of;
+use core::sync::atomic::Ordering;
 
 use alloc::boxed::Box;
 use hv::Hypervisor;
 use hv::domain::VcpuState;
 use hv::entry::Next;
+use hv::hvm::asid::{Numbers, Tag};
 use hv::hvm::{self, Vmcb};
 use hv::registers::Registers;
 use hv::sched;
@@ -115,6 +117,7 @@ pub(crate) fn start() {
     // SAFETY: SVM is on, and the page is this CPU's for ever.
     unsafe { asm!("vmsave rax", in("rax") own_block, options(nostack, preserves_flags)) };
     Cpu::current().own_block.set(own_block);
+    Cpu::current().numbers.set(Numbers::new(__cpuid(0x8000_000a).ebx));
     MAPS.call_once(make_maps);
 }
 
@@ -146,7 +149,6 @@ pub(crate) fn load(state: &mut VcpuState) {
     for index in 0..4 {
         debug::write(index, state.debug[index]);
     }
-    Cpu::current().forget_guests.set(true);
     if let (Some(block), Some(maps)) = (state.hvm.as_deref_mut(), MAPS.get()) {
         (block.io_map, block.msr_map) = *maps;
     }
@@ -167,8 +169,9 @@ pub(crate) fn run_guests(registers: &mut Registers) {
             switch(hv, cpu, registers);
             continue;
         }
-        if let Some(block) = running.state.hvm.as_deref_mut() {
-            run(cpu, block, registers);
+        if let VcpuState { hvm: Some(block), assisted: Some(own), .. } = &mut *running.state {
+            let changes = running.vcpu.domain.hvm.as_ref().map_or(0, |hvm| hvm.changes.load(Ordering::SeqCst));
+            run(cpu, block, (&mut own.tag, changes), registers);
         }
         if hvm::on_exit(hv, running, registers) == Next::Switch {
             switch(hv, cpu, registers);
@@ -183,11 +186,17 @@ fn switch(hv: &Hypervisor<Hardware>, cpu: &Cpu, registers: &mut Registers) {
 }
 
 /// Lets a guest go on until it stops.
-fn run(cpu: &Cpu, block: &mut Vmcb, registers: &mut Registers) {
+fn run(cpu: &Cpu, block: &mut Vmcb, (tag, changes): (&mut Tag, u64), registers: &mut Registers) {
     block.take(registers);
     // SAFETY: nothing interrupts from here on, so that no order to forget translations is missed; `svm_enter` ends it.
     unsafe { asm!("clgi", options(nostack, preserves_flags)) };
-    block.tlb_control = cpu.forget_guests.replace(false).into();
+    let mut numbers = cpu.numbers.get();
+    if cpu.forget_guests.replace(false) {
+        numbers.forget();
+    }
+    let (number, forget) = numbers.of(cpu.id, changes, tag);
+    cpu.numbers.set(numbers);
+    (block.asid, block.tlb_control) = (number, forget.into());
     let block_at = physical(block);
     // SAFETY: the block is a guest's, whose memory is its physical map; the CPU's own was saved by `start`.
     unsafe { svm_enter(registers, block_at, cpu.own_block.get()) };

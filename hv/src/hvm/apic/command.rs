@@ -8,6 +8,7 @@ use core::sync::atomic::Ordering;
 use super::{FIRST_VECTOR, Inbox, Parts, identifier, parts, request, x2apic_logical};
 use crate::domain::{Domain, Running, Vcpu, stopped};
 use crate::hardware::Machine;
+use crate::hvm::asid::Tag;
 use crate::hvm::devices::ioapic::Message;
 use crate::hvm::{Vmcb, vmcb};
 use crate::registers::Registers;
@@ -147,6 +148,7 @@ fn start<M: Machine>(hv: &Hypervisor<M>, vcpu: &Arc<Vcpu>, page: u8) {
     block.cs = vmcb::Segment { selector: u16::from(page) << 8, base: u64::from(page) << 12, ..block.cs };
     if let Some(own) = state.assisted.as_deref_mut() {
         own.apic.reset(vcpu.id.0);
+        own.tag = Tag::default();
     }
     state.registers = Registers {
         rip: 0,
