@@ -58,21 +58,21 @@ pub(crate) fn merged<M: Machine>(machine: &M, assisted: bool, wanted: &[CpuidLea
         }
         let key = (leaf.leaf, leaf.subleaf);
         if let Some(place) = policy.iter_mut().find(|entry| (entry.leaf, entry.subleaf) == key) {
-            restrict(place, leaf);
+            restrict(place, leaf, if assisted { 0 } else { HYPERVISOR });
         }
     }
     policy.sort_by_key(|entry| (entry.leaf, entry.subleaf));
     (policy, limit)
 }
 
-/// Takes what a toolstack asks for in a leaf: feature words only lose bits, the rest is its choice.
-fn restrict(most: &mut CpuidLeaf, wanted: &CpuidLeaf) {
+/// Takes what a toolstack asks for in a leaf: feature words only lose bits, not `kept` of leaf 1; the rest is its choice.
+fn restrict(most: &mut CpuidLeaf, wanted: &CpuidLeaf, kept: u32) {
     match (most.leaf, most.subleaf) {
         (0 | 0x8000_0000, _) => *most = CpuidLeaf { a: wanted.a.min(most.a), ..*wanted },
         (1, _) => {
             most.a = wanted.a;
             most.b = wanted.b & 0x00ff_ffff;
-            most.c &= wanted.c | HYPERVISOR;
+            most.c &= wanted.c | kept;
             most.d &= wanted.d;
         }
         (7 | 0xd, _) | (0x8000_0008 | 0x8000_0021, _) => {
@@ -105,5 +105,8 @@ mod tests {
         let (policy, limit) = merged(&machine, false, &[wanted]);
         let leaf = find(&policy, 1, 0).unwrap();
         assert_eq!((leaf.eax, leaf.ecx, limit), (7, 1 << 9 | HYPERVISOR, None));
+        // With hardware assistance the mark of a hypervisor is one of them.
+        let (policy, _) = merged(&machine, true, &[wanted]);
+        assert_eq!(find(&policy, 1, 0).unwrap().ecx & HYPERVISOR, 0);
     }
 }
