@@ -123,6 +123,8 @@ pub fn open() -> bool {
     let found = controller.ports(4).and_then(Disk::identify);
     let Some(disk) = found else { return false };
     DISK.call_once(|| SleepLock::new(disk));
+    // What came before is taken back, or it would interrupt now.
+    read_port(COMMAND);
     write_port(CONTROL, 0);
     lines::listen(LINE, &INTERRUPT)
 }

@@ -74,7 +74,7 @@ pub(super) fn set_timer(deadline_ns: u64) {
     let wait = deadline_ns.saturating_sub(now_ns()).min(MAX_ONE_SHOT_NS);
     let ticks = (wait * PIT_HZ / 1_000_000_000).clamp(2, 0xffff) as u16;
     let [low, high] = ticks.to_le_bytes();
-    write_port(0x43, 0x30); // channel 0, both bytes, interrupt on terminal count
+    write_port(0x43, 0x38); // channel 0, both bytes, a strobe when the count ends
     write_port(0x40, low);
     write_port(0x40, high);
 }
