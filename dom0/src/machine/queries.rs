@@ -34,6 +34,12 @@ pub(super) fn grant_version() -> u32 {
     if has_second { 2 } else { 1 }
 }
 
+/// Whether the machine has hardware assistance, for memory too.
+pub(crate) fn has_assistance() -> bool {
+    const BOTH: u32 = sysctl::XEN_SYSCTL_PHYSCAP_HVM | sysctl::XEN_SYSCTL_PHYSCAP_HAP;
+    machine().is_ok_and(|machine| machine.capabilities & BOTH == BOTH)
+}
+
 /// Sends the hypervisor keys (`XEN_SYSCTL_debug_keys`).
 pub(crate) fn debug_keys(keys: &str) -> Result<(), ControlError> {
     let mut payload = sysctl::SysctlDebugKeys::new_zeroed();

@@ -104,27 +104,8 @@ mod tests {
     use pv_abi::hvm::ioreq::{IOREQ_TYPE_COPY, STATE_IOREQ_READY};
 
     use super::super::ata::{Channel, Drive};
+    use super::super::fake::Flat;
     use super::*;
-
-    struct Flat(Vec<u8>);
-
-    impl Memory for Flat {
-        fn read(&mut self, at: u64, into: &mut [u8]) -> bool {
-            let range = at as usize..(at as usize).saturating_add(into.len());
-            self.0.get(range).is_some_and(|from| {
-                into.copy_from_slice(from);
-                true
-            })
-        }
-
-        fn write(&mut self, at: u64, from: &[u8]) -> bool {
-            let range = at as usize..(at as usize).saturating_add(from.len());
-            self.0.get_mut(range).is_some_and(|into| {
-                into.copy_from_slice(from);
-                true
-            })
-        }
-    }
 
     fn board() -> Board<MemoryDisk> {
         let disk = Drive::new(MemoryDisk::new(vec![7; 64 * 512]), "XL").unwrap();

@@ -10,6 +10,7 @@ use alloc::vec::Vec;
 
 use backends::block::BlockDevice;
 
+use super::Memory;
 use super::ata::Channel;
 use super::ne2000::Ne2000;
 use super::pci::{Bus, Function, Place};
@@ -27,6 +28,11 @@ const SLEEP: [u16; 2] = [0xb004, 0x604];
 pub const CARD: Place = Place { device: 3, function: 0 };
 const CARD_PORTS: u16 = 0x20;
 const CARD_BASE: u16 = 0xc000;
+/// The bus master's ports, eight for each channel.
+const MASTER: Place = Place { device: 1, function: 1 };
+const MASTER_PORTS: u16 = 0x10;
+const MASTER_BASE: u16 = 0xc040;
+const MASTER_BAR: usize = 4;
 const SOUTH: Place = Place { device: 1, function: 0 };
 /// The bridge's registers that route links to lines, and the bit that switches a link off.
 const LINKS: core::ops::Range<u8> = 0x60..0x64;
@@ -89,8 +95,9 @@ pub struct Board<D: BlockDevice> {
     bus: Bus,
     /// What was written to the address port last.
     address: u32,
-    /// Where the card's ports are mapped.
+    /// Where the ports of the card and of the bus master are mapped.
     card_ports: Option<u16>,
+    master_ports: Option<u16>,
     /// Levels that the outside knows.
     lines: [bool; 4],
     links: [u8; 4],
@@ -108,6 +115,7 @@ impl<D: BlockDevice> Board<D> {
             channels,
             address: 0,
             card_ports: None,
+            master_ports: None,
             lines: [false; 4],
             links: [0; 4],
             changes: Vec::new(),
@@ -141,10 +149,10 @@ impl<D: BlockDevice> Board<D> {
     }
 
     /// Lets the devices do what they can; whether one did something.
-    pub fn turn(&mut self) -> bool {
+    pub fn turn(&mut self, memory: &mut dyn Memory) -> bool {
         let mut busy = false;
         for channel in &mut self.channels {
-            busy |= channel.turn();
+            busy |= channel.turn(memory);
         }
         self.note();
         busy
@@ -171,6 +179,9 @@ impl<D: BlockDevice> Board<D> {
                 if let Some(card) = &mut self.card {
                     card.write(at, size, value);
                 }
+            }
+            Some(Device::Master(channel, at)) => {
+                each(at, 8, size, value, |at, byte| self.channels[channel].write_master(at, byte));
             }
             Some(Device::Sleep(at)) => self.sleep(at, size, value),
             None if port == ADDRESS && size == 4 => self.address = value,
@@ -208,6 +219,10 @@ impl<D: BlockDevice> Board<D> {
         if let Some(at) = SLEEP.into_iter().find_map(|base| within(base, 2)) {
             return Some(Device::Sleep(at));
         }
+        let master = self.master_ports.and_then(|base| within(base, MASTER_PORTS));
+        if let Some(at) = master {
+            return Some(Device::Master(usize::from(at >> 3), at & 7));
+        }
         within(self.card_ports?, CARD_PORTS).map(Device::Card)
     }
 
@@ -224,6 +239,9 @@ impl<D: BlockDevice> Board<D> {
             Some(Device::AtaControl(channel)) => return Some(self.channels[channel].read_control().into()),
             Some(Device::Card(at)) => return self.card.as_mut().map(|card| card.read(at, size)),
             Some(Device::Serial(at)) => each.zip(at..8).for_each(|(byte, at)| *byte = self.uart.read(at)),
+            Some(Device::Master(channel, at)) => {
+                each.zip(at..8).for_each(|(byte, at)| *byte = self.channels[channel].read_master(at));
+            }
             // It says that ACPI is on, and no more.
             Some(Device::Sleep(at)) => return Some(if at == 0 { 1 } else { 0 }),
         }
@@ -240,13 +258,18 @@ impl<D: BlockDevice> Board<D> {
 
     /// Notes what changed since the outside was told.
     fn note(&mut self) {
-        let ports = self.bus.at(CARD).and_then(|card| card.ports(0));
-        if ports != self.card_ports {
-            let range = |first: u16| Ports { first, last: first | (CARD_PORTS - 1) };
-            self.changes.extend(self.card_ports.map(range).map(Change::Unmap));
-            self.changes.extend(ports.map(range).map(Change::Map));
-            self.card_ports = ports;
-        }
+        let (bus, changes) = (&self.bus, &mut self.changes);
+        let mut note_ports = |known: &mut Option<u16>, place: Place, bar: usize, count: u16| {
+            let ports = bus.at(place).and_then(|function| function.ports(bar));
+            let before = core::mem::replace(known, ports);
+            if ports != before {
+                let range = |first: u16| Ports { first, last: first | (count - 1) };
+                changes.extend(before.map(range).map(Change::Unmap));
+                changes.extend(ports.map(range).map(Change::Map));
+            }
+        };
+        note_ports(&mut self.card_ports, CARD, 0, CARD_PORTS);
+        note_ports(&mut self.master_ports, MASTER, MASTER_BAR, MASTER_PORTS);
         for link in 0..4_u8 {
             let register = self.bus.at(SOUTH).map_or(LINK_OFF, |south| south.byte(LINKS.start + link));
             let line = if register & LINK_OFF != 0 { 0 } else { register & 0xf };
@@ -274,6 +297,7 @@ enum Device {
     Ata(usize, u16),
     AtaControl(usize),
     Card(u16),
+    Master(usize, u16),
     Sleep(u16),
 }
 
@@ -288,10 +312,10 @@ fn bus(channels: [bool; 2], card: bool) -> Bus {
     bus.add(Function::new(Place { device: 0, function: 0 }, 0x8086, 0x1237, [6, 0, 0]));
     let south = Function::new(SOUTH, 0x8086, 0x7000, [6, 1, 0]);
     bus.add(south.with(0x0e, &[0x80], 0).with(LINKS.start, &LINES, 0x8f));
-    // The channels decode their ports where there is a disk. Without a base address of its own it has no bus master.
+    // The channels decode their ports where there is a disk.
     let decodes = channels.map(|there| if there { 0x80 } else { 0 });
-    let ide = Function::new(Place { device: 1, function: 1 }, 0x8086, 0x7010, [1, 1, 0]);
-    bus.add(ide.with(0x04, &[1], 5).with(0x40, &[0, decodes[0], 0, decodes[1]], 0xff));
+    let ide = Function::new(MASTER, 0x8086, 0x7010, [1, 1, 0x80]).with_ports(MASTER_BAR, MASTER_BASE, MASTER_PORTS);
+    bus.add(ide.with(0x40, &[0, decodes[0], 0, decodes[1]], 0xff));
     if card {
         let card = Function::new(CARD, 0x10ec, 0x8029, [2, 0, 0]);
         bus.add(card.with_ports(0, CARD_BASE, CARD_PORTS).with_pin(1, LINES[3]));

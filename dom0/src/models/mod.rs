@@ -19,3 +19,52 @@ pub trait Memory {
     /// Copies bytes to it; false where there is not memory for all of them.
     fn write(&mut self, at: u64, from: &[u8]) -> bool;
 }
+
+#[cfg(test)]
+mod fake {
+    use std::vec::Vec;
+
+    use super::Memory;
+
+    /// Memory from 0 on.
+    pub(super) struct Flat(pub(super) Vec<u8>);
+
+    impl Flat {
+        fn range(&self, at: u64, len: usize) -> Option<core::ops::Range<usize>> {
+            let start = usize::try_from(at).ok()?;
+            let end = start.checked_add(len)?;
+            (end <= self.0.len()).then_some(start..end)
+        }
+    }
+
+    impl Memory for Flat {
+        fn read(&mut self, at: u64, into: &mut [u8]) -> bool {
+            let range = self.range(at, into.len());
+            range.is_some_and(|range| {
+                into.copy_from_slice(&self.0[range]);
+                true
+            })
+        }
+
+        fn write(&mut self, at: u64, from: &[u8]) -> bool {
+            let range = self.range(at, from.len());
+            range.is_some_and(|range| {
+                self.0[range].copy_from_slice(from);
+                true
+            })
+        }
+    }
+
+    /// A guest whose memory is nowhere.
+    pub(super) struct NoMemory;
+
+    impl Memory for NoMemory {
+        fn read(&mut self, _: u64, _: &mut [u8]) -> bool {
+            false
+        }
+
+        fn write(&mut self, _: u64, _: &[u8]) -> bool {
+            false
+        }
+    }
+}

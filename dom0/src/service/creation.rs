@@ -24,11 +24,17 @@ use pv_guest_kernel::time::now_ns;
 
 use super::Service;
 use super::consoles::GuestConsole;
+use super::emulated;
 use super::guests::Guest;
 use super::jobs::Wait;
+use crate::machine::queries;
 
 /// The stack that unpacking takes.
 const STACK_PAGES: usize = 128;
+
+/// Why a guest that needs hardware assistance is not started.
+const NO_ASSISTANCE: &str = "the hypervisor has no hardware assistance (AMD SVM with nested paging) on this machine: give QEMU \
+                             a CPU that has it (-cpu max), or write type = \"pv\"";
 
 /// A file that a guest's description names.
 #[derive(Clone, Debug)]
@@ -171,6 +177,12 @@ impl Service {
     fn build(&mut self, plan: Plan, kernel: &File, unpacked: Unpacked) -> Result<DomId, String> {
         let config = &plan.config;
         let unpacked = unpacked.map_err(|problem| plan.about(&problem))?;
+        if config.kind.is_assisted() && !queries::has_assistance() {
+            return Err(plan.about(NO_ASSISTANCE));
+        }
+        if config.kind == GuestKind::Hvm {
+            emulated::check(config).map_err(|problem| plan.about(&problem))?;
+        }
         let ramdisk = config.ramdisk.as_ref().map(|path| self.file(&plan, "ramdisk", path)).transpose()?;
         self.created += 1;
         let handle = handle(self.created);

@@ -63,7 +63,6 @@ impl Boards {
         signal: &Arc<Signal>,
         file: impl Fn(&str) -> Option<File>,
     ) -> Result<(), String> {
-        check(config)?;
         let mut media = Vec::new();
         let all = config.disks.iter().try_for_each(|disk| {
             let medium = disks.take(disk, &file)?;
@@ -113,7 +112,7 @@ impl Boards {
         let mut busy = false;
         for emulated in self.0.values_mut() {
             busy |= emulated.serve();
-            busy |= emulated.board.turn();
+            busy |= emulated.board.turn(&mut emulated.view);
             busy |= emulated.exchange_frames(networks, now_ns);
             emulated.move_text();
             emulated.tell();
@@ -130,7 +129,7 @@ impl Boards {
             let room = KEYS_WAITING.saturating_sub(emulated.keys.len()).min(keys.len());
             emulated.keys.extend(keys.drain(..).take(room));
             emulated.move_text();
-            emulated.board.turn();
+            emulated.board.turn(&mut emulated.view);
             emulated.tell();
         }
         core::mem::take(&mut emulated.text)
@@ -143,8 +142,11 @@ impl Boards {
     }
 }
 
-/// What there are no emulated devices for.
-fn check(config: &GuestConfig) -> Result<(), String> {
+/// Checks that a board has room for what a description names.
+///
+/// # Errors
+/// One line with the cure.
+pub(super) fn check(config: &GuestConfig) -> Result<(), String> {
     if config.disks.len() > DISKS {
         return Err(format!("it has {} disks, an emulated board takes {DISKS}: leave some out", config.disks.len()));
     }
@@ -220,7 +222,7 @@ impl Emulated {
         }
         if busy {
             // Its line may have another level now.
-            self.board.turn();
+            self.board.turn(&mut self.view);
         }
         busy
     }

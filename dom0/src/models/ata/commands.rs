@@ -7,8 +7,10 @@ use alloc::boxed::Box;
 use backends::block::BlockDevice;
 
 use super::identify::{MOST_MULTIPLE, identify};
+use super::master::Moved;
 use super::medium::{Drive, Operation, Outcome};
 use super::{Bytes, Channel, Job, LBA, Phase, Registers, SECTOR_BYTES, error};
+use crate::models::Memory;
 
 /// Begins a command on the selected disk.
 pub(super) fn begin<D: BlockDevice>(channel: &mut Channel<D>, command: u8) {
@@ -25,6 +27,10 @@ pub(super) fn begin<D: BlockDevice>(channel: &mut Channel<D>, command: u8) {
         0xc5 => transfer(channel, Kind { write: true, multiple: true, ..Kind::default() }),
         0x40 | 0x41 => transfer(channel, Kind { verify: true, ..Kind::default() }),
         0x42 => transfer(channel, Kind { verify: true, long: true, ..Kind::default() }),
+        0xc8 | 0xc9 => transfer(channel, Kind { master: true, ..Kind::default() }),
+        0x25 => transfer(channel, Kind { master: true, long: true, ..Kind::default() }),
+        0xca | 0xcb => transfer(channel, Kind { master: true, write: true, ..Kind::default() }),
+        0x35 => transfer(channel, Kind { master: true, write: true, long: true, ..Kind::default() }),
         0xe7 | 0xea => to_medium(channel, Operation::Flush),
         0xec => tell_identity(channel),
         0x90 => {
@@ -53,6 +59,8 @@ struct Kind {
     long: bool,
     multiple: bool,
     verify: bool,
+    /// By the bus master.
+    master: bool,
 }
 
 fn transfer<D: BlockDevice>(channel: &mut Channel<D>, kind: Kind) {
@@ -69,7 +77,8 @@ fn transfer<D: BlockDevice>(channel: &mut Channel<D>, kind: Kind) {
         return fail(channel, error::NOT_FOUND);
     };
     let block = if kind.multiple { drive.multiple.into() } else { 1 };
-    channel.job = Job { sector, left, block, write: kind.write, verify: kind.verify, begun: false };
+    let Kind { write, verify, master, .. } = kind;
+    channel.job = Job { sector, left, block, write, verify, master, begun: false };
     next_buffer(channel);
 }
 
@@ -127,17 +136,20 @@ fn to_medium<D: BlockDevice>(channel: &mut Channel<D>, operation: Operation<D::B
 
 /// A medium has ended what the channel waits for.
 pub(super) fn after_medium<D: BlockDevice>(channel: &mut Channel<D>, outcome: Outcome<D::Buffer>) {
-    let Job { block, write, verify, .. } = channel.job;
+    let Job { block, write, verify, master, .. } = channel.job;
     match outcome {
         Outcome::Failed(buffer) => {
             give_back(channel, buffer);
             fail(channel, error::UNCORRECTABLE);
         }
+        Outcome::Buffer(buffer) if master => channel.phase = Phase::Master { buffer, at: 0 },
         Outcome::Buffer(buffer) => {
             let block_end = block.saturating_mul(SECTOR_BYTES).min(buffer.as_ref().len());
             channel.phase = Phase::FromGuest { bytes: Bytes::Medium(buffer), at: 0, block_end };
             // The first block is asked for without an interrupt.
-            channel.interrupt |= core::mem::replace(&mut channel.job.begun, true);
+            if core::mem::replace(&mut channel.job.begun, true) {
+                channel.raise();
+            }
         }
         Outcome::Done(Some(buffer)) if !write => {
             advance(channel, buffer.as_ref().len());
@@ -145,9 +157,13 @@ pub(super) fn after_medium<D: BlockDevice>(channel: &mut Channel<D>, outcome: Ou
                 give_back(channel, Some(buffer));
                 return next_buffer(channel);
             }
+            if master {
+                channel.phase = Phase::Master { buffer, at: 0 };
+                return;
+            }
             let block_end = block.saturating_mul(SECTOR_BYTES).min(buffer.as_ref().len());
             channel.phase = Phase::ToGuest { bytes: Bytes::Medium(buffer), at: 0, block_end };
-            channel.interrupt = true;
+            channel.raise();
         }
         Outcome::Done(buffer) => {
             advance(channel, buffer.as_ref().map_or(0, |buffer| buffer.as_ref().len()));
@@ -170,6 +186,33 @@ fn give_back<D: BlockDevice>(channel: &mut Channel<D>, buffer: Option<D::Buffer>
     }
 }
 
+/// Lets the bus master move what it is to; whether it did something.
+pub(super) fn move_by_master<D: BlockDevice>(channel: &mut Channel<D>, memory: &mut dyn Memory) -> bool {
+    let Job { sector, write, .. } = channel.job;
+    let Phase::Master { buffer, at } = &mut channel.phase else {
+        return false;
+    };
+    if !channel.master.is_active() {
+        return false;
+    }
+    let moved = channel.master.transfer(memory, buffer.as_mut(), at, !write);
+    if moved == Moved::Some {
+        return true;
+    }
+    if let Phase::Master { buffer, .. } = core::mem::replace(&mut channel.phase, Phase::Idle) {
+        if moved == Moved::All && write {
+            to_medium(channel, Operation::Write { sector, buffer });
+            return true;
+        }
+        give_back(channel, Some(buffer));
+    }
+    match moved {
+        Moved::Failed => fail(channel, error::ABORTED),
+        _ => next_buffer(channel),
+    }
+    true
+}
+
 /// The guest has read a block.
 pub(super) fn block_read<D: BlockDevice>(channel: &mut Channel<D>) {
     let block_bytes = channel.job.block * SECTOR_BYTES;
@@ -177,7 +220,7 @@ pub(super) fn block_read<D: BlockDevice>(channel: &mut Channel<D>) {
         Phase::ToGuest { bytes, at, .. } if at < bytes.get().len() => {
             let block_end = (at + block_bytes).min(bytes.get().len());
             channel.phase = Phase::ToGuest { bytes, at, block_end };
-            channel.interrupt = true;
+            channel.raise();
         }
         Phase::ToGuest { bytes: Bytes::Medium(buffer), .. } => {
             give_back(channel, Some(buffer));
@@ -197,7 +240,7 @@ pub(super) fn block_written<D: BlockDevice>(channel: &mut Channel<D>) {
         Phase::FromGuest { bytes, at, .. } if at < bytes.get().len() => {
             let block_end = (at + block * SECTOR_BYTES).min(bytes.get().len());
             channel.phase = Phase::FromGuest { bytes, at, block_end };
-            channel.interrupt = true;
+            channel.raise();
         }
         Phase::FromGuest { bytes: Bytes::Medium(buffer), .. } => {
             to_medium(channel, Operation::Write { sector, buffer })
@@ -208,7 +251,8 @@ pub(super) fn block_written<D: BlockDevice>(channel: &mut Channel<D>) {
 
 fn finish<D: BlockDevice>(channel: &mut Channel<D>) {
     channel.phase = Phase::Idle;
-    channel.interrupt = true;
+    channel.master.end();
+    channel.raise();
 }
 
 fn fail<D: BlockDevice>(channel: &mut Channel<D>, error: u8) {
@@ -221,7 +265,7 @@ fn tell_identity<D: BlockDevice>(channel: &mut Channel<D>) {
     if let Some(drive) = channel.selected() {
         let bytes = Bytes::Own(Box::new(identify(drive)));
         channel.phase = Phase::ToGuest { bytes, at: 0, block_end: SECTOR_BYTES };
-        channel.interrupt = true;
+        channel.raise();
     }
 }
 
@@ -273,6 +317,8 @@ fn set_features<D: BlockDevice>(channel: &mut Channel<D>) {
             // What is in the cache is to be durable before this is answered.
             return to_medium(channel, Operation::Flush);
         }
+        // A mode of the bus master's.
+        (0x03, 0x20..=0x22) => drive.mode = value & 7,
         // A mode of programmed I/O; reading ahead; settings across a reset.
         (0x03, 0x00 | 0x01 | 0x08..=0x0c) | (0x55 | 0xaa | 0x66 | 0xcc, _) => {}
         _ => return fail(channel, error::ABORTED),

@@ -38,15 +38,14 @@ pub(super) fn identify<D: BlockDevice>(drive: &Drive<D>) -> [u8; SECTOR_BYTES] {
     set(3, &[heads]);
     set(6, &[track]);
     set(47, &[0x8000 | u16::from(MOST_MULTIPLE)]);
-    // Block numbers, and IORDY.
-    set(49, &[0x0a00, 0x4000]);
+    // Block numbers, IORDY, and a bus master.
+    set(49, &[0x0b00, 0x4000]);
     // Words 54 to 58 and 64 to 70 hold.
     set(53, &[3, current_cylinders, drive.heads.into(), drive.track.into(), reached as u16, (reached >> 16) as u16]);
     set(59, &[if drive.multiple > 0 { 0x0100 | u16::from(drive.multiple) } else { 0 }]);
     set(60, &[of_28 as u16, (of_28 >> 16) as u16]);
-    // Modes 3 and 4 of programmed I/O, 120 ns a word.
-    set(64, &[3]);
-    set(67, &[120, 120]);
+    // Modes 0 to 2 of the bus master, and the one that is set; 3 and 4 of programmed I/O; 120 ns a word.
+    set(63, &[0x0007 | 0x0100 << drive.mode, 3, 120, 120, 120, 120]);
     // ATA-3 to ATA-6.
     set(80, &[0x0078, 0]);
     // A write cache, NOP; flushes, 48-bit numbers. Then the same: what is on.

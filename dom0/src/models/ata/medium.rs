@@ -46,6 +46,8 @@ pub struct Drive<D: BlockDevice> {
     pub(super) track: u8,
     /// Its cache is on: what is answered may not be durable.
     pub(super) caches: bool,
+    /// Which of the bus master's modes is set.
+    pub(super) mode: u8,
     waiting: Option<Operation<D::Buffer>>,
     /// The operation that the medium works on; whether anybody wants to hear how it ended.
     under_way: Option<bool>,
@@ -81,6 +83,7 @@ impl<D: BlockDevice> Drive<D> {
             heads: 0,
             track: 0,
             caches: true,
+            mode: 0,
             waiting: None,
             under_way: None,
             tag: 0,
@@ -100,7 +103,7 @@ impl<D: BlockDevice> Drive<D> {
     }
 
     pub(super) fn reset(&mut self) {
-        (self.multiple, self.heads, self.track, self.caches) = (0, 16, 63, true);
+        (self.multiple, self.heads, self.track, self.caches, self.mode) = (0, 16, 63, true, 2);
     }
 
     pub(super) fn sectors(&self) -> u64 {

@@ -1,4 +1,4 @@
-//! An ATA channel with up to two disks, by programmed I/O.
+//! An ATA channel with up to two disks, by programmed I/O or by its bus master.
 //!
 //! Both disks see what is written to the registers, the selected one carries commands out and answers. Data moves through
 //! a buffer in blocks: at each the channel says that data is to be moved (DRQ) and raises its interrupt; in between it is
@@ -11,6 +11,7 @@
 
 mod commands;
 mod identify;
+mod master;
 mod medium;
 #[cfg(test)]
 mod tests;
@@ -18,6 +19,9 @@ mod tests;
 use alloc::boxed::Box;
 
 use backends::block::BlockDevice;
+
+use super::Memory;
+use master::Master;
 
 pub use medium::Drive;
 
@@ -94,6 +98,11 @@ enum Phase<B> {
         at: usize,
         block_end: usize,
     },
+    /// The bus master moves a buffer, as soon and as far as it is told to.
+    Master {
+        buffer: B,
+        at: usize,
+    },
     /// The medium works, or will when it has ended what came before.
     Working,
     /// In reset as long as the guest holds it there.
@@ -135,6 +144,8 @@ struct Job {
     write: bool,
     /// Nothing is moved to the guest.
     verify: bool,
+    /// The bus master moves what is moved.
+    master: bool,
     /// The guest was asked for a block.
     begun: bool,
 }
@@ -145,6 +156,7 @@ pub struct Channel<D: BlockDevice> {
     registers: Registers,
     phase: Phase<D::Buffer>,
     job: Job,
+    master: Master,
     /// An interrupt that was not acknowledged.
     interrupt: bool,
 }
@@ -153,8 +165,14 @@ impl<D: BlockDevice> Channel<D> {
     /// A channel with these disks.
     #[must_use]
     pub fn new(drives: [Option<Drive<D>>; 2]) -> Self {
-        let mut channel =
-            Self { drives, registers: Registers::default(), phase: Phase::Idle, job: Job::default(), interrupt: false };
+        let mut channel = Self {
+            drives,
+            registers: Registers::default(),
+            phase: Phase::Idle,
+            job: Job::default(),
+            master: Master::default(),
+            interrupt: false,
+        };
         channel.show_signature();
         channel
     }
@@ -182,15 +200,15 @@ impl<D: BlockDevice> Channel<D> {
         self.drives.iter_mut().flatten().map(Drive::medium_mut)
     }
 
-    /// Looks whether a medium has ended its work; whether something went on.
-    pub fn turn(&mut self) -> bool {
+    /// Looks whether a medium has ended its work, and moves what the bus master is to; whether something went on.
+    pub fn turn(&mut self, memory: &mut dyn Memory) -> bool {
         let selected = self.index();
         // Of the other one nobody waits for anything; it only ends what a reset left behind.
         if let Some(other) = &mut self.drives[1 - selected] {
             other.turn();
         }
         let Some(outcome) = self.drives[selected].as_mut().and_then(Drive::turn) else {
-            return false;
+            return commands::move_by_master(self, memory);
         };
         commands::after_medium(self, outcome);
         true
@@ -261,6 +279,22 @@ impl<D: BlockDevice> Channel<D> {
         }
     }
 
+    /// Reads a register of its bus master, 0 to 7.
+    #[must_use]
+    pub fn read_master(&self, register: u16) -> u8 {
+        self.master.read(register)
+    }
+
+    /// Writes one.
+    pub fn write_master(&mut self, register: u16, value: u8) {
+        self.master.write(register, value);
+    }
+
+    fn raise(&mut self) {
+        self.interrupt = true;
+        self.master.note_interrupt();
+    }
+
     fn index(&self) -> usize {
         usize::from(self.registers.device & SECOND != 0)
     }
@@ -270,7 +304,7 @@ impl<D: BlockDevice> Channel<D> {
     }
 
     fn is_busy(&self) -> bool {
-        matches!(self.phase, Phase::Working | Phase::Reset)
+        matches!(self.phase, Phase::Master { .. } | Phase::Working | Phase::Reset)
     }
 
     fn status(&self) -> u8 {
@@ -279,7 +313,7 @@ impl<D: BlockDevice> Channel<D> {
         }
         let wrong = if self.registers.error & !error::GOOD != 0 { status::ERROR } else { 0 };
         match self.phase {
-            Phase::Working | Phase::Reset => status::BUSY,
+            Phase::Master { .. } | Phase::Working | Phase::Reset => status::BUSY,
             Phase::ToGuest { .. } | Phase::FromGuest { .. } => status::READY | status::SEEKED | status::DATA | wrong,
             Phase::Idle => status::READY | status::SEEKED | wrong,
         }
@@ -297,7 +331,9 @@ impl<D: BlockDevice> Channel<D> {
         let phase = core::mem::replace(&mut self.phase, Phase::Idle);
         let index = self.index();
         if let (
-            Phase::ToGuest { bytes: Bytes::Medium(buffer), .. } | Phase::FromGuest { bytes: Bytes::Medium(buffer), .. },
+            Phase::ToGuest { bytes: Bytes::Medium(buffer), .. }
+            | Phase::FromGuest { bytes: Bytes::Medium(buffer), .. }
+            | Phase::Master { buffer, .. },
             Some(drive),
         ) = (phase, &mut self.drives[index])
         {

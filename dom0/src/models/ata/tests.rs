@@ -5,6 +5,7 @@ use backends::block::memory::MemoryDisk;
 use proptest::prelude::*;
 
 use super::*;
+use crate::models::fake::{Flat, NoMemory};
 
 const SECTORS: usize = 1000;
 
@@ -22,7 +23,7 @@ fn command(channel: &mut Channel<MemoryDisk>, command: u8, sector: u32, count: u
     for (register, value) in (2..).zip([count, low, mid, high, 0xe0 | top, command]) {
         channel.write(register, 1, value.into());
     }
-    while channel.turn() {}
+    while channel.turn(&mut NoMemory) {}
 }
 
 fn status(channel: &mut Channel<MemoryDisk>) -> u8 {
@@ -40,7 +41,7 @@ fn read_all(channel: &mut Channel<MemoryDisk>, block: usize) -> (Vec<u8>, usize)
         for _ in 0..block / 2 {
             bytes.extend((channel.read(0, 2) as u16).to_le_bytes());
         }
-        while channel.turn() {}
+        while channel.turn(&mut NoMemory) {}
     }
 }
 
@@ -53,7 +54,7 @@ fn write_all(channel: &mut Channel<MemoryDisk>, data: &[u8], block: usize) -> us
         for word in block.chunks(4) {
             channel.write(0, 4, u32::from_le_bytes(word.try_into().unwrap()));
         }
-        while channel.turn() {}
+        while channel.turn(&mut NoMemory) {}
     }
     interrupts + usize::from(channel.asks())
 }
@@ -170,7 +171,7 @@ fn cylinders_heads_and_sectors_are_counted_as_the_guest_wants() {
     for (register, value) in [(2, 1), (3, 4), (4, 2), (5, 0), (6, 0xa1), (7, 0x20)] {
         channel.write(register, 1, value);
     }
-    while channel.turn() {}
+    while channel.turn(&mut NoMemory) {}
     let sector = (2 * 4 + 1) * 10 + 3;
     assert_eq!(read_all(&mut channel, 512).0, content()[sector * 512..(sector + 1) * 512]);
     for (head, sector) in [(0xa4, 1), (0xa0, 0), (0xa0, 11)] {
@@ -244,21 +245,24 @@ fn a_guest_that_wants_no_interrupts_gets_none() {
 proptest! {
     #[test]
     fn whatever_is_written_the_disk_goes_on(
-        steps in proptest::collection::vec((0_u16..9, any::<u32>(), 0_usize..600), 0..200)
+        steps in proptest::collection::vec((0_u16..10, any::<u32>(), 0_usize..600), 0..200)
     ) {
         let mut channel = channel();
-        let commands = [0x20, 0x24, 0xc4, 0x30, 0x34, 0xc5, 0xec, 0xe7, 0xc6, 0x91, 0xef, 0x40, 0x90, 0x27];
+        let mut memory = Flat(vec![0x11; 0x2000]);
+        let commands =
+            [0x20, 0x24, 0xc4, 0x30, 0x34, 0xc5, 0xec, 0xe7, 0xc6, 0x91, 0xef, 0x40, 0x90, 0x27, 0xc8, 0xca, 0x25, 0x35];
         for (register, value, repeat) in steps {
             match register {
                 0 => (0..repeat).for_each(|_| channel.write(0, 2, value)),
                 7 => channel.write(7, 1, commands[value as usize % commands.len()]),
                 8 => channel.write_control(value as u8),
+                9 => channel.write_master(repeat as u16 & 7, value as u8),
                 register => channel.write(register, 1, value & 3),
             }
             for _ in 0..repeat {
                 channel.read(0, 2);
             }
-            while channel.turn() {}
+            while channel.turn(&mut memory) {}
             channel.read(register & 7, 1);
         }
         channel.write_control(4);
@@ -266,4 +270,60 @@ proptest! {
         command(&mut channel, 0xec, 0, 0);
         prop_assert_eq!(read_all(&mut channel, 512).0.len(), 512);
     }
+}
+
+/// Gives a command that the bus master is to carry out, by these entries of the table at 0.
+fn command_by_master(channel: &mut Channel<MemoryDisk>, memory: &mut Flat, command: u8, entries: &[(u32, u16)]) {
+    for (index, (address, count)) in entries.iter().enumerate() {
+        let last = if index + 1 == entries.len() { 0x8000_0000_u32 } else { 0 };
+        memory.0[index * 8..][..4].copy_from_slice(&address.to_le_bytes());
+        memory.0[index * 8 + 4..][..4].copy_from_slice(&(u32::from(*count) | last).to_le_bytes());
+    }
+    for (register, value) in [(2, 2), (3, 1), (4, 0), (5, 0), (6, 0xe0), (7, command)] {
+        channel.write(register, 1, value.into());
+    }
+    let direction = if command == 0xc8 { 8 } else { 0 };
+    channel.write_master(0, direction);
+    channel.write_master(0, direction | 1);
+    while channel.turn(memory) {}
+}
+
+#[test]
+fn the_bus_master_moves_by_its_table() {
+    let mut channel = channel();
+    let mut memory = Flat(vec![0; 8192]);
+    command_by_master(&mut channel, &mut memory, 0xc8, &[(0x800, 1000), (0x1000, 24)]);
+    let expected = content();
+    assert_eq!(
+        (&memory.0[0x800..0x800 + 1000], &memory.0[0x1000..0x1018]),
+        (&expected[512..1512], &expected[1512..1536])
+    );
+    assert!(channel.asks());
+    assert_eq!((channel.read_master(2), channel.read(7, 1)), (4, 0x50));
+    channel.write_master(2, 4);
+    assert_eq!(channel.read_master(2), 0);
+    memory.0[0x800..0xc00].fill(0x5a);
+    channel.write_master(0, 0);
+    command_by_master(&mut channel, &mut memory, 0xca, &[(0x800, 1024)]);
+    channel.write_master(0, 0);
+    command_by_master(&mut channel, &mut memory, 0xc8, &[(0x1000, 1024)]);
+    assert_eq!(memory.0[0x1000..0x1400], [0x5a; 1024]);
+}
+
+#[test]
+fn what_the_bus_master_cannot_reach_is_an_error_and_the_channel_goes_on() {
+    let mut channel = channel();
+    let mut memory = Flat(vec![0; 4096]);
+    command_by_master(&mut channel, &mut memory, 0xc8, &[(0xffff_0000, 1024)]);
+    assert_eq!((channel.read_master(2), channel.read(7, 1), channel.read(1, 1)), (6, 0x51, 4));
+    channel.write_master(0, 0);
+    channel.write_master(2, 6);
+    // A table that ends too early leaves it waiting, until it is reset.
+    command_by_master(&mut channel, &mut memory, 0xc8, &[(0x800, 512)]);
+    assert_eq!((channel.read_master(2), channel.read(7, 1)), (0, 0x80));
+    channel.write_control(4);
+    channel.write_control(0);
+    channel.write_master(0, 0);
+    command_by_master(&mut channel, &mut memory, 0xc8, &[(0x800, 1024)]);
+    assert_eq!(channel.read(7, 1), 0x50);
 }

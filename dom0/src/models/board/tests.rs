@@ -5,6 +5,7 @@ use proptest::prelude::*;
 
 use super::super::ata::Drive;
 use super::*;
+use crate::models::fake::NoMemory;
 
 fn board() -> Board<MemoryDisk> {
     let disk = Drive::new(MemoryDisk::new(vec![7; 64 * 512]), "XL").unwrap();
@@ -23,7 +24,7 @@ fn it_begins_by_saying_what_is_its_own() {
     let changes = board().take_changes();
     let maps = |first: u16, last: u16| changes.contains(&Change::Map(Ports { first, last }));
     assert!(maps(0x3f8, 0x3ff) && maps(0x1f0, 0x1f7) && maps(0x3f6, 0x3f6) && maps(0xcf8, 0xcfb));
-    assert!(maps(0xc000, 0xc01f) && maps(0xb004, 0xb005) && maps(0x604, 0x605));
+    assert!(maps(0xc040, 0xc04f) && maps(0xc000, 0xc01f) && maps(0xb004, 0xb005) && maps(0x604, 0x605));
     assert!(changes.contains(&Change::Link { link: 3, line: 11 }));
     assert_eq!(board().places().count(), 4);
 }
@@ -46,7 +47,7 @@ fn a_disk_reads_when_the_board_has_its_turn() {
         board.write(port, 1, value);
     }
     assert_eq!(board.read(0x1f7, 1), 0x80);
-    assert!(board.turn());
+    assert!(board.turn(&mut NoMemory));
     assert_eq!(board.take_changes(), [Change::Line { line: 14, level: true }]);
     assert_eq!(board.read(0x1f0, 4), 0x0707_0707);
 }
@@ -83,7 +84,7 @@ fn what_is_sent_is_heard_and_what_comes_interrupts() {
         board.write(port, 1, value);
     }
     board.uart.receive(b'y');
-    board.turn();
+    board.turn(&mut NoMemory);
     assert_eq!(board.take_changes(), [Change::Line { line: 4, level: true }]);
     assert_eq!(board.read(0x3f8, 1), b'y'.into());
 }
@@ -122,7 +123,7 @@ proptest! {
             board.write(port, size, value);
             prop_assert!(size == 4 || board.read(port, size) >> (8 * size) == 0);
             board.write_config(Place { device: (value >> 8) as u8 & 3, function: 0 }, value & 0xff, size, value >> 3);
-            while board.turn() {}
+            while board.turn(&mut NoMemory) {}
             board.take_changes();
         }
     }
