@@ -16,6 +16,8 @@ pub(crate) struct Machine {
     pub(crate) modules: Vec<(PathBuf, String)>,
     /// RAM in MiB.
     pub(crate) memory_mib: u32,
+    /// The CPUs have no hardware assistance for guests.
+    pub(crate) unassisted: bool,
     /// How many CPUs.
     pub(crate) cpus: u32,
     /// A raw disk image behind virtio-blk.
@@ -45,8 +47,9 @@ impl Machine {
     /// The command that starts it, its serial port on standard input and output.
     pub(crate) fn command(&self) -> Command {
         let mut command = Command::new("qemu-system-x86_64");
+        let cpu = if self.unassisted { "max,-smap,-svm" } else { "max,-smap" };
         command
-            .args(["-accel", "tcg", "-cpu", "max,-smap", "-nodefaults", "-display", "none", "-no-reboot"])
+            .args(["-accel", "tcg", "-cpu", cpu, "-nodefaults", "-display", "none", "-no-reboot"])
             .args(["-m", &self.memory_mib.to_string(), "-smp", &self.cpus.max(1).to_string()])
             .args(["-device", "isa-debug-exit,iobase=0xf4,iosize=0x04"]);
         self.add_boot(&mut command);
