@@ -101,8 +101,8 @@ pub enum Flush {
     All,
 }
 
-/// The scale from time-stamp-counter ticks to nanoseconds, as `vcpu_time_info` has it:
-/// `ns = ((ticks << shift) * mul) >> 32` (a negative shift goes right).
+/// The system's time, as `vcpu_time_info` has it: `ns = (((tsc - start) << shift) * mul) >> 32` (a negative shift goes
+/// right). It is the same on all CPUs and for ever.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TimeScale {
     /// `tsc_to_system_mul`.
@@ -111,6 +111,10 @@ pub struct TimeScale {
     pub shift: i8,
     /// Ticks a millisecond.
     pub khz: u32,
+    /// The time-stamp counter at system time zero.
+    pub start: u64,
+    /// No CPU's counter is behind another's, nor will be.
+    pub stable: bool,
 }
 
 /// The results of `CPUID`.
@@ -206,6 +210,8 @@ pub trait Machine: Sync + Sized + 'static {
     fn cpu(&self) -> CpuId;
     /// How many CPUs run.
     fn cpu_count(&self) -> u32;
+    /// The numbers that the firmware has for a CPU, its local APIC's and ACPI's; all ones where there is no such CPU.
+    fn firmware_ids(&self, cpu: CpuId) -> [u32; 2];
     /// Interrupts another CPU, so that it looks at what is due there ([`crate::entry::on_kick`]).
     fn interrupt_cpu(&self, cpu: CpuId);
     /// Loads an L4 table that carries the hypervisor's slots; forgets the non-global translations of the old one.
@@ -270,8 +276,8 @@ pub trait Machine: Sync + Sized + 'static {
     fn now(&self) -> u64;
     /// The time-stamp counter.
     fn tsc(&self) -> u64;
-    /// How the counter scales to nanoseconds; with a pair (ticks, nanoseconds) of one moment.
-    fn time_scale(&self) -> (TimeScale, u64, u64);
+    /// How the counter scales to nanoseconds.
+    fn time_scale(&self) -> TimeScale;
     /// Seconds and nanoseconds since 1970 at system time zero.
     fn wall_clock_base(&self) -> (u64, u32);
     /// Asks for a timer interrupt at this system time; `None` for none.

@@ -106,20 +106,19 @@ fn cpu<M: Machine>(call: &Call<'_, M>, frame: &mut PlatformOp) {
     let mut request: abi::XenpfPcpuinfo = frame.payload();
     let cpus = call.hv.machine.cpu_count();
     request.max_present = cpus.saturating_sub(1);
+    request.flags = abi::XEN_PCPU_FLAGS_INVALID;
     if request.xen_cpuid < cpus {
         request.flags = abi::XEN_PCPU_FLAGS_ONLINE;
-        request.apic_id = request.xen_cpuid;
-        request.acpi_id = request.xen_cpuid;
-    } else {
-        request.flags = abi::XEN_PCPU_FLAGS_INVALID;
+        [request.apic_id, request.acpi_id] = call.hv.machine.firmware_ids(CpuId(request.xen_cpuid));
     }
     frame.set_payload(&request);
 }
 
 /// `XENPF_get_cpu_version`: vendor, family, model and stepping as CPUID has them (AMD APM 3, function 1).
 fn cpu_version<M: Machine>(call: &Call<'_, M>, frame: &mut PlatformOp) {
-    let mut request: abi::XenpfPcpuVersion = frame.payload();
-    request.max_present = call.hv.machine.cpu_count().saturating_sub(1);
+    let abi::XenpfPcpuVersion { xen_cpuid, .. } = frame.payload();
+    let max_present = call.hv.machine.cpu_count().saturating_sub(1);
+    let mut request = abi::XenpfPcpuVersion { xen_cpuid, max_present, ..Default::default() };
     if request.xen_cpuid <= request.max_present {
         let vendor = call.hv.machine.cpuid(0, 0);
         for (place, word) in
@@ -133,11 +132,6 @@ fn cpu_version<M: Machine>(call: &Call<'_, M>, frame: &mut PlatformOp) {
         let model = version >> 4 & 0xf;
         request.model = if family == 0xf || family == 6 { model | version >> 12 & 0xf0 } else { model };
         request.stepping = version & 0xf;
-    } else {
-        request.vendor_id.fill(0);
-        request.family = 0;
-        request.model = 0;
-        request.stepping = 0;
     }
     frame.set_payload(&request);
 }

@@ -117,7 +117,7 @@ fn physical<M: Machine>(hv: &Hypervisor<M>) -> abi::SysctlPhysinfo {
         max_cpu_id: cpus.saturating_sub(1),
         nr_nodes: 1,
         max_node_id: 0,
-        cpu_khz: hv.machine.time_scale().0.khz,
+        cpu_khz: hv.machine.time_scale().khz,
         capabilities: abi::XEN_SYSCTL_PHYSCAP_PV
             | abi::XEN_SYSCTL_PHYSCAP_GNTTAB_V1
             | abi::XEN_SYSCTL_PHYSCAP_GNTTAB_V2

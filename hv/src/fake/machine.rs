@@ -60,7 +60,11 @@ pub struct FakeMachine {
     slow_bytes: AtomicBool,
     debug: Mutex<[u64; 8]>,
     disturbance: Mutex<Option<Disturbance>>,
+    beside: Mutex<Option<Beside>>,
 }
+
+/// What others do while the guest's memory is read.
+type Beside = Box<dyn Fn() + Send>;
 
 /// Somebody else who writes a word each time it is about to be exchanged.
 struct Disturbance {
@@ -104,6 +108,7 @@ impl FakeMachine {
             slow_bytes: AtomicBool::new(false),
             debug: Mutex::default(),
             disturbance: Mutex::default(),
+            beside: Mutex::default(),
         }
     }
 
@@ -166,6 +171,11 @@ impl FakeMachine {
     /// Lets another writer flip `bits` of a word before each of the next `times` exchanges of it.
     pub fn disturb(&self, mfn: Mfn, index: usize, bits: u64, times: u32) {
         *self.disturbance.lock() = Some(Disturbance { place: (mfn, index), bits, times });
+    }
+
+    /// From now on this happens before each time that guest memory is read.
+    pub fn before_reads(&self, happens: impl Fn() + Send + 'static) {
+        *self.beside.lock() = Some(Box::new(happens));
     }
 
     fn be_disturbed(&self, mfn: Mfn, index: usize) {
@@ -371,6 +381,9 @@ impl Machine for FakeMachine {
     }
 
     fn copy_from_guest(&self, from: u64, into: &mut [u8]) -> Result<(), GuestFault> {
+        if let Some(happens) = &*self.beside.lock() {
+            happens();
+        }
         self.pieces(from, into.len(), false, |mfn, offset, part| self.read_bytes(mfn, offset, &mut into[part]))
     }
     fn copy_to_guest(&self, to: u64, from: &[u8]) -> Result<(), GuestFault> {
@@ -389,6 +402,9 @@ impl Machine for FakeMachine {
     }
     fn fill_hypervisor_slots(&self, l4: Mfn) {
         (256..272).for_each(|slot| self.write_word(l4, slot, entry::PRESENT));
+    }
+    fn firmware_ids(&self, cpu: CpuId) -> [u32; 2] {
+        if cpu.0 < self.cpus { [cpu.0 * 2, cpu.0 + 1] } else { [u32::MAX; 2] }
     }
     fn interrupt_cpu(&self, cpu: CpuId) {
         assert_ne!(cpu, self.cpu(), "a CPU does not interrupt itself");
@@ -479,9 +495,8 @@ impl Machine for FakeMachine {
     fn tsc(&self) -> u64 {
         self.now()
     }
-    fn time_scale(&self) -> (TimeScale, u64, u64) {
-        let now = self.now();
-        (TimeScale { mul: 0x8000_0000, shift: 1, khz: 1_000_000 }, now, now)
+    fn time_scale(&self) -> TimeScale {
+        TimeScale { mul: 0x8000_0000, shift: 1, khz: 1_000_000, start: 0, stable: true }
     }
     fn wall_clock_base(&self) -> (u64, u32) {
         (1_700_000_000, 500)

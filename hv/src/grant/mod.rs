@@ -75,7 +75,11 @@ pub fn grant_table_op<M: Machine>(call: &mut Call<'_, M>, args: [u64; 5]) -> Res
         GNTTABOP_SET_VERSION => set_version(call, &batch),
         GNTTABOP_GET_VERSION => get_version(call, &batch),
         GNTTABOP_GET_STATUS_FRAMES => status_frames(call, &batch),
-        _ => Err(Refusal::errno(Errno::NoSys, rules::core::UNKNOWN_OPERATION).with(Evidence::Value(operation))),
+        // The upper bits are where Xen notes how far it got with an operation that has parts.
+        beyond => {
+            let errno = if beyond >> 12 == 0 { Errno::NoSys } else { Errno::Inval };
+            Err(Refusal::errno(errno, rules::core::UNKNOWN_OPERATION).with(Evidence::Value(operation)))
+        }
     }
 }
 

@@ -289,7 +289,7 @@ fn header<M: Machine>(call: &Call<'_, M>) -> HvmSaveHeader {
         version: HVM_FILE_VERSION,
         changeset: 0,
         cpuid: call.hv.machine.cpuid(1, 0).eax,
-        gtsc_khz: call.hv.machine.time_scale().0.khz,
+        gtsc_khz: call.hv.machine.time_scale().khz,
     }
 }
 

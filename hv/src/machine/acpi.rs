@@ -58,8 +58,8 @@ pub(crate) struct Acpi {
     pub(crate) root: Option<u64>,
     /// Physical address of the local APICs' registers.
     pub(crate) local_apic: Option<u64>,
-    /// APIC ids of the processors that may be used.
-    pub(crate) processors: Vec<u8>,
+    /// The processors that may be used: their local APIC's id, and ACPI's own number.
+    pub(crate) processors: Vec<[u8; 2]>,
     /// I/O APICs.
     pub(crate) io_apics: Vec<IoApicEntry>,
     /// ISA interrupts that are wired otherwise.
@@ -140,7 +140,7 @@ fn read_madt(acpi: &mut Acpi, table: &[u8]) {
             break;
         };
         match kind {
-            0 if word(entry, 4) & 3 != 0 => acpi.processors.push(entry[3]),
+            0 if word(entry, 4) & 3 != 0 => acpi.processors.push([entry[3], entry[2]]),
             1 => acpi.io_apics.push(IoApicEntry { address: word(entry, 4).into(), first_gsi: word(entry, 8) }),
             2 if entry.len() >= 10 => acpi.overrides.push(Override {
                 isa: entry[3],

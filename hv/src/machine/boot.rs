@@ -65,8 +65,8 @@ pub(crate) struct Prepared {
     pub(crate) heap: u64,
     /// Where the devices are mapped.
     pub(crate) devices: Devices,
-    /// The local APICs of the CPUs to start, the one that runs first, and where the entries of their windows are.
-    pub(crate) cpus: Vec<(u8, u64)>,
+    /// The CPUs to start, as [`Acpi::processors`], the one that runs first, and where the entries of their windows are.
+    pub(crate) cpus: Vec<([u8; 2], u64)>,
 }
 
 /// Where devices are mapped.
@@ -201,11 +201,11 @@ fn prepare(options: Options, information: BootInformation, acpi: Acpi) -> Prepar
     Prepared { options, information, acpi, memory, frame_count, root, m2p, frame_table, heap, devices, cpus }
 }
 
-/// The local APICs of the processors to start: this one, then those that the firmware lists.
-fn processors(acpi: &Acpi, max: u32) -> Vec<u8> {
-    let own = (core::arch::x86_64::__cpuid(1).ebx >> 24) as u8;
-    let others = acpi.processors.iter().copied().filter(|id| *id != own);
-    core::iter::once(own).chain(others).take(MAX_CPUS.min(max as usize)).collect()
+/// The processors to start: this one, then the others that the firmware lists.
+fn processors(acpi: &Acpi, max: u32) -> Vec<[u8; 2]> {
+    let apic = (core::arch::x86_64::__cpuid(1).ebx >> 24) as u8;
+    let (own, others): (Vec<_>, Vec<_>) = acpi.processors.iter().partition(|ids| ids[0] == apic);
+    core::iter::once(own.first().copied().unwrap_or([apic, 0])).chain(others).take(MAX_CPUS.min(max as usize)).collect()
 }
 
 fn ram(information: &BootInformation) -> impl Iterator<Item = &MemoryRange> {

@@ -6,6 +6,7 @@
 //! Source: Intel 8254 data sheet; MC146818 data sheet; AMD APM 2 §13.2.4.
 
 use core::arch::x86_64::{__cpuid, _rdtsc};
+use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use hv::hardware::TimeScale;
 
@@ -23,10 +24,23 @@ const NS_PER_SECOND: u64 = 1_000_000_000;
 /// The system's time.
 pub(crate) struct Clock {
     scale: TimeScale,
-    start: u64,
     wall: u64,
     /// Timer ticks of the local APIC a millisecond, where its count-down is used.
     pub(crate) apic_khz: Option<u32>,
+}
+
+/// The highest value that any CPU has read, and whether one has read a lower one later.
+static HIGHEST: AtomicU64 = AtomicU64::new(0);
+static BEHIND: AtomicBool = AtomicBool::new(false);
+
+/// Compares this CPU's counter with those of all others that do so.
+pub(crate) fn compare_counters() {
+    let highest = HIGHEST.load(Ordering::SeqCst);
+    // The counter is not read before all this is done.
+    __cpuid(0);
+    let own = tsc();
+    BEHIND.fetch_or(own < highest, Ordering::SeqCst);
+    HIGHEST.fetch_max(own, Ordering::SeqCst);
 }
 
 /// The time-stamp counter.
@@ -41,40 +55,25 @@ impl Clock {
     pub(crate) fn start(apic: &LocalApic) -> Self {
         let (tsc_hz, apic_hz) = measure(apic);
         let deadline = __cpuid(1).ecx & 1 << 24 != 0;
-        Self {
-            scale: scale(tsc_hz),
-            start: tsc(),
-            wall: wall_clock(),
-            apic_khz: (!deadline).then_some((apic_hz / 1000) as u32),
-        }
+        Self { scale: scale(tsc_hz), wall: wall_clock(), apic_khz: (!deadline).then_some((apic_hz / 1000) as u32) }
     }
 
     /// Nanoseconds since the start.
     #[inline]
     pub(crate) fn now(&self) -> u64 {
-        self.to_ns(tsc().wrapping_sub(self.start))
-    }
-
-    #[inline]
-    fn to_ns(&self, ticks: u64) -> u64 {
-        let shift = self.scale.shift;
+        let (ticks, shift) = (tsc().wrapping_sub(self.scale.start), self.scale.shift);
         let ticks = if shift < 0 { ticks >> -shift } else { ticks << shift };
         ((u128::from(ticks) * u128::from(self.scale.mul)) >> 32) as u64
     }
 
-    /// The system time when the counter was `ticks`.
-    pub(crate) fn at(&self, ticks: u64) -> u64 {
-        self.to_ns(ticks.wrapping_sub(self.start))
-    }
-
     /// The counter's value at a system time, about.
     pub(crate) fn tsc_at(&self, ns: u64) -> u64 {
-        self.start + (u128::from(ns) * u128::from(self.scale.khz) / 1_000_000) as u64
+        self.scale.start + (u128::from(ns) * u128::from(self.scale.khz) / 1_000_000) as u64
     }
 
-    /// The scale.
-    pub(crate) const fn scale(&self) -> TimeScale {
-        self.scale
+    /// The scale, and what is known by now of the CPUs' counters.
+    pub(crate) fn scale(&self) -> TimeScale {
+        TimeScale { stable: self.scale.stable && !BEHIND.load(Ordering::SeqCst), ..self.scale }
     }
 
     /// Seconds since 1970 at system time zero.
@@ -109,7 +108,7 @@ fn measure_once(apic: &LocalApic) -> (u64, u64) {
     (to - from, u64::from(apic_to.wrapping_sub(apic_from)))
 }
 
-/// The multiplier with 32 bits behind the point and the shift that keeps it between one half and one.
+/// The multiplier with 32 bits behind the point and the shift that keeps it between one half and one. Time begins now.
 fn scale(hz: u64) -> TimeScale {
     let mut shift = 0_i8;
     let mut rate = hz;
@@ -122,7 +121,10 @@ fn scale(hz: u64) -> TimeScale {
         shift += 1;
     }
     let mul = ((u128::from(NS_PER_SECOND) << 32) / u128::from(rate)) as u64;
-    TimeScale { mul: u32::try_from(mul).unwrap_or(u32::MAX), shift, khz: (hz / 1000) as u32 }
+    let (mul, khz) = (u32::try_from(mul).unwrap_or(u32::MAX), (hz / 1000) as u32);
+    // That the rate never changes CPUID says; of an emulated counter it is taken for granted.
+    let stable = __cpuid(0x8000_0007).edx & 1 << 8 != 0 || __cpuid(1).ecx & 1 << 31 != 0;
+    TimeScale { mul, shift, khz, start: tsc(), stable }
 }
 
 /// Seconds since 1970, from the battery-backed clock.

@@ -49,8 +49,8 @@ pub(crate) struct Hardware {
     pub(crate) address_bits: u32,
     pub(crate) clock: Clock,
     pub(crate) local_apic: &'static LocalApic,
-    /// The local APICs' ids of the CPUs that run.
-    pub(crate) apic_ids: Vec<u8>,
+    /// The CPUs that run: their local APIC's id, and ACPI's number.
+    pub(crate) processors: Vec<[u8; 2]>,
     pub(crate) io_apics: IoApics,
     pub(crate) console: &'static Serial,
     /// The line on which the console interrupts.
@@ -227,11 +227,15 @@ impl Machine for Hardware {
 
     #[inline]
     fn cpu_count(&self) -> u32 {
-        self.apic_ids.len() as u32
+        self.processors.len() as u32
+    }
+
+    fn firmware_ids(&self, cpu: CpuId) -> [u32; 2] {
+        self.processors.get(cpu.0 as usize).map_or([u32::MAX; 2], |ids| ids.map(u32::from))
     }
 
     fn interrupt_cpu(&self, cpu: CpuId) {
-        self.local_apic.send(self.apic_ids[cpu.0 as usize], Signal::Vector(KICK));
+        self.local_apic.send(self.processors[cpu.0 as usize][0], Signal::Vector(KICK));
     }
 
     fn load_root(&self, l4: Mfn) {
@@ -363,9 +367,8 @@ impl Machine for Hardware {
         clock::tsc()
     }
 
-    fn time_scale(&self) -> (TimeScale, u64, u64) {
-        let ticks = clock::tsc();
-        (self.clock.scale(), ticks, self.clock.at(ticks))
+    fn time_scale(&self) -> TimeScale {
+        self.clock.scale()
     }
 
     fn wall_clock_base(&self) -> (u64, u32) {

@@ -22,7 +22,7 @@ use x86_64::registers::control::{Cr3, Cr3Flags};
 use x86_64::structures::paging::PhysFrame;
 
 use super::apic::{LocalApic, Signal};
-use super::clock::Clock;
+use super::clock::{self, Clock};
 use super::cpu::{self, Cpu};
 use super::hardware::Hardware;
 use super::layout::{DIRECT_MAP, PAGE};
@@ -57,17 +57,19 @@ const PATIENCE_NS: u64 = 2_000_000_000;
 /// Between the two parts of a start, and between its two tries.
 const RESET_NS: u64 = 10_000_000;
 const RETRY_NS: u64 = 200_000_000;
+/// How often a new CPU compares its time-stamp counter with the first one's.
+const COMPARISONS: u32 = 5_000;
 /// Where a page for their first instructions is looked for.
 const LOW_PAGES: core::ops::Range<u64> = 0x8000..0x9_0000;
 
-/// Starts the CPUs of a list of local APICs but the first, which this is; gives those that run.
+/// Starts the CPUs of a list but the first, which this is; gives those that run.
 pub(super) fn start_others(
-    cpus: &[(u8, u64)],
+    cpus: &[([u8; 2], u64)],
     root: u64,
     apic: &'static LocalApic,
     clock: &Clock,
     memory: &[MemoryRange],
-) -> alloc::vec::Vec<u8> {
+) -> alloc::vec::Vec<[u8; 2]> {
     LOCAL_APIC.call_once(|| apic);
     let windows = cpus.iter().map(|cpu| cpu.1).collect();
     COMMON.call_once(|| Common { root, apic_khz: clock.apic_khz, windows });
@@ -79,11 +81,11 @@ pub(super) fn start_others(
         return running;
     };
     copy_first_instructions(page);
-    for &(id, _) in &cpus[1..] {
-        if start(apic, clock, id, (page / PAGE) as u8, running.len() as u32) {
-            running.push(id);
+    for &(ids, _) in &cpus[1..] {
+        if start(apic, clock, ids[0], (page / PAGE) as u8, running.len() as u32) {
+            running.push(ids);
         } else {
-            warn!("the processor with APIC {id} does not start");
+            warn!("the processor with APIC {} does not start", ids[0]);
         }
     }
     running
@@ -104,7 +106,7 @@ fn start(apic: &LocalApic, clock: &Clock, id: u8, page: u8, number: u32) -> bool
     let wait = |ns| {
         let end = clock.now() + ns;
         while UP.load(Ordering::Acquire) == number && clock.now() < end {
-            core::hint::spin_loop();
+            clock::compare_counters();
         }
     };
     OTHER_CPU_NUMBER.store(number, Ordering::Release);
@@ -144,6 +146,7 @@ extern "C" fn on_own_stack() -> ! {
         apic.start();
         apic.start_timer(common.apic_khz);
     }
+    (0..COMPARISONS).for_each(|_| clock::compare_counters());
     UP.fetch_add(1, Ordering::Release);
     let hv = loop {
         if let Some(hv) = HV.get() {
@@ -174,7 +177,9 @@ pub(super) fn order(machine: &Hardware, cpus: CpuSet, order: Order) {
     let here = machine.cpu();
     let others = cpus.without(here);
     if !others.is_empty() {
-        ORDERS.give(others, order, |CpuId(cpu)| machine.local_apic.send(machine.apic_ids[cpu as usize], Signal::Nmi));
+        ORDERS.give(others, order, |CpuId(cpu)| {
+            machine.local_apic.send(machine.processors[cpu as usize][0], Signal::Nmi)
+        });
     }
     if cpus.contains(here) {
         carry_out(order);

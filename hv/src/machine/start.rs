@@ -85,7 +85,7 @@ fn put_together(prepared: Prepared) -> &'static Hypervisor<Hardware> {
     machine.root = Mfn(root / PAGE);
     machine.m2p = (Mfn(m2p.start / PAGE), (m2p.end - m2p.start) / PAGE);
     machine.memory = information.memory;
-    machine.apic_ids = smp::start_others(&cpus, root, machine.local_apic, &machine.clock, &machine.memory);
+    machine.processors = smp::start_others(&cpus, root, machine.local_apic, &machine.clock, &machine.memory);
     let cpus = machine.cpu_count();
     say_hello(&machine, &options);
     let hv: &'static Hypervisor<Hardware> = Box::leak(Box::new(Hypervisor {
@@ -154,7 +154,7 @@ fn start_devices(devices: Devices, acpi: &Acpi) -> Hardware {
         fast_bytes: strings::bytes_are_as_fast_as_words(),
         clock,
         local_apic,
-        apic_ids: Vec::new(),
+        processors: Vec::new(),
         io_apics,
         console: &CONSOLE,
         console_gsi: routed.then_some(gsi),

@@ -2,7 +2,7 @@
 //!
 //! L1 tables are mapped read-only, and with the assist `writable_pagetables` a kernel may write to them all the same. The
 //! instruction that faulted is decoded and carried out on one entry, with the entry checked like any other update. Every
-//! form is carried out as one atomic change, with or without `lock`. What cannot be decoded, crosses an entry, or would
+//! form is carried out as one atomic change, with or without `lock`. What cannot be decoded, is not aligned, or would
 //! break a rule stays a page fault, which the guest gets. Xen: `VMASST_TYPE_writable_pagetables`.
 
 use core::sync::atomic::Ordering;
@@ -92,9 +92,9 @@ impl Write {
             Some(modrm) => memory_form(hv, running, registers, &instruction, modrm)?,
             None => string_form(hv, running, registers, &instruction)?,
         };
-        let offset = (address & 7) as u8;
         let within = fault >= address && fault - address < bytes.into();
-        (within && offset + bytes <= 8).then_some(Self { instruction, kind, bytes, offset })
+        let is_aligned = address.is_multiple_of(bytes.into());
+        (within && is_aligned).then_some(Self { instruction, kind, bytes, offset: (address & 7) as u8 })
     }
 
     /// Does it; false where the new entry breaks a rule.

@@ -1,5 +1,6 @@
 //! What the scheduler and its hypercalls do, one behaviour a test.
 
+use alloc::boxed::Box;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::sync::atomic::Ordering;
@@ -403,6 +404,27 @@ fn a_poll_ends_when_its_time_is_over() {
     assert_eq!(broken_rules(), ["SCH-12", "EVT-01"]);
 }
 
+#[test]
+fn a_poll_of_one_port_is_not_ended_by_another_port_while_it_begins() {
+    let bed: &'static Bed = Box::leak(Box::new(Bed::new(128)));
+    let mut guest = bed.guest(1, 3);
+    quiet(bed, &guest.domain);
+    let [polled, other] = [0, 1].map(|virq| evtchn::bind_virq(&bed.hv, &guest.domain, virq, 0).unwrap());
+    bed.hv.machine.fetch_or_word(guest.domain.shared_info, 320, 1 << polled | 1 << other);
+    guest.write(bed, guest.address(1), &polled);
+    let mut request = SchedPoll { ports: guest.address(1), nr_ports: 1, ..Default::default() };
+    let domain = guest.domain.clone();
+    bed.hv.machine.before_reads(move || {
+        bed.hv.machine.fetch_and_word(domain.shared_info, 256, !(1 << other));
+        evtchn::set_pending(&bed.hv, &domain, other);
+    });
+    assert_eq!(guest.call_with(bed, HYPERVISOR_SCHED_OP, SCHEDOP_POLL, &mut request), 0);
+    assert!(!guest.running.vcpu.is_runnable());
+    evtchn::set_pending(&bed.hv, &guest.domain, polled);
+    assert!(guest.running.vcpu.is_runnable());
+    assert_eq!(guest.domain.polling.load(Ordering::SeqCst), 0);
+}
+
 fn vcpu_op(bed: &Bed, guest: &mut Guest, operation: u32, vcpu: u64, argument: u64) -> i64 {
     guest.call(bed, HYPERVISOR_VCPU_OP, [operation.into(), vcpu, argument, 0, 0])
 }
@@ -508,6 +530,8 @@ fn dom0_alone_pins_its_vcpus() {
     assert_eq!(dom0.call_with(&bed, HYPERVISOR_SCHED_OP, call, &mut request), Errno::Busy.as_return());
     let place = dom0.address(0);
     assert_eq!(vcpu_op(&bed, &mut dom0, VCPUOP_GET_PHYSID, 0, place), 0);
+    let [apic, acpi] = bed.hv.machine.firmware_ids(CpuId(0)).map(u64::from);
+    assert_eq!(dom0.read::<u64>(&bed, place), apic | acpi << 32);
     request.pcpu = 4;
     assert_eq!(dom0.call_with(&bed, HYPERVISOR_SCHED_OP, call, &mut request), Errno::Inval.as_return());
     request.pcpu = -1;

@@ -21,7 +21,7 @@ use super::{kick_for_nmi, runstate, shutdown, wait};
 use crate::call::Call;
 use crate::domain::{Vcpu, stopped, work};
 use crate::frames::{self, ClaimedMfn, PageType};
-use crate::hardware::Machine;
+use crate::hardware::{CpuId, Machine};
 use crate::refusal::{Evidence, Refusal};
 use crate::rules::sched as rule;
 use crate::{Hypervisor, domain, evtchn, hvm, rules, time};
@@ -221,11 +221,12 @@ fn send_nmi<M: Machine>(hv: &Hypervisor<M>, vcpu: &Vcpu, argument: u64) -> Resul
     Ok(0)
 }
 
+/// `VCPUOP_get_physid`: of a vCPU of dom0 that is pinned the numbers of the CPU that has the vCPU's number, wherever it is.
 fn physical_id<M: Machine>(call: &Call<'_, M>, vcpu: &Vcpu, argument: u64) -> Result<u64, Refusal> {
-    let pinned = vcpu.schedule.pinned_to().filter(|_| call.domain().privileged);
-    let Some(cpu) = pinned else {
+    if vcpu.schedule.pinned_to().is_none() || !call.domain().privileged {
         return Err(Refusal::errno(Errno::Inval, rule::NOT_PINNED).with(Evidence::Value(vcpu.id.0.into())));
-    };
-    let phys_id = u64::from(cpu) | u64::from(cpu) << 32;
+    }
+    let [apic, acpi] = call.hv.machine.firmware_ids(CpuId(vcpu.id.0)).map(u64::from);
+    let phys_id = apic | acpi << 32;
     call.write(argument, &VcpuGetPhysid { phys_id }).map(|()| 0)
 }

@@ -88,7 +88,9 @@ pub(super) fn poll<M: Machine>(call: &mut Call<'_, M>, argument: u64) -> Result<
         return Err(Refusal::errno(Errno::Inval, rules::sched::POLL_COUNT).with(evidence));
     }
     let vcpu = call.running.vcpu.clone();
-    vcpu.schedule.polled.store(ANY_PORT, Ordering::SeqCst);
+    // One port alone is known before anybody sees the poll, so that no other port ends it. A bad address is refused below.
+    let one = if request.nr_ports == 1 { call.read_element(request.ports, 0).ok() } else { None };
+    vcpu.schedule.polled.store(one.unwrap_or(ANY_PORT), Ordering::SeqCst);
     vcpu.domain.polling.fetch_add(1, Ordering::SeqCst);
     vcpu.stopped.fetch_or(stopped::POLLING, Ordering::SeqCst);
     match waits(call, &vcpu, &request) {
@@ -113,12 +115,6 @@ fn waits<M: Machine>(call: &Call<'_, M>, vcpu: &Arc<Vcpu>, request: &SchedPoll) 
         let port: u32 = call.read_element(request.ports, index.into())?;
         if evtchn::is_pending(call.hv, &vcpu.domain, port)? {
             return Ok(false);
-        }
-        if request.nr_ports == 1 {
-            vcpu.schedule.polled.store(port, Ordering::SeqCst);
-            if evtchn::is_pending(call.hv, &vcpu.domain, port)? {
-                return Ok(false);
-            }
         }
     }
     Ok(request.timeout == 0 || request.timeout > call.hv.machine.now())

@@ -7,7 +7,7 @@ use core::mem::offset_of;
 use core::sync::atomic::Ordering;
 
 use pv_abi::vcpu::{VcpuRunstateInfo, XEN_RUNSTATE_UPDATE};
-use pv_abi::xen::{SharedInfo, VMASST_TYPE_RUNSTATE_UPDATE_FLAG, VcpuInfo, VcpuTimeInfo};
+use pv_abi::xen::{SharedInfo, VMASST_TYPE_RUNSTATE_UPDATE_FLAG, VcpuInfo, VcpuTimeInfo, XEN_PVCLOCK_TSC_STABLE_BIT};
 use zerocopy::IntoBytes;
 
 use crate::Hypervisor;
@@ -20,12 +20,11 @@ const TIME: usize = offset_of!(VcpuInfo, time) / 8;
 /// Words of `shared_info` that hold the wall clock: version and seconds, then nanoseconds and the seconds' upper half.
 const WALL_CLOCK: usize = offset_of!(SharedInfo, wc_version) / 8;
 
-/// What of a vCPU's time page was published.
+/// Where a vCPU's time page was published, and its version.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Published {
     version: u32,
-    /// Where, and the moment in ticks and nanoseconds.
-    what: Option<(u64, u64, u64)>,
+    place: Option<u64>,
 }
 
 /// Writes the running vCPU's time page and runstate area.
@@ -73,39 +72,39 @@ fn with_kernel_tables<M: Machine>(hv: &Hypervisor<M>, running: &Running, work: i
     }
 }
 
-/// Writes a vCPU's time page, unless it is up to date; gives what was written.
+/// Writes a vCPU's time page, unless it is there; gives what was written.
+///
+/// The page is the same for all vCPUs and does not change, so what they compute from it cannot differ.
 pub fn write_time_page<M: Machine>(hv: &Hypervisor<M>, vcpu: &Vcpu) -> Option<VcpuTimeInfo> {
-    let (scale, ticks, ns) = hv.machine.time_scale();
-    let what = Some((vcpu.info.load(Ordering::Relaxed), ticks, ns));
+    let place = Some(vcpu.info.load(Ordering::Relaxed));
     let mut timers = vcpu.timers.lock();
     let published = &mut timers.clock;
-    if published.what == what {
+    if published.place == place {
         return None;
     }
-    let (frame, offset) = vcpu.info_place();
-    let first = offset / 8 + TIME;
-    let version = published.version.wrapping_add(1) | 1;
-    hv.machine.write_word(frame, first, version.into());
-    hv.machine.write_word(frame, first + 1, ticks);
-    hv.machine.write_word(frame, first + 2, ns);
-    let shift = u64::from(scale.shift.cast_unsigned());
-    hv.machine.write_word(frame, first + 3, u64::from(scale.mul) | shift << 32);
-    let version = version.wrapping_add(1);
-    hv.machine.write_word(frame, first, version.into());
-    *published = Published { version, what };
-    Some(VcpuTimeInfo {
-        version,
-        tsc_timestamp: ticks,
-        system_time: ns,
+    let odd = published.version.wrapping_add(1) | 1;
+    *published = Published { version: odd.wrapping_add(1), place };
+    let scale = hv.machine.time_scale();
+    let page = VcpuTimeInfo {
+        version: published.version,
+        tsc_timestamp: scale.start,
         tsc_to_system_mul: scale.mul,
         tsc_shift: scale.shift,
+        flags: if scale.stable { XEN_PVCLOCK_TSC_STABLE_BIT } else { 0 },
         ..VcpuTimeInfo::default()
-    })
+    };
+    let words: [u64; 4] = zerocopy::transmute!(page);
+    let (frame, offset) = vcpu.info_place();
+    let first = offset / 8 + TIME;
+    hv.machine.write_word(frame, first, odd.into());
+    (1..4).for_each(|index| hv.machine.write_word(frame, first + index, words[index]));
+    hv.machine.write_word(frame, first, words[0]);
+    Some(page)
 }
 
 /// Lets the time page count as never published, so that it is written again.
 pub(crate) fn publish_again(vcpu: &Vcpu) {
-    vcpu.timers.lock().clock.what = None;
+    vcpu.timers.lock().clock.place = None;
 }
 
 /// Writes the running vCPU's memory.

@@ -259,11 +259,11 @@ fn hypervisor_leaf<M: Machine>(hv: &Hypervisor<M>, domain: &Domain, leaf: u32, s
 }
 
 fn time_leaf<M: Machine>(hv: &Hypervisor<M>, tsc: crate::control::TscSettings, subleaf: u32) -> CpuidResult {
-    let (scale, ticks, ns) = hv.machine.time_scale();
+    let scale = hv.machine.time_scale();
     match subleaf {
         0 => CpuidResult { eax: 1 << 1, ebx: tsc.mode, ecx: scale.khz, edx: tsc.incarnation },
         1 => {
-            let offset = ns.wrapping_sub(scaled(scale.mul, scale.shift, ticks));
+            let offset = scaled(scale.mul, scale.shift, scale.start).wrapping_neg();
             CpuidResult {
                 eax: offset as u32,
                 ebx: (offset >> 32) as u32,

@@ -126,7 +126,7 @@ pub(super) fn scheduler(domain: &Domain, frame: &mut Domctl) -> Result<Answer, R
 /// `XEN_DOMCTL_gettscinfo`.
 pub(super) fn get_tsc<M: Machine>(call: &Call<'_, M>, domain: &Domain, frame: &mut Domctl) -> Answer {
     let tsc = domain.settings.lock().tsc;
-    let machine_khz = call.hv.machine.time_scale().0.khz;
+    let machine_khz = call.hv.machine.time_scale().khz;
     frame.set_payload(&DomctlTscInfo {
         tsc_mode: tsc.mode,
         gtsc_khz: if tsc.khz == 0 { machine_khz } else { tsc.khz },

@@ -191,7 +191,8 @@ fn platform_operations_answer_a_kernel() {
     let bad = plat::XenpfSettime64 { mbz: 1, ..time };
     assert_eq!(ask_platform(plat::XENPF_SETTIME64, bad.as_bytes()).0, Errno::Inval.as_return());
     let (_, frame) = ask_platform(plat::XENPF_GET_CPUINFO, &[]);
-    assert_eq!(frame.payload::<plat::XenpfPcpuinfo>().flags, plat::XEN_PCPU_FLAGS_ONLINE);
+    let told: plat::XenpfPcpuinfo = frame.payload();
+    assert_eq!((told.flags, told.apic_id, told.acpi_id), (plat::XEN_PCPU_FLAGS_ONLINE, 0, 1));
     let firmware = |type_: u32| type_.to_le_bytes();
     assert_eq!(ask_platform(plat::XENPF_FIRMWARE_INFO, &firmware(5)).0, 0);
     assert_eq!(ask_platform(plat::XENPF_FIRMWARE_INFO, &firmware(1)).0, Errno::Srch.as_return());

@@ -93,7 +93,7 @@ pub(in crate::hvm) fn set_deadline<M: Machine>(hv: &Hypervisor<M>, running: &mut
     }
     apic.timer.deadline = value;
     let ticks = value.saturating_sub(hv.machine.tsc());
-    let ns = u128::from(ticks) * 1_000_000 / u128::from(hv.machine.time_scale().0.khz.max(1));
+    let ns = u128::from(ticks) * 1_000_000 / u128::from(hv.machine.time_scale().khz.max(1));
     let at = hv.machine.now().saturating_add(u64::try_from(ns).unwrap_or(u64::MAX));
     time::set_apic(hv, vcpu, (value != 0).then_some(at), 0);
 }
