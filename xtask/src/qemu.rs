@@ -20,6 +20,8 @@ pub(crate) struct Machine {
     pub(crate) unassisted: bool,
     /// How many CPUs.
     pub(crate) cpus: u32,
+    /// How they are arranged, as QEMU's `-smp` has it behind their number.
+    pub(crate) topology: &'static str,
     /// A raw disk image behind virtio-blk.
     pub(crate) disk: Option<PathBuf>,
     /// Forget what is written to the disk.
@@ -50,7 +52,7 @@ impl Machine {
         let cpu = if self.unassisted { "max,-smap,-svm" } else { "max,-smap" };
         command
             .args(["-accel", "tcg", "-cpu", cpu, "-nodefaults", "-display", "none", "-no-reboot"])
-            .args(["-m", &self.memory_mib.to_string(), "-smp", &self.cpus.max(1).to_string()])
+            .args(["-m", &self.memory_mib.to_string(), "-smp", &format!("{}{}", self.cpus.max(1), self.topology)])
             .args(["-device", "isa-debug-exit,iobase=0xf4,iosize=0x04"]);
         self.add_boot(&mut command);
         if let Some(disk) = &self.disk {

@@ -17,14 +17,17 @@ use pv_abi::event_channel::{
     EVTCHNOP_CLOSE, EVTCHNOP_SEND, EVTCHNOP_STATUS, EvtchnAllocUnbound, EvtchnBindInterdomain, EvtchnBindIpi,
     EvtchnBindVcpu, EvtchnBindVirq, EvtchnClose, EvtchnSend, EvtchnStatus,
 };
+use pv_abi::platform::{PlatformOp, XENPF_GET_CPUINFO, XENPF_INTERFACE_VERSION, XenpfPcpuinfo};
 use pv_abi::sched::{SCHEDOP_BLOCK, SCHEDOP_PIN_OVERRIDE, SCHEDOP_POLL, SCHEDOP_YIELD, SchedPinOverride, SchedPoll};
 use pv_abi::vcpu::{
-    RUNSTATE_OFFLINE, RUNSTATE_RUNNING, VCPUOP_DOWN, VCPUOP_GET_RUNSTATE_INFO, VCPUOP_IS_UP,
+    RUNSTATE_OFFLINE, RUNSTATE_RUNNING, VCPUOP_DOWN, VCPUOP_GET_PHYSID, VCPUOP_GET_RUNSTATE_INFO, VCPUOP_IS_UP,
     VCPUOP_REGISTER_RUNSTATE_MEMORY_AREA, VCPUOP_REGISTER_VCPU_INFO, VCPUOP_REGISTER_VCPU_TIME_MEMORY_AREA,
-    VCPUOP_SET_SINGLESHOT_TIMER, VCPUOP_STOP_PERIODIC_TIMER, VCPUOP_UP, VcpuRegisterRunstateMemoryArea,
+    VCPUOP_SET_SINGLESHOT_TIMER, VCPUOP_STOP_PERIODIC_TIMER, VCPUOP_UP, VcpuGetPhysid, VcpuRegisterRunstateMemoryArea,
     VcpuRegisterTimeMemoryArea, VcpuRegisterVcpuInfo, VcpuRunstateInfo, VcpuSetSingleshotTimer,
 };
-use pv_abi::xen::{DOMID_SELF, HYPERVISOR_EVENT_CHANNEL_OP, HYPERVISOR_SCHED_OP, VcpuInfoAtomic};
+use pv_abi::xen::{
+    DOMID_SELF, HYPERVISOR_EVENT_CHANNEL_OP, HYPERVISOR_PLATFORM_OP, HYPERVISOR_SCHED_OP, VcpuInfoAtomic,
+};
 
 guest_test!(smp);
 
@@ -324,6 +327,15 @@ fn clocks(vcpu: u32) {
     verdict(vcpu, "system time does not run backwards, on one vCPU or from one to another");
 }
 
+/// What the hypervisor says of a CPU.
+fn cpu_info(xen_cpuid: u32) -> XenpfPcpuinfo {
+    let interface_version = XENPF_INTERFACE_VERSION;
+    let mut frame = PlatformOp { cmd: XENPF_GET_CPUINFO, interface_version, ..Default::default() };
+    frame.set_payload(&XenpfPcpuinfo { xen_cpuid, ..Default::default() });
+    check(hypercall(HYPERVISOR_PLATFORM_OP, [&raw mut frame as u64, 0, 0, 0, 0]) == 0);
+    frame.payload()
+}
+
 /// The hardware domain may pin a vCPU to a CPU.
 fn pinning() {
     about("SCHEDOP_pin_override");
@@ -336,6 +348,22 @@ fn pinning() {
     });
     expect("a vCPU is pinned to a CPU, but once only, and the pin is taken away", pinned, [([0, EBUSY], 0); 3]);
     expect("it is not pinned to a CPU that there is not", pin(4_000), EINVAL);
+    about("XENPF_get_cpuinfo SCHEDOP_pin_override");
+    let told = [0, 1, 2, 3].map(cpu_info);
+    let seen = [0, 1, 2, 3].map(|pcpu| {
+        let pinned = pin(pcpu);
+        hypercall(HYPERVISOR_SCHED_OP, [u64::from(SCHEDOP_YIELD), 0, 0, 0, 0]);
+        // The instruction itself, which the hypervisor does not see: the id of the APIC is in the upper byte.
+        (pinned, core::arch::x86_64::__cpuid(1).ebx >> 24, pin(-1))
+    });
+    expect("the numbers of the local APICs are those of the CPUs", told.map(|cpu| (0, cpu.apic_id, 0)), seen);
+    expect("ACPI's numbers are others", told.map(|cpu| cpu.acpi_id), [0, 1, 2, 3]);
+    about("VCPUOP_get_physid");
+    let mut id = VcpuGetPhysid::default();
+    let answers = (pin(1), vcpu_op(VCPUOP_GET_PHYSID, 0, &mut id), pin(-1));
+    let first = u64::from(told[0].apic_id) | u64::from(told[0].acpi_id) << 32;
+    expect("a vCPU that is pinned is told of the CPU of its number", (answers, id.phys_id), ((0, 0, 0), first));
+    expect("one that is not pinned is told nothing", vcpu_op(VCPUOP_GET_PHYSID, 0, &mut id), EINVAL);
 }
 
 /// The others have gone down; one that comes up again goes on where it was.
