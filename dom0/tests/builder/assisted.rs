@@ -55,13 +55,15 @@ fn whatever_step_fails_nothing_is_left_of_a_guest_with_hardware_assistance() {
     let mut elf = Elf::new();
     elf.note(18, &0x10_0008_u32.to_le_bytes());
     let kernel = elf.bytes();
-    let request = Request { kind: GuestKind::Pvh, ..request(&kernel, None, 8) };
-    let mut good = FakeXen::default();
-    build(&mut good, &request).expect("a good kernel");
-    for step in 1..=good.calls {
-        let mut xen = FakeXen { fail_at: Some(step), ..FakeXen::default() };
-        let error = build(&mut xen, &request).expect_err("a step fails");
-        assert!(matches!(error, BuildError::Control(_)) && xen.alive.is_empty(), "step {step}");
+    for kind in [GuestKind::Pvh, GuestKind::Hvm] {
+        let asked = Request { kind, ..request(&kernel, None, 8) };
+        let mut good = FakeXen::default();
+        build(&mut good, &asked).expect("a good kernel");
+        for step in 1..=good.calls {
+            let mut xen = FakeXen { fail_at: Some(step), ..FakeXen::default() };
+            let error = build(&mut xen, &asked).expect_err("a step fails");
+            assert!(matches!(error, BuildError::Control(_)) && xen.alive.is_empty(), "{kind:?}, step {step}");
+        }
     }
 }
 
@@ -137,19 +139,4 @@ fn a_kernel_that_no_protocol_starts_is_told_what_it_lacks() {
     let request = Request { kernel: &kernel, ..request };
     let error = build(&mut xen, &request).expect_err("below 1 MiB").to_string();
     assert!(error.contains("below 1 MiB") && xen.calls == 0, "{error}");
-}
-
-#[test]
-fn whatever_step_fails_nothing_is_left_of_a_pc() {
-    let mut elf = Elf::new();
-    elf.note(18, &0x10_0008_u32.to_le_bytes());
-    let kernel = elf.bytes();
-    let request = Request { kind: GuestKind::Hvm, ..request(&kernel, None, 8) };
-    let mut good = FakeXen::default();
-    build(&mut good, &request).expect("a good kernel");
-    for step in 1..=good.calls {
-        let mut xen = FakeXen { fail_at: Some(step), ..FakeXen::default() };
-        let error = build(&mut xen, &request).expect_err("a step fails");
-        assert!(matches!(error, BuildError::Control(_)) && xen.alive.is_empty(), "step {step}");
-    }
 }
