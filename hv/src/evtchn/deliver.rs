@@ -14,7 +14,7 @@ use crate::Hypervisor;
 use crate::domain::{Domain, Vcpu};
 use crate::hardware::Machine;
 use crate::refusal::{Evidence, Refusal};
-use crate::{hvm, rules, sched};
+use crate::{rules, sched};
 
 /// Word of `shared_info` where the pending bits start.
 pub(super) const PENDING: usize = offset_of!(SharedInfo, evtchn_pending) / 8;
@@ -100,7 +100,7 @@ fn queue<M: Machine>(hv: &Hypervisor<M>, domain: &Domain, vcpu: u32, port: u32) 
     if outcome.is_new {
         tell(hv, domain, vcpu, port);
     } else if let Some(vcpu) = vcpu {
-        hvm::upcall(hv, vcpu);
+        sched::notify(hv, vcpu);
     }
 }
 
@@ -109,7 +109,7 @@ fn queue<M: Machine>(hv: &Hypervisor<M>, domain: &Domain, vcpu: u32, port: u32) 
 #[inline(never)]
 fn tell<M: Machine>(hv: &Hypervisor<M>, domain: &Domain, vcpu: Option<&Arc<Vcpu>>, port: u32) {
     if let Some(vcpu) = vcpu {
-        hvm::upcall(hv, vcpu);
+        sched::notify(hv, vcpu);
     }
     if domain.polling.load(Ordering::SeqCst) != 0 {
         sched::wake_pollers(hv, domain, port);
@@ -139,7 +139,7 @@ pub fn select_everything<M: Machine>(hv: &Hypervisor<M>, vcpu: &Vcpu) {
     let (frame, offset) = vcpu.info_place();
     hv.machine.fetch_or_word(frame, offset / 8 + SELECTOR, u64::MAX);
     hv.machine.fetch_or_word(frame, offset / 8, 1);
-    hvm::upcall(hv, vcpu);
+    sched::notify(hv, vcpu);
 }
 
 /// Makes a pending port not pending: it is about to be something else.
@@ -181,7 +181,7 @@ pub fn unmask<M: Machine>(hv: &Hypervisor<M>, domain: &Domain, port: u32) -> Res
         let is_ready = queues.unmask(&hv.machine, vcpu, port);
         drop(queues);
         if is_ready && let Some(vcpu) = raise_upcall(hv, domain, vcpu) {
-            hvm::upcall(hv, vcpu);
+            sched::notify(hv, vcpu);
         }
         return Ok(());
     }
@@ -191,7 +191,7 @@ pub fn unmask<M: Machine>(hv: &Hypervisor<M>, domain: &Domain, port: u32) -> Res
         && hv.machine.read_word(domain.shared_info, PENDING + word) & bit != 0
         && let Some(vcpu) = select(hv, domain, vcpu, word)
     {
-        hvm::upcall(hv, vcpu);
+        sched::notify(hv, vcpu);
     }
     Ok(())
 }

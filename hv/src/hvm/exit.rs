@@ -344,6 +344,7 @@ fn deliver<M: Machine>(hv: &Hypervisor<M>, running: &mut Running, registers: &Re
         vmcb.event = event::VALID | event::NMI;
     }
     let takes_any = registers.rflags & flags::IF != 0 && vmcb.interrupt_shadow & 1 == 0 && vmcb.event == 0;
+    apic.upcall(inbox, due);
     // What comes past the APIC knows no priority.
     let past = hvm.callback_vector().filter(|_| due);
     let pic = past.is_none() && platform::pic_waits(hvm, vcpu, inbox);

@@ -54,7 +54,7 @@ use pv_abi::{Mfn, features, xen as number};
 use spin::Mutex;
 
 pub(crate) use apic::on_timer as on_apic_timer;
-pub use apic::{Apic, Inbox, upcall};
+pub use apic::{Apic, Inbox};
 pub(crate) use context::{get as get_context, get_one as get_context_record, set as set_context};
 pub use dm_op::dm_op;
 pub use exit::{before_entry, on_exit};

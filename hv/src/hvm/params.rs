@@ -116,8 +116,7 @@ fn set_callback(hvm: &HvmDomain, value: u64) -> Result<(), Refusal> {
     Ok(())
 }
 
-/// `HVMOP_set_evtchn_upcall_vector`: upcalls of a vCPU come by this vector, through its local APIC. The first one comes at
-/// once.
+/// `HVMOP_set_evtchn_upcall_vector`: upcalls of a vCPU come by this vector, through its local APIC.
 fn set_upcall_vector<M: Machine>(call: &Call<'_, M>, request: &HvmEvtchnUpcallVector) -> Result<u64, Refusal> {
     if call.domain().hvm.is_none() {
         return Err(Refusal::errno(Errno::Inval, rule::NOT_HVM).with(Evidence::Value(call.domain().id.0.into())));
@@ -130,8 +129,6 @@ fn set_upcall_vector<M: Machine>(call: &Call<'_, M>, request: &HvmEvtchnUpcallVe
     let vcpu = call.domain().vcpu(VcpuId(request.vcpu)).ok_or_else(missing)?;
     if let Some(inbox) = vcpu.inbox.as_deref() {
         inbox.upcall.store(request.vector, Ordering::Relaxed);
-        // What was pending before is told now; where nothing was, it is told too, as Xen does.
-        inbox.call();
     }
     Ok(0)
 }

@@ -133,14 +133,6 @@ impl Inbox {
         self.takes_pic.load(Ordering::Relaxed)
     }
 
-    /// Requests an upcall by the vector that was chosen for it, if one was.
-    pub(super) fn call(&self) {
-        let vector = self.upcall.load(Ordering::Relaxed);
-        if vector != 0 {
-            self.set(vector);
-        }
-    }
-
     fn take(&self, vector: u8) {
         self.requested[usize::from(vector / 32)].fetch_and(!(1 << (vector % 32)), Ordering::SeqCst);
     }
@@ -176,6 +168,8 @@ pub struct Apic {
     command: u64,
     local: [u32; LOCAL_VECTORS],
     timer: timer::Timer,
+    /// The guest ended an upcall just now: that its flag is still set is no news.
+    acknowledged: bool,
 }
 
 /// Why a register was not written.
@@ -195,6 +189,7 @@ impl Apic {
             command: 0,
             local: [MASKED; LOCAL_VECTORS],
             timer: timer::Timer::default(),
+            acknowledged: false,
         }
     }
 
@@ -283,10 +278,20 @@ impl Apic {
         self.in_service[usize::from(vector / 32)] |= 1 << (vector % 32);
     }
 
+    /// Requests the upcall that is due, unless the guest has just ended one.
+    pub(super) fn upcall(&mut self, inbox: &Inbox, is_due: bool) {
+        let vector = inbox.upcall.load(Ordering::Relaxed);
+        if is_due && vector != 0 && !self.acknowledged {
+            inbox.set(vector);
+        }
+        self.acknowledged = false;
+    }
+
     /// Ends the interrupt in service; the vector of one that was a level's.
     fn end(&mut self, inbox: &Inbox) -> Option<u8> {
         let vector = self.highest_in_service()?;
         self.in_service[usize::from(vector / 32)] &= !(1 << (vector % 32));
+        self.acknowledged = vector == inbox.upcall.load(Ordering::Relaxed);
         inbox.is_level(vector).then_some(vector)
     }
 }
@@ -306,15 +311,6 @@ const fn x2apic_logical(vcpu: u32) -> u32 {
 /// Requests an interrupt of a vCPU.
 pub(super) fn request<M: Machine>(hv: &Hypervisor<M>, vcpu: &Vcpu, inbox: &Inbox, vector: u8) {
     inbox.set(vector);
-    sched::notify(hv, vcpu);
-}
-
-/// Tells a vCPU that its upcall became pending: where it chose a vector for upcalls, by an interrupt, once.
-#[inline]
-pub fn upcall<M: Machine>(hv: &Hypervisor<M>, vcpu: &Vcpu) {
-    if let Some(inbox) = vcpu.inbox.as_deref() {
-        inbox.call();
-    }
     sched::notify(hv, vcpu);
 }
 
