@@ -438,7 +438,7 @@ impl Machine for Hardware {
         /// Firmware and its data; none of it is given to guests as RAM.
         const LOW_MEMORY: u64 = 1 << 20;
         let page = address.0 & !(PAGE - 1);
-        if page >> (self.cpuid(0x8000_0008, 0).eax & 0xff) != 0 {
+        if page >> self.address_bits != 0 {
             return false;
         }
         let is_ram =

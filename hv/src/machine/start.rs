@@ -149,7 +149,7 @@ fn start_devices(devices: Devices, acpi: &Acpi) -> Hardware {
         m2p: (Mfn(0), 0),
         memory: Vec::new(),
         own_registers: devices.own_registers,
-        address_bits: __cpuid(0x8000_0008).eax & 0xff,
+        address_bits: if __cpuid(0x8000_0000).eax < 0x8000_0008 { 36 } else { __cpuid(0x8000_0008).eax & 0xff },
         intel: __cpuid(0).ebx == u32::from_le_bytes(*b"Genu"),
         fast_bytes: strings::bytes_are_as_fast_as_words(),
         clock,
