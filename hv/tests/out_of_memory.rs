@@ -98,7 +98,7 @@ fn map(bed: &Bed, guest: &mut Guest, reference: u32) -> i16 {
 fn uses_of_grants_need_memory() {
     let bed = Bed::new(64);
     let mut guest = bed.guest(1, 2);
-    let table = grant::frame(&bed.hv, &guest.domain, 0).expect("a frame");
+    let table = grant::frame(&bed.hv, &guest.domain, 0).expect("no interruption").expect("a frame");
     for reference in 0..64 {
         let entry = u64::from(GTF_PERMIT_ACCESS) | 1 << 16 | guest.frames[1].0 << 32;
         bed.hv.machine.write_word(table, reference, entry);

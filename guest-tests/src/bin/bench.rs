@@ -12,23 +12,26 @@ use core::cell::UnsafeCell;
 use core::mem::MaybeUninit;
 use core::sync::atomic::{AtomicU64, Ordering};
 
+use guest_tests::child::{self, Child, domctl};
 use guest_tests::{
     A, D, P, Page, RW, Shared, TrapFrame, entry_address, guest_test, hypercall, map_shared_info, on_trap, operation,
     say, skip_invalid_opcodes, tsc, update_va_mapping, write_at,
 };
+use pv_abi::domctl::{DomctlCreatedomain, DomctlMaxMem, XEN_DOMCTL_MAX_MEM};
 use pv_abi::event_channel::{
-    EVTCHNOP_ALLOC_UNBOUND, EVTCHNOP_BIND_INTERDOMAIN, EVTCHNOP_BIND_VIRQ, EVTCHNOP_CLOSE, EVTCHNOP_SEND,
-    EvtchnAllocUnbound, EvtchnBindInterdomain, EvtchnBindVirq, EvtchnClose, EvtchnSend,
+    EVTCHNOP_ALLOC_UNBOUND, EVTCHNOP_BIND_INTERDOMAIN, EVTCHNOP_BIND_VIRQ, EVTCHNOP_CLOSE, EVTCHNOP_RESET,
+    EVTCHNOP_SEND, EvtchnAllocUnbound, EvtchnBindInterdomain, EvtchnBindVirq, EvtchnClose, EvtchnReset, EvtchnSend,
 };
+use pv_abi::grant_table::{GNTST_OKAY, GNTTABOP_SET_VERSION, GNTTABOP_SETUP_TABLE, GnttabSetVersion, GnttabSetupTable};
 use pv_abi::memory::{
     MemoryExchange, MemoryReservation, XENMEM_DECREASE_RESERVATION, XENMEM_EXCHANGE, XENMEM_INCREASE_RESERVATION,
     XENMEM_POPULATE_PHYSMAP,
 };
-use pv_abi::sched::SCHEDOP_YIELD;
+use pv_abi::sched::{SCHEDOP_YIELD, SHUTDOWN_CRASH};
 use pv_abi::vcpu::{VCPUOP_SET_SINGLESHOT_TIMER, VCPUOP_STOP_PERIODIC_TIMER, VcpuSetSingleshotTimer};
 use pv_abi::xen::{
-    DOMID_SELF, HYPERVISOR_EVENT_CHANNEL_OP, HYPERVISOR_MEMORY_OP, HYPERVISOR_MMU_UPDATE, HYPERVISOR_MMUEXT_OP,
-    HYPERVISOR_MULTICALL, HYPERVISOR_SCHED_OP, HYPERVISOR_UPDATE_VA_MAPPING, HYPERVISOR_VCPU_OP,
+    DOMID_SELF, HYPERVISOR_EVENT_CHANNEL_OP, HYPERVISOR_GRANT_TABLE_OP, HYPERVISOR_MEMORY_OP, HYPERVISOR_MMU_UPDATE,
+    HYPERVISOR_MMUEXT_OP, HYPERVISOR_MULTICALL, HYPERVISOR_SCHED_OP, HYPERVISOR_UPDATE_VA_MAPPING, HYPERVISOR_VCPU_OP,
     HYPERVISOR_XEN_VERSION, MMUEXT_PIN_L1_TABLE, MMUEXT_UNPIN_TABLE, MmuUpdate, MmuextOp, MulticallEntry,
 };
 
@@ -118,6 +121,65 @@ fn latencies() {
         hypercall(HYPERVISOR_MMUEXT_OP, [pins, LONG_PINS as u64, 0, u64::from(DOMID_SELF), 0]);
     });
     memory_latencies(shared, virq.port);
+    grant_latency(shared, virq.port);
+    domain_latencies(shared, virq.port);
+}
+
+/// Entries of another form for a table as large as it may be.
+fn grant_latency(shared: Shared, port: u32) {
+    const FRAMES: usize = 64;
+    let mut list = [0_u64; FRAMES];
+    let mut table = GnttabSetupTable {
+        dom: DOMID_SELF,
+        nr_frames: FRAMES as u32,
+        frame_list: list.as_mut_ptr() as u64,
+        ..Default::default()
+    };
+    let result = hypercall(HYPERVISOR_GRANT_TABLE_OP, [GNTTABOP_SETUP_TABLE.into(), address(&mut table), 1, 0, 0]);
+    assert!((result, table.status) == (0, GNTST_OKAY), "setup_table: {result}, {}", table.status);
+    latency(shared, port, "set_version of a table of 64 frames, to 2 and back", || {
+        for version in [2, 1] {
+            let mut asked = GnttabSetVersion { version };
+            let arguments = [GNTTABOP_SET_VERSION.into(), address(&mut asked), 1, 0, 0];
+            let result = hypercall(HYPERVISOR_GRANT_TABLE_OP, arguments);
+            assert!((result, asked.version) == (0, version), "set_version {version}: {result}");
+        }
+    });
+}
+
+/// Domains that come and go.
+fn domain_latencies(shared: Shared, port: u32) {
+    const NUMBER: u16 = 7;
+    latency(shared, port, "making and destroying a domain with 2048 frames and 1000 ports", || {
+        let config = DomctlCreatedomain { max_evtchn_port: 1023, ..child::usual() };
+        let Some(child) = Child::made_as(NUMBER, config) else {
+            panic!("a domain cannot be made");
+        };
+        let limit = domctl(XEN_DOMCTL_MAX_MEM, NUMBER, &mut DomctlMaxMem { max_memkb: 9216 });
+        let mut more = MemoryReservation {
+            domid: NUMBER,
+            extent_start: LONG.fill(FRAMES_OF_CHILD, |n| 100 + n as u64),
+            nr_extents: FRAMES_OF_CHILD as u64,
+            ..Default::default()
+        };
+        memory_op(XENMEM_POPULATE_PHYSMAP, &mut more, FRAMES_OF_CHILD as i64);
+        for _ in 0..1000 {
+            let mut unbound = EvtchnAllocUnbound { dom: NUMBER, remote_dom: DOMID_SELF, ..Default::default() };
+            operation(HYPERVISOR_EVENT_CHANNEL_OP, EVTCHNOP_ALLOC_UNBOUND, &mut unbound);
+        }
+        let reset = operation(HYPERVISOR_EVENT_CHANNEL_OP, EVTCHNOP_RESET, &mut EvtchnReset { dom: NUMBER });
+        let gone = child.destroy();
+        assert!((limit, reset, gone) == (0, 0, 0), "{limit}, {reset}, {gone}");
+    });
+    latency(shared, port, "the crash of a domain, and its report", || {
+        let Some(child) = Child::new(NUMBER) else {
+            panic!("a domain cannot be made");
+        };
+        child.start();
+        let answer = child.call(child::CRASH, [0; 5]);
+        assert!(answer.is_none() && child.end() == Some(SHUTDOWN_CRASH), "it did not crash: {answer:?}");
+        child.destroy();
+    });
 }
 
 /// Blocks of memory, got, given back and exchanged.
@@ -166,6 +228,7 @@ const LATENCY_STEPS: u64 = 61;
 const LONG_UPDATES: usize = 8192;
 const LONG_CALLS: usize = 2048;
 const LONG_PINS: usize = 128;
+const FRAMES_OF_CHILD: usize = 2040;
 static TABLE: Page = Page::new();
 static UPCALL_AT: AtomicU64 = AtomicU64::new(0);
 

@@ -253,8 +253,14 @@ fn set_version<M: Machine>(call: &mut Call<'_, M>, batch: &Batch) -> Result<u64,
         2 => version::switch(call.hv, call.domain(), Version::Two),
         _ => Err(Refusal::errno(Errno::Inval, rule::VERSION_RANGE).with(evidence)),
     };
-    let version = call.domain().grants.lock().version().number();
-    call.write(batch.array, &GnttabSetVersion { version })?;
+    let domain = call.running.vcpu.domain.clone();
+    let frames = domain.grants.lock().frames.len() as u32;
+    // The frames are there: what can happen is that this goes on later.
+    let _ = grow(call, batch, &domain, frames)?;
+    if outcome != Err(Refusal::again()) {
+        let version = domain.grants.lock().version().number();
+        call.write(batch.array, &GnttabSetVersion { version })?;
+    }
     outcome.map(|()| 0)
 }
 

@@ -112,6 +112,8 @@ pub struct GrantTable {
     pub(super) version: Version,
     pub(super) max_version: Version,
     pub(super) frames: Vec<Mfn>,
+    /// How many of the frames, the first ones, hold entries; the others are to be cleared before they do.
+    pub(super) cleared: u32,
     /// The status words of version 2; none in version 1.
     pub(super) status: Vec<Mfn>,
     max_frames: u32,
@@ -139,6 +141,7 @@ impl GrantTable {
             version: Version::One,
             max_version: Version::Two,
             frames: Vec::new(),
+            cleared: 0,
             status: Vec::new(),
             max_frames,
             pinned: HashMap::new(),
@@ -164,7 +167,7 @@ impl GrantTable {
     /// How many frames the table has.
     #[must_use]
     pub fn size(&self) -> u32 {
-        self.frames.len() as u32
+        self.cleared
     }
 
     /// How many frames it may have.
@@ -182,7 +185,7 @@ impl GrantTable {
     /// One of its frames.
     #[must_use]
     pub fn frame(&self, index: u32) -> Option<Mfn> {
-        self.frames.get(index as usize).copied()
+        self.frames[..self.cleared as usize].get(index as usize).copied()
     }
 
     pub(super) fn check_size(&self, frames: u32) -> Result<(), Refusal> {
@@ -342,8 +345,18 @@ fn no_handle(limit: u32) -> Refusal {
     Refusal::status(GNTST_NO_SPACE, rule::NO_HANDLE).with(Evidence::Value(limit.into()))
 }
 
-/// Adds a frame to a table that has `size`, and before it the status frame that it needs.
+/// Adds a frame to a table that has `size`, and before it the status frame that it needs. The frame may be one that the
+/// table had before its version changed.
 pub(super) fn grow_by_one<M: Machine>(hv: &Hypervisor<M>, domain: &Domain, size: u32) -> Result<(), Refusal> {
+    if let mut table = domain.grants.lock()
+        && let Some(mfn) = table.frames.get(size as usize).copied()
+    {
+        if table.cleared == size {
+            hv.machine.clear_frame(mfn);
+            table.cleared += 1;
+        }
+        return Ok(());
+    }
     let no_memory = || Refusal::status(GNTST_GENERAL_ERROR, rule::TABLE_SIZE).with(Evidence::Value(size.into()));
     let mfn = frames::allocate_shared(hv, domain).ok_or_else(no_memory)?;
     let mut table = domain.grants.lock();
@@ -353,6 +366,7 @@ pub(super) fn grow_by_one<M: Machine>(hv: &Hypervisor<M>, domain: &Domain, size:
     let list = if needs_status { &mut table.status } else { &mut table.frames };
     if !has_raced && list.try_reserve(1).is_ok() {
         list.push(mfn);
+        table.cleared += u32::from(!needs_status);
         return Ok(());
     }
     drop(table);
@@ -361,35 +375,33 @@ pub(super) fn grow_by_one<M: Machine>(hv: &Hypervisor<M>, domain: &Domain, size:
 }
 
 /// A frame of a domain's table, which grows to have it; `None` where it may not or memory is used up.
-pub fn frame<M: Machine>(hv: &Hypervisor<M>, domain: &Domain, index: u32) -> Option<Mfn> {
+///
+/// # Errors
+/// That of a call that goes on later: the table grew by some frames, and something else waits.
+pub fn frame<M: Machine>(hv: &Hypervisor<M>, domain: &Domain, index: u32) -> Result<Option<Mfn>, Refusal> {
+    let limit = domain.grants.lock().max_size();
     loop {
-        let size = {
-            let table = domain.grants.lock();
-            if let Some(mfn) = table.frame(index) {
-                return Some(mfn);
-            }
-            table.check_size(index.checked_add(1)?).ok()?;
-            table.size()
-        };
-        grow_by_one(hv, domain, size).ok()?;
+        let size = domain.grants.lock().size();
+        if index < size || index >= limit || grow_by_one(hv, domain, size).is_err() {
+            return Ok(domain.grants.lock().frame(index));
+        }
+        if size < index && hv.machine.interrupt_waiting() {
+            return Err(Refusal::again());
+        }
     }
 }
 
 /// A frame of the status words of a domain's table, which grows to have it; `None` in version 1, or where it may not or
 /// memory is used up.
-pub fn status_frame<M: Machine>(hv: &Hypervisor<M>, domain: &Domain, index: u32) -> Option<Mfn> {
-    let at = |index: u32| {
-        let table = domain.grants.lock();
-        table.status.get(index as usize).copied().ok_or(table.version)
-    };
-    match at(index) {
-        Ok(mfn) => return Some(mfn),
-        Err(Version::One) => return None,
-        Err(Version::Two) => {}
+///
+/// # Errors
+/// As [`frame`].
+pub fn status_frame<M: Machine>(hv: &Hypervisor<M>, domain: &Domain, index: u32) -> Result<Option<Mfn>, Refusal> {
+    let at = || domain.grants.lock().status.get(index as usize).copied();
+    if at().is_none() && domain.grants.lock().version == Version::Two {
+        frame(hv, domain, index.saturating_mul(FRAMES_PER_STATUS).saturating_add(FRAMES_PER_STATUS - 1))?;
     }
-    let frames = index.checked_add(1)?.checked_mul(FRAMES_PER_STATUS)?;
-    frame(hv, domain, frames - 1)?;
-    at(index).ok()
+    Ok(at())
 }
 
 /// Releases what a domain that is being taken apart has mapped of others', then its own table; `false` where there is
@@ -408,6 +420,7 @@ pub fn relinquish<M: Machine>(hv: &Hypervisor<M>, domain: &Domain) -> bool {
     }
     let last = {
         let mut table = domain.grants.lock();
+        table.cleared = 0;
         table.frames.pop().or_else(|| table.status.pop())
     };
     if let Some(mfn) = last {

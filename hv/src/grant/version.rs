@@ -25,37 +25,32 @@ const BITS: u64 = (GTF_READING | GTF_WRITING) as u64;
 /// Flags and domain.
 const HEADER: u64 = 0xffff_ffff;
 
-/// Gives a domain's table entries of another form.
+/// Gives a domain's table entries of another form. It has one frame afterwards, and is to grow to what it was.
 ///
 /// # Errors
+/// That of a call that is made again where the table grew or another vCPU switched meanwhile;
 /// `ENOSYS` where the toolstack does not let it; `EBUSY` where an entry is in use that would be lost, or the domain has a
 /// status frame mapped that would; `ERANGE` where a reserved entry means what version 1 cannot say; `ENOMEM`.
 pub(super) fn switch<M: Machine>(hv: &Hypervisor<M>, domain: &Domain, to: Version) -> Result<(), Refusal> {
-    while !try_switch(hv, domain, to)? {}
-    Ok(())
-}
-
-/// [`switch`]; false where the table grew or another vCPU switched meanwhile.
-fn try_switch<M: Machine>(hv: &Hypervisor<M>, domain: &Domain, to: Version) -> Result<bool, Refusal> {
     let (from, max_version, size) = {
         let table = domain.grants.lock();
-        (table.version, table.max_version, table.size())
+        (table.version, table.max_version, table.frames.len())
     };
     if to > max_version {
         let evidence = Evidence::Limit { asked: to.number().into(), limit: max_version.number().into() };
         return Err(Refusal::errno(Errno::NoSys, rule::VERSION_OFFERED).with(evidence));
     }
     if from == to {
-        return Ok(true);
+        return Ok(());
     }
-    let needed = if to == Version::Two { size.div_ceil(FRAMES_PER_STATUS) } else { 0 };
+    let needed = if to == Version::Two { size.div_ceil(FRAMES_PER_STATUS as usize) } else { 0 };
     let mut spare = Vec::new();
     let outcome = allocate(hv, domain, needed, &mut spare).and_then(|()| {
         let mut table = domain.grants.lock();
-        if table.version != from || table.size() != size {
-            return Ok(false);
+        if table.version != from || table.frames.len() != size {
+            return Err(Refusal::again());
         }
-        change(hv, domain, &mut table, to, &mut spare).map(|()| true)
+        change(hv, domain, &mut table, to, &mut spare)
     });
     for mfn in spare {
         frames::free_shared(hv, mfn);
@@ -63,7 +58,7 @@ fn try_switch<M: Machine>(hv: &Hypervisor<M>, domain: &Domain, to: Version) -> R
     outcome
 }
 
-fn allocate<M: Machine>(hv: &Hypervisor<M>, domain: &Domain, count: u32, into: &mut Vec<Mfn>) -> Result<(), Refusal> {
+fn allocate<M: Machine>(hv: &Hypervisor<M>, domain: &Domain, count: usize, into: &mut Vec<Mfn>) -> Result<(), Refusal> {
     for _ in 0..count {
         let mfn = into.try_reserve(1).ok().and_then(|()| frames::allocate_shared(hv, domain));
         into.push(mfn.ok_or_else(|| Refusal::errno(Errno::NoMem, rule::NO_STATUS_MEMORY))?);
@@ -82,7 +77,7 @@ fn change<M: Machine>(
     if let Some(used) = table.pinned_from(GNTTAB_NR_RESERVED_ENTRIES) {
         return Err(Refusal::errno(Errno::Busy, rule::VERSION_IN_USE).with(Evidence::Value(used.into())));
     }
-    let mut kept = [None; GNTTAB_NR_RESERVED_ENTRIES as usize];
+    let mut kept = [0; GNTTAB_NR_RESERVED_ENTRIES as usize];
     for (reference, entry) in (0..).zip(&mut kept) {
         *entry = keep(hv, table, reference)?;
     }
@@ -90,26 +85,25 @@ fn change<M: Machine>(
         take_status(hv, domain, table)?;
     }
     core::mem::swap(&mut table.status, spare);
-    for mfn in &table.frames {
+    table.cleared = table.frames.len().min(1) as u32;
+    for mfn in table.frames.iter().take(1) {
         hv.machine.clear_frame(*mfn);
     }
     table.version = to;
     for (reference, entry) in (0..).zip(kept) {
-        if let Some(entry) = entry {
-            restore(hv, table, reference, entry);
-        }
+        restore(hv, table, reference, entry);
     }
     Ok(())
 }
 
-/// A reserved entry as one of version 1, with the hypervisor's bits; none where the table is not that large.
-fn keep<M: Machine>(hv: &Hypervisor<M>, table: &GrantTable, reference: u32) -> Result<Option<u64>, Refusal> {
+/// A reserved entry as one of version 1, with the hypervisor's bits; 0 where the table is not that large.
+fn keep<M: Machine>(hv: &Hypervisor<M>, table: &GrantTable, reference: u32) -> Result<u64, Refusal> {
     let Some(place) = table.entry(reference) else {
-        return Ok(None);
+        return Ok(0);
     };
     let header = place.read(&hv.machine);
     if place.version == Version::One {
-        return Ok(Some(header.0));
+        return Ok(header.0);
     }
     let frame = hv.machine.read_word(place.mfn, place.word + 1);
     let is_representable = match header.flags() & GTF_TYPE_MASK {
@@ -123,7 +117,7 @@ fn keep<M: Machine>(hv: &Hypervisor<M>, table: &GrantTable, reference: u32) -> R
             ..header.refuse(reference, rule::VERSION_RESERVED)
         });
     }
-    Ok(Some(header.0 & HEADER | u64::from(place.bits.read(&hv.machine)) | frame << 32))
+    Ok(header.0 & HEADER | u64::from(place.bits.read(&hv.machine)) | frame << 32)
 }
 
 /// Writes a reserved entry that was kept.

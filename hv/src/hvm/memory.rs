@@ -14,7 +14,7 @@ use crate::call::Call;
 use crate::domain::Domain;
 use crate::frames;
 use crate::hardware::Machine;
-use crate::refusal::{Evidence, Refusal};
+use crate::refusal::{Consequence, Evidence, Refusal};
 use crate::rules::hvm as rule;
 use crate::{Hypervisor, grant, rules};
 
@@ -84,7 +84,7 @@ fn add_one<M: Machine>(
 ) -> Result<(), Refusal> {
     let mfn = match request.space {
         XENMAPSPACE_SHARED_INFO if request.idx == 0 => Some(domain.shared_info),
-        XENMAPSPACE_GRANT_TABLE => grant_frame(hv, domain, request.idx),
+        XENMAPSPACE_GRANT_TABLE => grant_frame(hv, domain, request.idx)?,
         _ => None,
     };
     let mfn =
@@ -93,8 +93,10 @@ fn add_one<M: Machine>(
 }
 
 /// A frame of the domain's grant table, or of the status words beside one of version 2.
-fn grant_frame<M: Machine>(hv: &Hypervisor<M>, domain: &Domain, index: u64) -> Option<Mfn> {
-    let frame = u32::try_from(index & !XENMAPIDX_GRANT_TABLE_STATUS).ok()?;
+fn grant_frame<M: Machine>(hv: &Hypervisor<M>, domain: &Domain, index: u64) -> Result<Option<Mfn>, Refusal> {
+    let Ok(frame) = u32::try_from(index & !XENMAPIDX_GRANT_TABLE_STATUS) else {
+        return Ok(None);
+    };
     if index & XENMAPIDX_GRANT_TABLE_STATUS == 0 {
         grant::frame(hv, domain, frame)
     } else {
@@ -106,10 +108,11 @@ fn add_batch<M: Machine>(call: &mut Call<'_, M>, args: [u64; 5], done: u64) -> R
     let asked: AddToPhysmapBatch = call.read(args[1])?;
     let domain = call.target(DomId(asked.domid))?;
     let hvm = physmap_of(&domain)?;
+    let resume =
+        |index| [u64::from(XENMEM_ADD_TO_PHYSMAP_BATCH) | index << EXTENT_SHIFT, args[1], args[2], args[3], args[4]];
     for index in done..asked.size.into() {
         if index != done && call.should_stop() {
-            let command = u64::from(XENMEM_ADD_TO_PHYSMAP_BATCH) | index << EXTENT_SHIFT;
-            return Err(call.again([command, args[1], args[2], args[3], args[4]]));
+            return Err(call.again(resume(index)));
         }
         let request = AddToPhysmap {
             domid: asked.domid,
@@ -120,6 +123,9 @@ fn add_batch<M: Machine>(call: &mut Call<'_, M>, args: [u64; 5], done: u64) -> R
         };
         let errno = match add_one(call.hv, &domain, hvm, &request) {
             Ok(()) => 0,
+            Err(refusal) if refusal.consequence == Consequence::Continue => {
+                return Err(call.again(resume(index)));
+            }
             Err(refusal) => refusal.as_errno().map_or(-1, |errno| errno.as_return() as i32),
         };
         call.write_element(asked.errs, index, &errno)?;

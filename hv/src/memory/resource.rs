@@ -88,8 +88,8 @@ fn list<M: Machine>(
         let number = (asked.frame + index) as u32;
         let mfn = match asked.id {
             _ if asked.type_ == XENMEM_RESOURCE_IOREQ_SERVER => ioreq::frame(domain, asked.id, number)?,
-            XENMEM_RESOURCE_GRANT_TABLE_ID_STATUS => grant::status_frame(call.hv, domain, number),
-            _ => grant::frame(call.hv, domain, number),
+            XENMEM_RESOURCE_GRANT_TABLE_ID_STATUS => grant::status_frame(call.hv, domain, number)?,
+            _ => grant::frame(call.hv, domain, number)?,
         };
         let mfn = mfn.ok_or_else(|| bad_range(number.into()))?;
         call.write_element(asked.frame_list, index, &mfn.0)?;

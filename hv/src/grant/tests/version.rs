@@ -13,7 +13,7 @@ fn ask_version(bed: &Bed, guest: &mut Guest, version: u32) -> (i64, u32) {
 fn guests_of_version_two() -> (Bed, Guest, Guest, Guest) {
     let (bed, mut a, mut b) = guests();
     let mut c = bed.guest(2, FRAMES);
-    assert!(frame(&bed.hv, &c.domain, 0).is_some());
+    assert!(frame(&bed.hv, &c.domain, 0).is_ok_and(|mfn| mfn.is_some()));
     for guest in [&mut a, &mut b, &mut c] {
         assert_eq!(ask_version(&bed, guest, 2), (0, 2));
     }
@@ -227,7 +227,7 @@ fn status_frames_come_with_the_table() {
     let (bed, mut a, mut b) = guests();
     assert_eq!(status_frames(&bed, &mut b, 0).0, GNTST_OKAY);
     assert_eq!(status_frames(&bed, &mut b, 1).0, GNTST_GENERAL_ERROR);
-    assert_eq!(status_frame(&bed.hv, &b.domain, 0), None);
+    assert_eq!(status_frame(&bed.hv, &b.domain, 0), Ok(None));
     let mut asked = GnttabGetVersion { dom: 1, ..Default::default() };
     assert_eq!(a.call_with(&bed, CALL, GNTTABOP_GET_VERSION, &mut asked), 0);
     assert_eq!(asked.version, 1);
@@ -235,17 +235,53 @@ fn status_frames_come_with_the_table() {
     assert_eq!(a.call_with(&bed, CALL, GNTTABOP_GET_VERSION, &mut asked), 0);
     assert_eq!(asked.version, 2);
     assert_eq!(status_frames(&bed, &mut b, 2).0, GNTST_GENERAL_ERROR, "one is enough for the table");
-    assert!(frame(&bed.hv, &b.domain, 8).is_some());
+    assert!(frame(&bed.hv, &b.domain, 8).is_ok_and(|mfn| mfn.is_some()));
     let (okay, [first, second]) = status_frames(&bed, &mut b, 2);
     assert_eq!((okay, first != second), (GNTST_OKAY, true));
-    assert_eq!(status_frame(&bed.hv, &b.domain, 1), Some(Mfn(second)));
+    assert_eq!(status_frame(&bed.hv, &b.domain, 1), Ok(Some(Mfn(second))));
     assert_eq!(b.domain.grants.lock().max_status_size(), 8);
-    assert!(status_frame(&bed.hv, &b.domain, 2).is_some(), "it grows to have it");
+    assert!(status_frame(&bed.hv, &b.domain, 2).is_ok_and(|mfn| mfn.is_some()), "it grows to have it");
     assert_eq!(b.domain.grants.lock().size(), 24);
-    assert_eq!(status_frame(&bed.hv, &b.domain, 8), None);
+    assert_eq!(status_frame(&bed.hv, &b.domain, 8), Ok(None));
     while !relinquish(&bed.hv, &b.domain) {}
     assert_eq!(bed.hv.frames.record(Mfn(first)).count_word().count(), 0);
     assert_eq!(broken_rules(), ["GNT-18", "GNT-18"]);
+}
+
+#[test]
+fn a_large_table_is_cleared_frame_by_frame_where_something_waits() {
+    let (bed, mut a, mut b) = guests();
+    assert!(frame(&bed.hv, &b.domain, 3).is_ok_and(|mfn| mfn.is_some()));
+    let frames = |guest: &Guest| (0..5).map(|n| guest.domain.grants.lock().frame(n)).collect::<Vec<_>>();
+    let before = frames(&b);
+    for reference in [7, 8, 511, 512, 2047] {
+        grant(&bed, &b, reference, GTF_PERMIT_ACCESS, 0, b.frames[3]);
+    }
+    bed.hv.machine.interrupt_after(Some(0));
+    for (version, other) in [(2, 1023), (1, 2047)] {
+        b.continued = 0;
+        assert_eq!(ask_version(&bed, &mut b, version), (0, version));
+        assert_eq!((b.continued, frames(&b)), (3, before.clone()), "the same frames, one at a time");
+        bed.hv.machine.interrupt_after(None);
+        assert_eq!(map(&bed, &mut a, 2, 1, other, GNTMAP_HOST_MAP).status, GNTST_GENERAL_ERROR, "it grants nothing");
+        let kept = map(&bed, &mut a, 2, 1, 7, GNTMAP_HOST_MAP);
+        assert_eq!((kept.status, unmap(&bed, &mut a, 2, kept.handle)), (GNTST_OKAY, GNTST_OKAY));
+        bed.hv.machine.interrupt_after(Some(0));
+    }
+    while !relinquish(&bed.hv, &b.domain) {}
+    assert_eq!(bed.hv.frames.record(before[3].expect("a frame")).count_word().count(), 0);
+}
+
+#[test]
+fn a_frame_that_is_not_cleared_yet_holds_no_entries() {
+    let (bed, mut a, mut b) = guests();
+    assert!(frame(&bed.hv, &b.domain, 1).is_ok_and(|mfn| mfn.is_some()));
+    grant(&bed, &b, 512, GTF_PERMIT_ACCESS, 0, b.frames[3]);
+    crate::grant::version::switch(&bed.hv, &b.domain, Version::Two).expect("nothing is in use");
+    let early = map(&bed, &mut a, 2, 1, 256, GNTMAP_HOST_MAP);
+    assert_eq!((early.status, b.domain.grants.lock().size()), (GNTST_BAD_GNTREF, 1));
+    let asked = ask_version(&bed, &mut b, 2);
+    assert_eq!((asked, b.domain.grants.lock().size()), ((0, 2), 2), "whoever asks next finishes it");
 }
 
 #[test]
