@@ -103,9 +103,8 @@ fn recent_calls(out: &mut Vec<u8>, running: &Running) {
 /// Adds a number of at least `digits` digits.
 fn push_hex(out: &mut Vec<u8>, value: u64, digits: u32) {
     let needed = (16 - value.leading_zeros() / 4).max(digits);
-    for place in (0..needed).rev() {
-        out.push(b"0123456789abcdef"[(value >> (4 * place)) as usize & 15]);
-    }
+    let all: [u8; 16] = core::array::from_fn(|n| b"0123456789abcdef"[(value >> (60 - 4 * n)) as usize & 15]);
+    out.extend_from_slice(&all[16 - needed as usize..]);
 }
 
 /// dom0 shut down: the machine does what it asked for. Call with no lock held; does not return for dom0.

@@ -23,6 +23,8 @@ const INPUT: usize = 256;
 const OUTPUT: usize = 16 << 10;
 /// Bytes that the chip takes at once.
 const FIFO: usize = 16;
+/// How often it is filled again where it is empty at once, as one is that is no real chip.
+const FILLS: usize = 64;
 
 const INTERRUPTS: u16 = 1;
 const FIFO_CONTROL: u16 = 2;
@@ -69,9 +71,10 @@ impl Output {
         self.count += fits;
     }
 
+    #[inline(always)]
     fn pop(&mut self) -> Option<u8> {
         self.count = self.count.checked_sub(1)?;
-        let byte = self.bytes[self.first];
+        let byte = self.bytes[self.first % OUTPUT];
         self.first = (self.first + 1) % OUTPUT;
         Some(byte)
     }
@@ -80,10 +83,9 @@ impl Output {
     fn confess(&mut self) {
         if self.lost > 0 && self.count < OUTPUT / 2 {
             let lost = core::mem::take(&mut self.lost);
-            self.say(
-                format!("\n(hv) {lost} bytes of messages found no room here; sysctl readconsole may have them\n")
-                    .as_bytes(),
-            );
+            let notice =
+                format!("\n(hv) {lost} bytes of messages found no room here; sysctl readconsole may have them\n");
+            self.say(notice.as_bytes());
         }
     }
 }
@@ -168,8 +170,11 @@ impl Serial {
     pub(crate) fn send(&self) -> bool {
         let Some(base) = self.base() else { return true };
         let mut output = self.output.lock();
-        if port::read8(base + LINE_STATUS) & OUTPUT_EMPTY != 0 {
-            output.confess();
+        output.confess();
+        for _ in 0..FILLS {
+            if output.count == 0 || port::read8(base + LINE_STATUS) & OUTPUT_EMPTY == 0 {
+                break;
+            }
             let mut room = FIFO;
             while room > 1 {
                 let Some(byte) = output.pop() else { break };
@@ -180,9 +185,9 @@ impl Serial {
                 port::write8(base, byte);
                 room -= 1;
             }
-            if output.count == 0 {
-                port::write8(base + INTERRUPTS, ON_INPUT);
-            }
+        }
+        if output.count == 0 {
+            port::write8(base + INTERRUPTS, ON_INPUT);
         }
         output.count == 0
     }
